@@ -2,15 +2,14 @@
 
 use serde::Serialize;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 
 /// A Service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ServiceView {
     /// Its namespace.
-    pub namespace: Arc<str>,
+    pub namespace: String,
     /// Its name.
-    pub name: Arc<str>,
+    pub name: String,
     /// Its cluster addresses and external addresses.
     pub addresses: Vec<IpAddr>,
     /// How an endpoint is chosen for a call.
@@ -25,10 +24,10 @@ pub struct PortView {
     /// The port that clients dial.
     pub port: u16,
     /// Its name; empty where it has none.
-    pub name: Arc<str>,
+    pub name: String,
     /// `appProtocol`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub app_protocol: Option<Arc<str>>,
+    pub app_protocol: Option<String>,
     /// The addresses whose connections are captured.
     pub captured: Vec<SocketAddr>,
     /// Why connections to the port go straight, where they do; addresses that go straight while others of the port are
@@ -48,10 +47,10 @@ pub struct EndpointView {
     pub address: SocketAddr,
     /// The pod behind it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub pod: Option<Arc<str>>,
+    pub pod: Option<String>,
     /// Its topology zone.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub zone: Option<Arc<str>>,
+    pub zone: Option<String>,
     /// Calls under way.
     pub active: u32,
     /// Calls begun since the endpoint was first seen.
@@ -67,11 +66,11 @@ pub struct EndpointView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PodView {
     /// Its namespace.
-    pub namespace: Arc<str>,
+    pub namespace: String,
     /// Its name.
-    pub name: Arc<str>,
+    pub name: String,
     /// Its UID.
-    pub uid: Arc<str>,
+    pub uid: String,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
     /// Whether it is to be enrolled.

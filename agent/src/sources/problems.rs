@@ -11,7 +11,7 @@ pub struct Problem {
     pub severity: Severity,
     /// The file that it is in, if it is in one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub file: Option<Arc<str>>,
+    pub file: Option<String>,
     /// The line of the file, counted from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<u64>,
