@@ -8,7 +8,7 @@ mod values;
 
 pub use agent::{AgentArgs, AgentConfig, UpstreamSockets};
 pub use proxy::{ProxyArgs, ProxyConfig, Upstreams};
-pub use values::{NamedListener, PortRange, Source, TargetHost};
+pub use values::{NamedListener, PortRange, Source};
 
 use std::num::NonZeroUsize;
 

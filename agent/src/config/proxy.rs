@@ -1,7 +1,8 @@
 //! `evenkeel proxy`.
 
-use super::{NamedListener, Source, TargetHost, workers_or_cores};
+use super::{NamedListener, Source, workers_or_cores};
 use crate::mesh::{Picker, ServicePort};
+use crate::sources::Target;
 use clap::{Args, ValueEnum};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -16,7 +17,7 @@ pub struct ProxyArgs {
     listen: Vec<NamedListener>,
     /// The endpoints, addresses or names, which are resolved again as their records change
     #[arg(long, env = "EVENKEEL_TO", value_name = "HOST:PORT,…", value_delimiter = ',', conflicts_with = "source")]
-    to: Vec<TargetHost>,
+    to: Vec<Target>,
     /// Where Services and endpoints are learnt from: folder:DIR
     #[arg(long, env = "EVENKEEL_SOURCE", value_name = "SOURCE", required_unless_present = "to")]
     source: Option<Source>,
@@ -58,7 +59,7 @@ pub enum Upstreams {
         /// The listeners.
         listen: Vec<SocketAddr>,
         /// The hosts.
-        to: Vec<TargetHost>,
+        to: Vec<Target>,
         /// How one is chosen.
         picker: Picker,
     },

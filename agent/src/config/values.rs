@@ -56,30 +56,6 @@ impl fmt::Display for PortRange {
     }
 }
 
-/// `HOST:PORT`, where HOST is an address or a name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct TargetHost {
-    /// An address or a name.
-    pub host: String,
-    /// The port.
-    pub port: u16,
-}
-
-impl FromStr for TargetHost {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?}: expected HOST:PORT");
-        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
-        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let port = port.parse().ok().filter(|&port| port != 0).ok_or_else(wrong)?;
-        if host.is_empty() {
-            return Err(wrong());
-        }
-        Ok(Self { host: host.into(), port })
-    }
-}
-
 /// `ADDR=NAMESPACE/SERVICE:PORT`, or an address alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedListener {
@@ -130,11 +106,6 @@ mod tests {
         assert_eq!("10-20".parse(), Ok(PortRange { first: 10, last: 20 }));
         for bad in ["20-10", "0-10", "10", "1-70000", "a-b"] {
             assert!(bad.parse::<PortRange>().is_err(), "{bad}");
-        }
-        assert_eq!("[::1]:80".parse(), Ok(TargetHost { host: "::1".into(), port: 80 }));
-        assert_eq!("a.b:80".parse(), Ok(TargetHost { host: "a.b".into(), port: 80 }));
-        for bad in ["a", "a:", ":80", "a:0", "a:x"] {
-            assert!(bad.parse::<TargetHost>().is_err(), "{bad}");
         }
         let listener: NamedListener = "127.0.0.1:9000=shop/cart:50051".parse().unwrap();
         assert_eq!(listener.service_port.unwrap().to_string(), "shop/cart:50051");

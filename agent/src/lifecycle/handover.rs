@@ -24,6 +24,8 @@ pub const KEEPER_FD_ENV: &str = "EVENKEEL_KEEPER_FD";
 pub enum Message {
     /// Worker: hold this for whoever comes after me. Keeper: this was held for you. A label's earlier descriptor is let go.
     Hold(String, OwnedFd),
+    /// Worker: hold this as long as you live, and hand it to nobody.
+    Keep(String, OwnedFd),
     /// Worker: let go of what has this label.
     Release(String),
     /// Worker: I serve. Keeper: that was everything.
@@ -64,6 +66,11 @@ impl Handover {
     /// Has the other side hold a descriptor.
     pub fn hold(&self, label: &str, descriptor: impl AsFd) -> io::Result<()> {
         self.send(b'H', label, Some(descriptor.as_fd()))
+    }
+
+    /// Has the keeper hold a descriptor for itself: what must end with the keeper, whoever else still lives.
+    pub fn keep(&self, label: &str, descriptor: impl AsFd) -> io::Result<()> {
+        self.send(b'K', label, Some(descriptor.as_fd()))
     }
 
     /// Has the other side let go of a descriptor.
@@ -122,6 +129,7 @@ impl Handover {
         let label = String::from_utf8_lossy(label).into_owned();
         match (kind, descriptor) {
             (b'H', Some(descriptor)) => Ok(Some(Message::Hold(label, descriptor))),
+            (b'K', Some(descriptor)) => Ok(Some(Message::Keep(label, descriptor))),
             (b'L', None) => Ok(Some(Message::Release(label))),
             (b'R', None) => Ok(Some(Message::Ready)),
             _ => Err(io::Error::new(io::ErrorKind::InvalidData, "an unknown message between keeper and worker")),

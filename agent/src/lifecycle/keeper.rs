@@ -44,7 +44,7 @@ pub const TICKS_LABEL: &str = "ticks";
 /// Runs worker processes until told to stop; the exit code of the last.
 pub async fn run() -> Result<ExitCode> {
     let (ticks, ticks_file) = SharedPage::create().context("no shared memory for the worker threads' ticks")?;
-    let mut keeper = Keeper { held: BTreeMap::new(), ticks, ticks_file, heartbeat: None, served_before: false };
+    let mut keeper = Keeper { held: BTreeMap::new(), kept: BTreeMap::new(), ticks, ticks_file, heartbeat: None, served_before: false };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut pause = FIRST_PAUSE;
@@ -105,7 +105,10 @@ fn exit_code(status: ExitStatus) -> ExitCode {
 }
 
 struct Keeper {
+    /// What each worker process gets.
     held: BTreeMap<String, OwnedFd>,
+    /// What no worker gets: links, which must end with the keeper.
+    kept: BTreeMap<String, OwnedFd>,
     ticks: SharedPage,
     ticks_file: OwnedFd,
     /// The kernel's heartbeat map, once the worker has made it.
@@ -172,7 +175,8 @@ impl Keeper {
                     }
                     self.held.insert(label, descriptor);
                 }
-                Message::Release(label) => drop(self.held.remove(&label)),
+                Message::Keep(label, descriptor) => drop(self.kept.insert(label, descriptor)),
+                Message::Release(label) => drop((self.held.remove(&label), self.kept.remove(&label))),
                 Message::Ready => {
                     *ready = true;
                     self.served_before = true;
