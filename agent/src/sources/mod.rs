@@ -6,6 +6,7 @@
 
 pub mod dns;
 pub mod folder;
+pub mod intern;
 pub mod kubernetes;
 pub mod problems;
 pub mod rows;
