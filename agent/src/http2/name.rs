@@ -155,7 +155,11 @@ impl Name {
     pub(super) fn is_connection_specific(self) -> bool {
         matches!(
             self,
-            Self::Connection | Self::KeepAlive | Self::ProxyConnection | Self::TransferEncoding | Self::Upgrade
+            Self::Connection
+                | Self::KeepAlive
+                | Self::ProxyConnection
+                | Self::TransferEncoding
+                | Self::Upgrade
         )
     }
 }
