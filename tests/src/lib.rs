@@ -19,6 +19,8 @@ pub mod peer;
 pub mod peers;
 pub mod pod;
 pub mod process;
+pub mod shop;
+pub mod stacks;
 pub mod tally;
 pub mod wait;
 
@@ -28,6 +30,8 @@ pub use manifests::{Endpoint, Service, ServicePort};
 pub use peers::{Load, Server};
 pub use pod::Pod;
 pub use process::Process;
+pub use shop::Shop;
+pub use stacks::Stack;
 pub use tally::Tally;
 pub use wait::eventually;
 

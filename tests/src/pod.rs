@@ -100,13 +100,34 @@ impl Pod {
     /// # Errors
     /// When the pod has gone.
     pub fn established_to(&self) -> Result<Vec<SocketAddr>> {
-        let mut remotes = Vec::new();
+        self.sockets(|local_remote_state| match local_remote_state {
+            (_, remote, ESTABLISHED) => Some(remote),
+            _ => None,
+        })
+    }
+
+    /// Addresses and ports on which something in the pod listens.
+    ///
+    /// # Errors
+    /// When the pod has gone.
+    pub fn listening_on(&self) -> Result<Vec<SocketAddr>> {
+        self.sockets(|local_remote_state| match local_remote_state {
+            (local, _, LISTEN) => Some(local),
+            _ => None,
+        })
+    }
+
+    fn sockets(
+        &self,
+        wanted: impl Fn((SocketAddr, SocketAddr, &str)) -> Option<SocketAddr>,
+    ) -> Result<Vec<SocketAddr>> {
+        let mut found = Vec::new();
         for table in ["tcp", "tcp6"] {
             let path = format!("/proc/{}/net/{table}", self.sandbox.pid());
             let table = std::fs::read_to_string(&path).with_context(|| path.clone())?;
-            remotes.extend(table.lines().skip(1).filter_map(established_remote));
+            found.extend(table.lines().skip(1).filter_map(socket).filter_map(&wanted));
         }
-        Ok(remotes)
+        Ok(found)
     }
 
     /// Whether a connection of the pod to `destination` goes there itself, not through the agent.
@@ -119,16 +140,20 @@ impl Pod {
     }
 }
 
-/// The remote address of a line of `/proc/net/tcp`, if its state is ESTABLISHED (1).
-fn established_remote(line: &str) -> Option<SocketAddr> {
-    let mut fields = line.split_whitespace().skip(2);
-    let remote = fields.next()?;
-    if fields.next()? != "01" {
-        return None;
-    }
-    let (address, port) = remote.split_once(':')?;
+/// States of a socket as `/proc/net/tcp` names them (`net/tcp_states.h`).
+const ESTABLISHED: &str = "01";
+const LISTEN: &str = "0A";
+
+/// The local address, the remote address and the state of a line of `/proc/net/tcp`.
+fn socket(line: &str) -> Option<(SocketAddr, SocketAddr, &str)> {
+    let mut fields = line.split_whitespace().skip(1);
+    Some((address(fields.next()?)?, address(fields.next()?)?, fields.next()?))
+}
+
+/// Words of 32 bits in the host's byte order, as the kernel prints them, and the port.
+fn address(field: &str) -> Option<SocketAddr> {
+    let (address, port) = field.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
-    // Words of 32 bits in the host's byte order, as the kernel prints them.
     let mut bytes = Vec::new();
     for start in (0..address.len()).step_by(8) {
         let word = u32::from_str_radix(address.get(start..start + 8)?, 16).ok()?;
@@ -146,10 +171,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_established_connections_have_a_remote_address() {
-        let line = |state| format!("0: 0100007F:1F90 0505600A:C383 {state} 0:0 0:0 0 0 0 1");
-        let expected: SocketAddr = "10.96.5.5:50051".parse().expect("an address");
-        assert_eq!(established_remote(&line("01")), Some(expected));
-        assert_eq!(established_remote(&line("02")), None);
+    fn a_line_of_the_kernels_table_has_both_addresses_and_the_state() {
+        let line = "0: 0100007F:1F90 0505600A:C383 01 0:0 0:0 0 0 0 1";
+        let local = "127.0.0.1:8080".parse().expect("an address");
+        let remote = "10.96.5.5:50051".parse().expect("an address");
+        assert_eq!(socket(line), Some((local, remote, ESTABLISHED)));
+    }
+
+    #[test]
+    fn a_mapped_address_is_shown_as_the_ipv4_address_that_it_is() {
+        let expected = "10.96.5.5:50051".parse().expect("an address");
+        assert_eq!(address("0000000000000000FFFF00000505600A:C383"), Some(expected));
     }
 }

@@ -3,8 +3,8 @@
 use anyhow::ensure;
 use evenkeel_tests::cluster::{GREETER_TARGET_PORT, NAMESPACE};
 use evenkeel_tests::host::privileged;
-use evenkeel_tests::peer::Dialled;
-use evenkeel_tests::{Cluster, Outcome, eventually};
+use evenkeel_tests::peer::{Dialled, Opening};
+use evenkeel_tests::{Cluster, Outcome, Shop, Stack, eventually};
 
 #[test]
 fn without_evenkeel_all_calls_of_a_channel_land_on_one_server() -> Outcome {
@@ -111,6 +111,96 @@ fn the_folder_holds_the_objects_of_the_cluster() -> Outcome {
     let services = std::fs::read_to_string(cluster.folder().join("services.yaml"))?;
     for expected in ["kind: EndpointSlice", "addressType: IPv6", &pod.ipv4.to_string(), NAMESPACE] {
         ensure!(services.contains(expected), "{expected} is missing in\n{services}");
+    }
+    Ok(())
+}
+
+#[test]
+fn every_stack_calls_and_is_answered() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let shop = Shop::not_enrolled(1)?;
+    for stack in [Stack::Go, Stack::Python] {
+        for to in [shop.v4(), shop.v6()] {
+            let tally = shop.client.load_on(stack, &to, &["--calls", "50"])?.finish()?;
+            tally.is_clean()?;
+            ensure!(tally.calls.get("server-1") == Some(&50), "{stack:?} to {to}: {tally:?}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_go_server_names_itself_and_its_client() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let mut shop = Shop::not_enrolled(1)?;
+    shop.greeters.clear();
+    let _greeter = shop.servers[0].serve_on_go()?;
+    let tally = shop.client.load_on(Stack::Go, &shop.v4(), &["--calls", "5"])?.finish()?;
+    ensure!(tally.calls.get("server-1") == Some(&5), "{tally:?}");
+    ensure!(tally.seen_as.contains_key(&shop.client.ipv4.to_string()), "{tally:?}");
+    Ok(())
+}
+
+#[test]
+fn every_kind_of_socket_is_shown_the_services_address() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let mut cluster = Cluster::new()?;
+    let (server, client) = (cluster.pod("server")?, cluster.pod("client")?);
+    let _echo = server.echo(GREETER_TARGET_PORT, &[])?;
+    let service = cluster.service("echo", &[&server])?;
+    let own = client.ipv4.to_string();
+    let kinds: [(String, &[&str]); 8] = [
+        (service.v4(), &[]),
+        (service.v6(), &[]),
+        (service.v4(), &["--family", "mapped"]),
+        (service.v6(), &["--family", "v6only"]),
+        (service.v4(), &["--bind", &own]),
+        (service.v4(), &["--device", "eth0"]),
+        (service.v4(), &["--mptcp"]),
+        (service.v4(), &["--fastopen"]),
+    ];
+    for (to, options) in kinds {
+        let dialled = client.dial(&to, options)?;
+        let Dialled::Answered { peername, reply, .. } = &dialled else {
+            anyhow::bail!("{to} {options:?}: {dialled:?}");
+        };
+        ensure!(reply == "hello", "{dialled:?}");
+        ensure!(peername.ip().to_canonical() == to.parse::<std::net::SocketAddr>()?.ip(), "{dialled:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn bytes_poured_into_an_echo_come_back() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let mut cluster = Cluster::new()?;
+    let (server, client) = (cluster.pod("server")?, cluster.pod("client")?);
+    let _echo = server.echo(GREETER_TARGET_PORT, &["--greet"])?;
+    let service = cluster.service("echo", &[&server])?;
+    const BYTES: u64 = 1_000_003;
+    let poured = client.pour(&service.v4(), Opening::Silent, BYTES)?;
+    ensure!(poured.bytes == BYTES);
+    Ok(())
+}
+
+#[test]
+fn a_running_connection_to_a_service_is_seen_as_straight() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let shop = Shop::not_enrolled(1)?;
+    for to in [shop.v4(), shop.v6()] {
+        let mut load = shop.client.load(&to, &[])?;
+        load.more_calls(1)?;
+        ensure!(shop.client.goes_straight_to(&to)?, "{:?}", shop.client.established_to()?);
     }
     Ok(())
 }
