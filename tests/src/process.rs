@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 type Lines = Arc<Mutex<Vec<String>>>;
@@ -171,9 +172,20 @@ impl Process {
     }
 }
 
+/// Whether processes' last words are kept back when they are dropped: the demo's screen is no place for them.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Keeps the last words of processes back from now on.
+pub fn keep_quiet() {
+    QUIET.store(true, Ordering::Relaxed);
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         let killed = self.kill();
+        if QUIET.load(Ordering::Relaxed) {
+            return;
+        }
         // The test runner shows this only if the test fails.
         for line in self.stderr() {
             eprintln!("[{}] {line}", self.name);

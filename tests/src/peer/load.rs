@@ -202,7 +202,7 @@ async fn speak(
                 let reply = replies.message().await?.ok_or_else(|| wrong("too few replies"))?;
                 last = Some(checked(reply, 1, reply_bytes)?);
             }
-            ended(replies.message().await?)?;
+            ended(replies.message().await?.as_ref())?;
             last.ok_or_else(|| wrong("no reply"))
         }
         Kind::Chat => {
@@ -220,7 +220,7 @@ async fn speak(
                 }
             }
             drop(requests);
-            ended(replies.message().await?)?;
+            ended(replies.message().await?.as_ref())?;
             last.ok_or_else(|| wrong("no reply"))
         }
     }
@@ -236,7 +236,7 @@ fn checked(reply: HelloReply, received: u32, reply_bytes: u32) -> Result<HelloRe
     Ok(reply)
 }
 
-fn ended(reply: Option<HelloReply>) -> Result<(), Status> {
+fn ended(reply: Option<&HelloReply>) -> Result<(), Status> {
     match reply {
         None => Ok(()),
         Some(_) => Err(wrong("too many replies")),
