@@ -2,11 +2,19 @@
 
 use std::process::ExitCode;
 
-fn main() -> anyhow::Result<ExitCode> {
+fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() == Some("peer") {
-        evenkeel_tests::peer::run(arguments)?;
-        return Ok(ExitCode::SUCCESS);
+    let outcome = if arguments.next().as_deref() == Some("peer") {
+        evenkeel_tests::peer::run(arguments).map(|()| true)
+    } else {
+        evenkeel_tests::demo::run()
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("\n  demo: {error:#}");
+            ExitCode::FAILURE
+        }
     }
-    Ok(if evenkeel_tests::demo::run()? { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

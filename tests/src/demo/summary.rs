@@ -9,17 +9,18 @@ pub(super) fn outcome(verdict: &Verdict) -> String {
     match &verdict.failure {
         Some(why) => format!("FAILED: {why}"),
         None => {
-            let shares: Vec<String> = verdict
-                .steady
-                .calls
-                .keys()
-                .map(|server| format!("{server} {}", share(&verdict.steady, server)))
-                .collect();
-            let lost = match verdict.change.failed() {
-                0 => String::new(),
-                lost => format!(" · {lost} calls failed meanwhile"),
+            let steady = &verdict.steady;
+            let went = match steady.calls.keys().collect::<Vec<_>>()[..] {
+                [only] => format!("all on {only}"),
+                ref servers => {
+                    let shares: Vec<String> = servers.iter().map(|server| percent(steady, server)).collect();
+                    format!("{} %", shares.join(" + "))
+                }
             };
-            format!("{}{lost}", shares.join(" · "))
+            match verdict.change.failed() {
+                0 => went,
+                failed => format!("{went} · {failed} failed"),
+            }
         }
     }
 }
@@ -57,9 +58,14 @@ pub(super) fn print(verdicts: &[Verdict]) {
 }
 
 fn share(tally: &Tally, server: &str) -> String {
-    let calls = tally.calls.get(server).copied().unwrap_or(0);
-    match tally.completed() {
-        0 => "–".to_owned(),
-        all => format!("{:.0} %", 100.0 * calls as f64 / all as f64),
+    match tally.calls.contains_key(server) {
+        true => format!("{} %", percent(tally, server)),
+        false => "–".to_owned(),
     }
+}
+
+/// The server's share of the completed calls.
+fn percent(tally: &Tally, server: &str) -> String {
+    let calls = tally.calls.get(server).copied().unwrap_or(0);
+    format!("{:.0}", 100.0 * calls as f64 / tally.completed().max(1) as f64)
 }
