@@ -11,6 +11,6 @@ pub(crate) struct Options {
     arguments: Vec<String>,
 }
 
-pub(crate) fn run_options(_workspace: &Workspace, _options: &Options) -> Result<()> {
+pub(crate) fn start(_workspace: &Workspace, _options: &Options) -> Result<()> {
     anyhow::bail!("in work")
 }

@@ -12,14 +12,14 @@ pub(crate) struct Options {
     /// Optimise the agent as the image ships it
     #[arg(long)]
     release: bool,
-    /// Build the kernel programs in two more folders and compare the objects
+    /// Build the kernel programs in another folder too and compare the objects
     #[arg(long)]
     verify_reproducible: bool,
 }
 
 /// # Errors
 /// If something is missing, or a build fails.
-pub(crate) fn run_options(workspace: &Workspace, options: &Options) -> Result<()> {
+pub(crate) fn start(workspace: &Workspace, options: &Options) -> Result<()> {
     let toolchain = setup::ebpf()?;
     ebpf::build(workspace, &toolchain)?;
     if options.verify_reproducible {

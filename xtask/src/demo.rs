@@ -15,7 +15,7 @@ pub(crate) struct Options {
 
 /// # Errors
 /// If we are not root, something is missing, a build fails, or the demo does not go as it should.
-pub(crate) fn run_options(workspace: &Workspace, options: &Options) -> Result<()> {
+pub(crate) fn start(workspace: &Workspace, options: &Options) -> Result<()> {
     ensure!(
         is_root(),
         "the demo makes network namespaces and cgroups and loads BPF programs: run it as root"

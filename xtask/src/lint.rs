@@ -13,7 +13,7 @@ const CARGO_DENY_VERSION: &str = "0.20.2";
 
 /// # Errors
 /// If a check fails, or a tool is missing and cannot be installed.
-pub(crate) fn run_all(workspace: &Workspace) -> Result<()> {
+pub(crate) fn start(workspace: &Workspace) -> Result<()> {
     step("checking the format");
     run(workspace.cargo().args(["fmt", "--all", "--check"]))?;
     // The kernel programs too: for this machine instead of BPF, which is all that a stable compiler can check.

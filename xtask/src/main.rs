@@ -14,6 +14,8 @@ mod setup;
 mod test;
 mod workspace;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 use workspace::Workspace;
 
@@ -44,14 +46,24 @@ enum Command {
     Bench(bench::Options),
 }
 
-fn main() -> anyhow::Result<()> {
-    let workspace = Workspace::find()?;
-    match Arguments::parse().command {
+fn main() -> ExitCode {
+    let command = Arguments::parse().command;
+    match Workspace::find().and_then(|workspace| run(&workspace, command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(workspace: &Workspace, command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Setup => setup::everything().map(drop),
-        Command::Build(options) => build::run_options(&workspace, &options),
-        Command::Demo(options) => demo::run_options(&workspace, &options),
-        Command::Test(options) => test::run_options(&workspace, &options),
-        Command::Lint => lint::run_all(&workspace),
-        Command::Bench(options) => bench::run_options(&workspace, &options),
+        Command::Build(options) => build::start(workspace, &options),
+        Command::Demo(options) => demo::start(workspace, &options),
+        Command::Test(options) => test::start(workspace, &options),
+        Command::Lint => lint::start(workspace),
+        Command::Bench(options) => bench::start(workspace, &options),
     }
 }

@@ -17,7 +17,7 @@ pub(crate) struct Options {
 
 /// # Errors
 /// If we are not root, something is missing, a build fails, or a test does.
-pub(crate) fn run_options(workspace: &Workspace, options: &Options) -> Result<()> {
+pub(crate) fn start(workspace: &Workspace, options: &Options) -> Result<()> {
     ensure!(
         is_root(),
         "the kernel suites make network namespaces and cgroups and load BPF programs: run them as root, \

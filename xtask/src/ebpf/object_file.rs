@@ -1,7 +1,8 @@
 //! Takes the DWARF out of a BPF object: four fifths of it, which neither the kernel nor the agent reads. BTF stays.
 
 use anyhow::{Context, Result, ensure};
-use object::build::elf::Builder;
+use object::build::elf::{Builder, SectionData};
+use object::elf::SHT_STRTAB;
 
 /// The object without its debug sections.
 ///
@@ -16,6 +17,12 @@ pub(super) fn strip(object: &[u8]) -> Result<Vec<u8>> {
     elf.delete_orphans();
     let has_btf = elf.sections.iter().any(|section| section.name.as_slice() == b".BTF");
     ensure!(has_btf, "no .BTF section");
+    // LLVM keeps the names of symbols and sections in one table; the writer wants one for each.
+    let names = elf.sections.add();
+    names.name = b".shstrtab"[..].into();
+    names.sh_type = SHT_STRTAB;
+    names.data = SectionData::SectionString;
+    elf.set_section_sizes();
     let mut stripped = Vec::new();
     elf.write(&mut stripped).context("cannot write the ELF file")?;
     Ok(stripped)
