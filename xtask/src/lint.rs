@@ -4,7 +4,7 @@ use std::env;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use crate::process::{run, step};
 use crate::workspace::{self, Workspace};
@@ -14,19 +14,41 @@ const CARGO_DENY_VERSION: &str = "0.20.2";
 /// # Errors
 /// If a check fails, or a tool is missing and cannot be installed.
 pub(crate) fn start(workspace: &Workspace) -> Result<()> {
-    step("checking the format");
-    run(workspace.cargo().args(["fmt", "--all", "--check"]))?;
-    // The kernel programs too: for this machine instead of BPF, which is all that a stable compiler can check.
-    step("checking the lints");
-    run(workspace.cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
-    step("checking the documentation");
-    run(workspace.cargo().env("RUSTDOCFLAGS", "-D warnings").args([
-        "doc",
-        "--no-deps",
-        "--document-private-items",
-    ]))?;
-    step("checking licences, bans and sources of the dependencies");
-    // Advisories need a database that is kept outside of the package registries: `cargo deny check advisories`.
+    let checks: [(&str, fn(&Workspace) -> Result<()>); 4] = [
+        ("format", format),
+        ("lints", clippy),
+        ("documentation", documentation),
+        ("licences, bans and sources of the dependencies", dependencies),
+    ];
+    // All of them, so that one run names all that is to be done.
+    let mut failed = Vec::new();
+    for (name, check) in checks {
+        step(&format!("checking {name}"));
+        if let Err(error) = check(workspace) {
+            eprintln!("error: {error:#}");
+            failed.push(name);
+        }
+    }
+    ensure!(failed.is_empty(), "these checks failed: {}", failed.join("; "));
+    Ok(())
+}
+
+fn format(workspace: &Workspace) -> Result<()> {
+    run(workspace.cargo().args(["fmt", "--all", "--check"]))
+}
+
+/// The kernel programs too: for this machine instead of BPF, which is all that a stable compiler can check.
+fn clippy(workspace: &Workspace) -> Result<()> {
+    run(workspace.cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+}
+
+fn documentation(workspace: &Workspace) -> Result<()> {
+    let doc = ["doc", "--no-deps", "--document-private-items"];
+    run(workspace.cargo().env("RUSTDOCFLAGS", "-D warnings").args(doc))
+}
+
+/// Without advisories: their database is kept outside of the package registries; see `deny.toml`.
+fn dependencies(workspace: &Workspace) -> Result<()> {
     run(workspace.cargo().env("PATH", cargo_deny()?).args(["deny", "check", "bans", "licenses", "sources"]))
 }
 
