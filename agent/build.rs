@@ -9,7 +9,8 @@ fn main() {
     match env::var_os("EVENKEEL_EBPF_OBJECT") {
         Some(object) => {
             println!("cargo::rerun-if-changed={}", Path::new(&object).display());
-            fs::copy(&object, &out).unwrap_or_else(|e| panic!("{}: {e}; run `cargo xtask build`", object.display()));
+            fs::copy(&object, &out)
+                .unwrap_or_else(|e| panic!("{}: {e}; run `cargo xtask build`", object.display()));
         }
         // Plain `cargo check` and unit tests need no kernel programs; the agent says at run time what is missing.
         None => fs::write(&out, []).expect("OUT_DIR is writable"),

@@ -14,4 +14,4 @@ pub use backend::{Backend, Endpoint, Picker};
 pub use load::Load;
 pub use names::{DestinationId, ObjectName, PodKey, ServicePort};
 pub use pod::Pod;
-pub use snapshot::Snapshot;
+pub use snapshot::{Destination, Snapshot};

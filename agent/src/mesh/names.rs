@@ -85,7 +85,9 @@ mod tests {
 
     #[test]
     fn a_loopback_address_carries_an_id_there_and_back() {
-        for (number, text) in [(0, "127.1.0.0"), (0x01_0203, "127.2.2.3"), (DestinationId::SPACE - 1, "127.254.255.255")] {
+        for (number, text) in
+            [(0, "127.1.0.0"), (0x01_0203, "127.2.2.3"), (DestinationId::SPACE - 1, "127.254.255.255")]
+        {
             let id = DestinationId::new(number).unwrap();
             assert_eq!(id.to_loopback().to_string(), text);
             assert_eq!(DestinationId::from_loopback(id.to_loopback()), Some(id));

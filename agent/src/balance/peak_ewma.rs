@@ -1,0 +1,44 @@
+//! The better of two random endpoints by expected latency × (active calls + 1).
+//!
+//! Two choices: Mitzenmacher, *The Power of Two Choices in Randomized Load Balancing*, 2001. The cost is Finagle's
+//! `PeakEwma` balancer's. The loads are shared by the node's workers: by what one worker sees alone, least-request is no
+//! better than random.
+
+use super::latency;
+use super::random::Random;
+use crate::mesh::{Endpoint, Load};
+use std::sync::Arc;
+
+pub(super) fn pick(
+    endpoints: &[Arc<Endpoint>],
+    random: &mut Random,
+    now_ns: u64,
+    excluded: impl Fn(usize) -> bool,
+) -> Option<usize> {
+    let count = endpoints.len();
+    let first = match count {
+        0 => return None,
+        1 => return (!excluded(0)).then_some(0),
+        _ => next_allowed(random.below(count), count, &excluded)?,
+    };
+    // A second one that is not the first: a random step of 1 to count - 1.
+    let second = (first + 1 + random.below(count - 1)) % count;
+    let Some(second) = next_allowed(second, count, &excluded) else { return Some(first) };
+    Some(better(first, second, |index| &endpoints[index].load, now_ns))
+}
+
+/// The first endpoint from `start` on, in a circle, that may be picked.
+fn next_allowed(start: usize, count: usize, excluded: impl Fn(usize) -> bool) -> Option<usize> {
+    (0..count).map(|step| (start + step) % count).find(|&index| !excluded(index))
+}
+
+fn better<'a>(first: usize, second: usize, load: impl Fn(usize) -> &'a Load, now_ns: u64) -> usize {
+    let (a, b) = (load(first), load(second));
+    let (active_a, active_b) = (f64::from(a.active()) + 1.0, f64::from(b.active()) + 1.0);
+    let (cost_a, cost_b) = match (latency::estimate(a, now_ns), latency::estimate(b, now_ns)) {
+        (Some(latency_a), Some(latency_b)) => (latency_a * active_a, latency_b * active_b),
+        // An endpoint that was never measured is taken to be as fast as the other: neither flooded nor shunned.
+        _ => (active_a, active_b),
+    };
+    if cost_b < cost_a { second } else { first }
+}

@@ -1,0 +1,275 @@
+//! A call's life.
+//!
+//! ```text
+//! client's HEADERS → Waiting(endpoint) ─┐            ┌→ retry (retry.rs) ─┐
+//!                  → Waiting(stream) ───┴→ Open ─────┤                    └→ Waiting
+//!                                                    └→ Answered → gone
+//! ```
+//!
+//! [`super::dispatch`] takes it to `Open`, [`super::upstream`] and [`super::pump`] move it on, [`super::finish`] counts its
+//! end. Slots are used again with the buffers in them: a call costs no allocation once the worker is warm.
+
+use super::error_reply::Cause;
+use crate::http2::{ErrorCode, FieldList, Name, StreamKey};
+use crate::mesh::Load;
+use std::ops::{Index, IndexMut};
+use std::sync::Arc;
+
+/// How much of a request's body is held so that it can be sent again (gRFC A6: a bounded buffer).
+pub(super) const REPLAY_LIMIT_BYTES: usize = 64 << 10;
+
+/// A slot keeps a body buffer of up to this size for its next call.
+const KEPT_BODY_BYTES: usize = 4 << 10;
+/// And a header list of up to this size.
+const KEPT_FIELDS_BYTES: usize = 4 << 10;
+
+/// Endpoints that a call is tried on when connections are refused.
+pub(super) const MAX_ENDPOINTS: usize = 3;
+
+/// Where a call stands on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The slot holds no call.
+    Free,
+    /// For an endpoint of the Service.
+    AwaitingEndpoint,
+    /// For a stream on one of its pool's connections.
+    AwaitingStream,
+    /// On a connection to a server.
+    Open { upstream: u32, stream: StreamKey },
+    /// The server's part is over; the answer may still be on its way to the client.
+    Answered,
+}
+
+/// What the client has got so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Response {
+    Nothing,
+    /// Final response headers.
+    Headers,
+    /// The end of the response, at least to the stream's queue.
+    Complete,
+}
+
+/// How a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// A server answered in full; `failure`: with a status that says the server failed.
+    Answered { failure: bool },
+    /// The agent gave its own answer.
+    OwnError(Cause),
+    /// The client reset the stream or went away.
+    Cancelled,
+}
+
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) stage: Stage,
+    pub(super) downstream: u32,
+    pub(super) stream: StreamKey,
+    /// The call's position among its client connection's calls.
+    pub(super) downstream_position: u32,
+    /// The call's position among its server connection's calls, while it is open.
+    pub(super) upstream_position: u32,
+    pub(super) target: u32,
+
+    /// The pool of the endpoint that the call is at, or waits for.
+    pub(super) pool: u32,
+    /// The endpoint's load, which this call is part of while this is set.
+    pub(super) load: Option<Arc<Load>>,
+    /// Pools that refused the call, or whose connections could not be opened.
+    pub(super) tried: [u32; MAX_ENDPOINTS],
+    pub(super) tried_count: u8,
+    /// Whether the one retry of a refused stream was used.
+    pub(super) retried: bool,
+
+    /// The request's fields, kept for sending them again.
+    pub(super) request: FieldList,
+    /// The body so far, while it may have to be sent again or has not been sent at all.
+    pub(super) body: Vec<u8>,
+    pub(super) trailers: Option<Box<FieldList>>,
+    /// The body is held from its first byte.
+    pub(super) replayable: bool,
+    /// The client's END_STREAM has come.
+    pub(super) request_ended: bool,
+    /// Body bytes that went on to the present server.
+    pub(super) request_sent: u64,
+    /// Body bytes for which the client has got credit back.
+    pub(super) request_granted: u64,
+
+    pub(super) response: Response,
+    pub(super) is_grpc: bool,
+    pub(super) arrived_ns: u64,
+    /// When the request went to the present server.
+    pub(super) sent_ns: u64,
+    /// Position in the server connection's output at which the request begins.
+    pub(super) sent_offset: u64,
+    /// `grpc-timeout` as it came.
+    pub(super) timeout_ns: Option<u64>,
+    pub(super) outcome: Option<Outcome>,
+    /// With which code the server's stream goes away if it has to.
+    pub(super) cancel_code: ErrorCode,
+}
+
+/// A position in no list.
+pub(super) const NOWHERE: u32 = u32::MAX;
+
+impl Call {
+    fn free() -> Self {
+        Self {
+            stage: Stage::Free,
+            downstream: NOWHERE,
+            stream: StreamKey::default(),
+            downstream_position: NOWHERE,
+            upstream_position: NOWHERE,
+            target: NOWHERE,
+            pool: NOWHERE,
+            load: None,
+            tried: [NOWHERE; MAX_ENDPOINTS],
+            tried_count: 0,
+            retried: false,
+            request: FieldList::new(),
+            body: Vec::new(),
+            trailers: None,
+            replayable: true,
+            request_ended: false,
+            request_sent: 0,
+            request_granted: 0,
+            response: Response::Nothing,
+            is_grpc: false,
+            arrived_ns: 0,
+            sent_ns: 0,
+            sent_offset: 0,
+            timeout_ns: None,
+            outcome: None,
+            cancel_code: ErrorCode::Cancel,
+        }
+    }
+
+    /// Back to a fresh call, with the buffers that are worth keeping.
+    fn recycle(&mut self) {
+        let request = std::mem::take(&mut self.request);
+        let body = std::mem::take(&mut self.body);
+        *self = Self::free();
+        if request.held_bytes() <= KEPT_FIELDS_BYTES {
+            self.request = request;
+            self.request.clear();
+        }
+        if body.capacity() <= KEPT_BODY_BYTES {
+            self.body = body;
+            self.body.clear();
+        }
+    }
+
+    /// Reads what the agent itself needs out of the request's fields.
+    pub(super) fn read_request(&mut self) {
+        self.is_grpc = self.request.find(Name::ContentType).is_some_and(is_grpc);
+        self.timeout_ns = self.request.find(Name::GrpcTimeout).and_then(super::deadline::parse);
+    }
+
+    pub(super) fn has_tried(&self, pool: u32) -> bool {
+        self.tried[..usize::from(self.tried_count)].contains(&pool)
+    }
+
+    pub(super) fn add_tried(&mut self, pool: u32) {
+        if usize::from(self.tried_count) < MAX_ENDPOINTS && !self.has_tried(pool) {
+            self.tried[usize::from(self.tried_count)] = pool;
+            self.tried_count += 1;
+        }
+    }
+
+    /// Keeps body bytes that are not at any server yet, or may have to be sent again.
+    pub(super) fn hold(&mut self, payload: &[u8]) {
+        if !self.replayable {
+            return;
+        }
+        let waiting = !matches!(self.stage, Stage::Open { .. });
+        if waiting || self.body.len() + payload.len() <= REPLAY_LIMIT_BYTES {
+            self.body.extend_from_slice(payload);
+        } else {
+            self.drop_replay();
+        }
+    }
+
+    /// The request will not be sent again.
+    pub(super) fn drop_replay(&mut self) {
+        self.replayable = false;
+        self.trailers = None;
+        if self.body.capacity() > KEPT_BODY_BYTES {
+            self.body = Vec::new();
+        } else {
+            self.body.clear();
+        }
+    }
+}
+
+/// `application/grpc`, also with a suffix or parameters; gRPC-Web is another protocol.
+fn is_grpc(content_type: &[u8]) -> bool {
+    content_type
+        .strip_prefix(b"application/grpc")
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
+}
+
+/// All calls of a worker, by small integers that serve as the streams' tokens.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    slots: Vec<Call>,
+    free: Vec<u32>,
+}
+
+impl Calls {
+    /// A slot with a fresh call, which the caller moves out of [`Stage::Free`].
+    pub(super) fn insert(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Call::free());
+            (self.slots.len() - 1) as u32
+        })
+    }
+
+    pub(super) fn remove(&mut self, call: u32) {
+        self[call].recycle();
+        self.free.push(call);
+    }
+
+    /// The call with a stream's token; `None` for a stream that has none.
+    pub(super) fn find(&mut self, token: u32) -> Option<&mut Call> {
+        self.slots.get_mut(token as usize).filter(|call| call.stage != Stage::Free)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+}
+
+impl Index<u32> for Calls {
+    type Output = Call;
+    fn index(&self, call: u32) -> &Call {
+        &self.slots[call as usize]
+    }
+}
+
+impl IndexMut<u32> for Calls {
+    fn index_mut(&mut self, call: u32) -> &mut Call {
+        &mut self.slots[call as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_is_known_by_its_content_type() {
+        for (content_type, expected) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc;charset=utf-8", true),
+            ("application/grpc-web", false),
+            ("application/grpc-web+proto", false),
+            ("application/json", false),
+            ("", false),
+        ] {
+            assert_eq!(is_grpc(content_type.as_bytes()), expected, "{content_type}");
+        }
+    }
+}
