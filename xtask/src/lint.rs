@@ -11,10 +11,13 @@ use crate::workspace::{self, Workspace};
 
 const CARGO_DENY_VERSION: &str = "0.20.2";
 
+/// A name and what checks it.
+type Check = (&'static str, fn(&Workspace) -> Result<()>);
+
 /// # Errors
 /// If a check fails, or a tool is missing and cannot be installed.
 pub(crate) fn start(workspace: &Workspace) -> Result<()> {
-    let checks: [(&str, fn(&Workspace) -> Result<()>); 4] = [
+    let checks: [Check; 4] = [
         ("format", format),
         ("lints", clippy),
         ("documentation", documentation),
