@@ -5,7 +5,7 @@ mod probes;
 mod routes;
 
 pub use probes::{Readiness, probes};
-pub use routes::{Page, Question, routes};
+pub use routes::{Page, Question, metrics, questions, routes};
 
 use anyhow::{Context as _, Result};
 use std::net::SocketAddr;

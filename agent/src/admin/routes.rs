@@ -1,6 +1,7 @@
 //! What the admin endpoint answers. It holds no state of its own: whoever does answers [`Question`]s.
 
 use axum::extract::State;
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
@@ -33,6 +34,8 @@ pub enum Page {
     Config,
     /// What of the source could not be used, and why.
     Problems,
+    /// The metrics, as text.
+    Metrics,
 }
 
 const PAGES: [(&str, Page); 7] = [
@@ -54,25 +57,39 @@ pub struct Question {
     pub answer: oneshot::Sender<Value>,
 }
 
-/// The endpoint's routes, and the questions that they ask.
-pub fn routes() -> (Router, mpsc::Receiver<Question>) {
-    let (questions, receiver) = mpsc::channel(WAITING_QUESTIONS);
-    let router = PAGES.into_iter().fold(Router::new(), |router, (path, page)| {
-        router.route(path, get(move |State(questions)| ask(questions, page)))
-    });
-    (router.route("/", get(|| async { index() })).fallback(unknown).with_state(questions), receiver)
+/// How questions reach whoever answers them.
+pub fn questions() -> (mpsc::Sender<Question>, mpsc::Receiver<Question>) {
+    mpsc::channel(WAITING_QUESTIONS)
 }
 
-async fn ask(questions: mpsc::Sender<Question>, page: Page) -> Response {
-    let (answer, answered) = oneshot::channel();
-    let asked = questions.try_send(Question { page, answer }).is_ok();
-    match asked.then(|| timeout(ANSWER_WITHIN, answered)) {
-        Some(answered) => match answered.await {
-            Ok(Ok(value)) => Json(value).into_response(),
+/// The metrics' routes.
+pub fn metrics(questions: mpsc::Sender<Question>) -> Router {
+    let scrape = |State(questions): State<mpsc::Sender<Question>>| async move {
+        match answer(&questions, Page::Metrics).await {
+            Some(Value::String(text)) => {
+                ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+            }
             _ => busy(),
-        },
-        None => busy(),
-    }
+        }
+    };
+    Router::new().route("/metrics", get(scrape)).with_state(questions)
+}
+
+/// The admin endpoint's routes.
+pub fn routes(questions: mpsc::Sender<Question>) -> Router {
+    let router = PAGES.into_iter().fold(Router::new(), |router, (path, page)| {
+        let show = move |State(questions): State<mpsc::Sender<Question>>| async move {
+            answer(&questions, page).await.map_or_else(busy, |value| Json(value).into_response())
+        };
+        router.route(path, get(show))
+    });
+    router.route("/", get(|| async { index() })).fallback(unknown).with_state(questions)
+}
+
+async fn answer(questions: &mpsc::Sender<Question>, page: Page) -> Option<Value> {
+    let (answer, answered) = oneshot::channel();
+    questions.try_send(Question { page, answer }).ok()?;
+    timeout(ANSWER_WITHIN, answered).await.ok()?.ok()
 }
 
 fn busy() -> Response {

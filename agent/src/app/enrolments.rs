@@ -5,15 +5,20 @@
 
 use crate::config::AgentConfig;
 use crate::control::Enrolment;
+use super::sighting::Sighting;
 use crate::kernel::listener::{ListenerOptions, is_loopback_up};
-use crate::kernel::{self, Kernel, Netns, PodListener};
+use crate::kernel::{self, Kernel, Netns, PodListener, reconnect};
 use crate::lifecycle::handover::Handover;
 use crate::mesh::{Pod, PodKey};
+use crate::sources::rows::PodRow;
 use crate::proxy::{ListenerId, ListenerSpec, Source, Workers};
-use anyhow::{Context as _, Result};
+use crate::telemetry::PodCounts;
+use anyhow::Result;
+use evenkeel_common::Reason;
 use serde_json::{Value, json};
-use std::collections::HashMap;
-use std::net::{IpAddr, TcpListener};
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -28,6 +33,8 @@ pub(super) struct Tools<'a> {
     pub(super) kernel: &'a Arc<Kernel>,
     pub(super) workers: &'a Workers,
     pub(super) keeper: &'a Handover,
+    /// The addresses whose connections are taken.
+    pub(super) captured: &'a Arc<HashSet<SocketAddr>>,
 }
 
 /// The pods that are to be enrolled, and those that are.
@@ -54,6 +61,8 @@ enum State {
 
 struct Enrolled {
     pod: Arc<Pod>,
+    row: Arc<PodRow>,
+    netns: Netns,
     port: u16,
     listeners: Vec<ListenerId>,
     since: SystemTime,
@@ -83,9 +92,13 @@ impl Enrolments {
     /// A pod is to be enrolled, or its row is another now.
     pub(super) fn want(&mut self, enrolment: Enrolment, tools: &Tools<'_>) {
         let uid = enrolment.pod.uid.clone();
-        let state = State::Waiting("not looked for yet".into());
-        self.wanted.entry(uid.clone()).or_insert(Wanted { enrolment: enrolment.clone(), state }).enrolment = enrolment;
-        self.look_for(&uid, tools);
+        match self.wanted.entry(uid.clone()) {
+            Entry::Occupied(mut known) => known.get_mut().enrolment = enrolment,
+            Entry::Vacant(place) => {
+                place.insert(Wanted { enrolment, state: State::Waiting("not looked for yet".into()) });
+            }
+        }
+        self.look_for(&uid, &Sighting::default(), tools);
     }
 
     /// A pod is not to be enrolled any more. Its connections go on.
@@ -99,20 +112,22 @@ impl Enrolments {
     pub(super) fn stirred(&mut self, cgroup_uid: &str, tools: &Tools<'_>) {
         let uid = self.wanted.values().find(|wanted| &*wanted.enrolment.pod.cgroup_uid == cgroup_uid);
         if let Some(uid) = uid.map(|wanted| wanted.enrolment.pod.uid.clone()) {
-            self.look_for(&uid, tools);
+            self.look_for(&uid, &Sighting::default(), tools);
         }
     }
 
     /// Looks again at everything that may have changed unannounced: pods that came or went, `lo`, last connections.
     pub(super) fn look_around(&mut self, tools: &Tools<'_>) {
+        let sighting = Sighting::default();
         let uids: Vec<_> = self.wanted.keys().cloned().collect();
         for uid in uids {
-            self.look_for(&uid, tools);
+            self.look_for(&uid, &sighting, tools);
         }
-        self.leaving.retain(|gone| {
-            let carried = tools.workers.pod_connections(&gone.pod.key) > 0 && !is_gone(gone);
+        self.leaving.retain(|left| {
+            let gone = sighting.is_gone(&left.row, &left.netns);
+            let carried = tools.workers.pod_connections(&left.pod.key) > 0 && !gone;
             if !carried {
-                forget(gone, tools);
+                forget(left, gone, tools);
             }
             carried
         });
@@ -149,12 +164,12 @@ impl Enrolments {
     /// After the last connection: leaves nothing in any pod.
     pub(super) fn forget_all(&mut self, tools: &Tools<'_>) {
         self.withdraw_all(tools);
-        for gone in self.leaving.drain(..) {
-            forget(&gone, tools);
+        for left in self.leaving.drain(..) {
+            forget(&left, false, tools);
         }
     }
 
-    /// Whether every wanted pod that can be found is enrolled.
+    /// How many pods are enrolled.
     pub(super) fn enrolled_count(&self) -> usize {
         self.enrolled().count()
     }
@@ -164,11 +179,9 @@ impl Enrolments {
         let show = |wanted: &Wanted| match &wanted.state {
             State::Waiting(why) => json!({ "enrolled": false, "reason": why }),
             State::Enrolled(enrolled) => {
-                let counters = tools.kernel.counters(enrolled.cookie()).ok().flatten().unwrap_or_default();
-                let by_reason: serde_json::Map<_, _> = evenkeel_common::Reason::ALL
-                    .into_iter()
-                    .map(|reason| (reason.name().into(), counters.of(reason).into()))
-                    .collect();
+                let by_outcome = connections_by_outcome(enrolled, tools).into_iter();
+                let by_outcome: serde_json::Map<_, _> =
+                    by_outcome.map(|(outcome, count)| (outcome.into(), count.into())).collect();
                 let since = enrolled.since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
                 json!({
                     "enrolled": true,
@@ -176,13 +189,25 @@ impl Enrolments {
                     "netns_cookie": enrolled.cookie(),
                     "listener_port": enrolled.port,
                     "ipv6": enrolled.facts.ipv6_route,
-                    "connections": by_reason,
+                    "connections": by_outcome,
                     "open_connections": tools.workers.pod_connections(&enrolled.pod.key),
                     "opened_before": enrolled.missed,
                 })
             }
         };
         self.wanted.iter().map(|(uid, wanted)| (uid.clone(), show(wanted))).collect()
+    }
+
+    /// What the enrolled pods' connections met, and how many wanted pods are not enrolled.
+    pub(super) fn counts(&self, tools: &Tools<'_>) -> (Vec<PodCounts>, usize) {
+        let counts = self.enrolled().map(|enrolled| PodCounts {
+            namespace: enrolled.pod.name.namespace.to_string(),
+            pod: enrolled.pod.name.name.to_string(),
+            connections: connections_by_outcome(enrolled, tools),
+        });
+        let counts: Vec<_> = counts.collect();
+        let waiting = self.wanted.len() - counts.len();
+        (counts, waiting)
     }
 
     fn enrolled(&self) -> impl Iterator<Item = &Enrolled> {
@@ -193,20 +218,18 @@ impl Enrolments {
     }
 
     /// Brings a wanted pod as far as it can be brought now.
-    fn look_for(&mut self, uid: &str, tools: &Tools<'_>) {
+    fn look_for(&mut self, uid: &str, sighting: &Sighting, tools: &Tools<'_>) {
         let Some(wanted) = self.wanted.get_mut(uid) else { return };
         if let State::Enrolled(enrolled) = &mut wanted.state {
-            if !is_gone(enrolled) {
+            if !sighting.is_gone(&enrolled.row, &enrolled.netns) {
                 update_facts(enrolled, &wanted.enrolment, tools);
                 return;
             }
-            let was = std::mem::replace(&mut wanted.state, State::Waiting("its sandbox ended".into()));
-            if let State::Enrolled(enrolled) = was {
-                let pod = leave(enrolled, tools);
-                forget(&pod, tools);
-            }
+            info!(pod = %enrolled.pod.name, "its sandbox ended");
+            forget(enrolled, true, tools);
+            wanted.state = State::Waiting("its sandbox ended".into());
         }
-        wanted.state = match enrol(&wanted.enrolment, &mut self.restored, tools) {
+        wanted.state = match enrol(&wanted.enrolment, sighting, &mut self.restored, tools) {
             Ok(enrolled) => State::Enrolled(enrolled),
             Err(error) => {
                 let why = format!("{error:#}");
@@ -219,14 +242,21 @@ impl Enrolments {
     }
 }
 
+fn connections_by_outcome(enrolled: &Enrolled, tools: &Tools<'_>) -> Vec<(&'static str, u64)> {
+    let counters = tools.kernel.counters(enrolled.cookie()).ok().flatten().unwrap_or_default();
+    Reason::ALL.into_iter().map(|reason| (reason.name(), counters.of(reason))).collect()
+}
+
 /// Finds the pod's namespace, opens or takes over its listener, and tells the kernel, in this order: a connection that
 /// the kernel sends must find the listener, and a listener's worker must be there.
-fn enrol(wanted: &Enrolment, restored: &mut HashMap<u64, PodListener>, tools: &Tools<'_>) -> Result<Enrolled> {
+fn enrol(
+    wanted: &Enrolment,
+    sighting: &Sighting,
+    restored: &mut HashMap<u64, PodListener>,
+    tools: &Tools<'_>,
+) -> Result<Enrolled> {
     let row = &wanted.pod;
-    let netns = match &row.netns {
-        Some(path) => Netns::open(path)?,
-        None => kernel::pods::find(&row.cgroup_uid)?.context("no process of the pod runs on this node yet")?,
-    };
+    let netns = sighting.find(row)?;
     let cookie = netns.cookie();
     let listener = match restored.remove(&cookie) {
         Some(listener) => listener,
@@ -254,9 +284,37 @@ fn enrol(wanted: &Enrolment, restored: &mut HashMap<u64, PodListener>, tools: &T
     let mut listeners = vec![listen(listener.v4)];
     listeners.extend(listener.v6.map(listen));
     tools.kernel.enrol(cookie, &facts)?;
-    let missed = tools.reconnect(&netns, wanted);
-    info!(pod = %row.name, port, opened_before = missed, "enrolled");
-    Ok(Enrolled { pod, port, listeners, since: SystemTime::now(), facts, missed })
+    let missed = opened_before(&netns, wanted, tools);
+    info!(pod = %row.name, port, opened_before = missed, reconnect = wanted.reconnect, "enrolled");
+    Ok(Enrolled { pod, row: row.clone(), netns, port, listeners, since: SystemTime::now(), facts, missed })
+}
+
+/// Counts the connections that the pod opened before it was enrolled, and has them ended where that is asked for.
+fn opened_before(netns: &Netns, wanted: &Enrolment, tools: &Tools<'_>) -> usize {
+    let name = wanted.pod.name.clone();
+    let count = match reconnect::connections(netns, tools.captured) {
+        Ok(connections) => connections.len(),
+        Err(error) => {
+            warn!(pod = %name, "cannot see the connections that it opened before: {error}");
+            return 0;
+        }
+    };
+    if count == 0 || !wanted.reconnect {
+        return count;
+    }
+    match netns.try_clone() {
+        Ok(netns) => {
+            let captured = tools.captured.clone();
+            tokio::spawn(async move {
+                match reconnect::end_all(&netns, &captured).await {
+                    Ok(ended) => info!(pod = %name, ended, "ended the connections that it opened before"),
+                    Err(error) => warn!(pod = %name, "cannot end the connections that it opened before: {error}"),
+                }
+            });
+        }
+        Err(error) => warn!(pod = %name, "cannot end the connections that it opened before: {error}"),
+    }
+    count
 }
 
 fn facts_of(netns: &Netns, wanted: &Enrolment, listener_port: u16, ipv6_route: bool) -> Result<kernel::Enrolment> {
@@ -281,8 +339,7 @@ fn facts_of(netns: &Netns, wanted: &Enrolment, listener_port: u16, ipv6_route: b
 /// Tells the kernel what has changed about an enrolled pod.
 fn update_facts(enrolled: &mut Enrolled, wanted: &Enrolment, tools: &Tools<'_>) {
     let update = || -> Result<Option<kernel::Enrolment>> {
-        let netns = Netns::from_fd(enrolled.pod.netns.try_clone()?)?;
-        let facts = facts_of(&netns, wanted, enrolled.port, enrolled.facts.ipv6_route)?;
+        let facts = facts_of(&enrolled.netns, wanted, enrolled.port, enrolled.facts.ipv6_route)?;
         if facts == enrolled.facts {
             return Ok(None);
         }
@@ -306,22 +363,21 @@ fn leave(mut enrolled: Enrolled, tools: &Tools<'_>) -> Enrolled {
     enrolled
 }
 
-/// Leaves nothing of the agent in the pod.
-fn forget(gone: &Enrolled, tools: &Tools<'_>) {
-    for listener in &gone.listeners {
+/// Leaves nothing of the agent in the pod. What a pod that is `gone` had goes with its namespace.
+fn forget(left: &Enrolled, gone: bool, tools: &Tools<'_>) {
+    for listener in &left.listeners {
         tools.workers.unlisten(*listener, true);
     }
     let forget = || -> Result<()> {
-        tools.kernel.withdraw(gone.cookie())?;
-        release(gone.cookie(), tools.keeper)?;
-        if !is_gone(gone) {
-            let netns = Netns::from_fd(gone.pod.netns.try_clone()?)?;
-            PodListener::clean_up(&netns, gone.port)?;
+        tools.kernel.withdraw(left.cookie())?;
+        if !gone && left.facts.ipv6_route {
+            PodListener::clean_up(&left.netns, left.port)?;
         }
-        Ok(())
+        // Last: the keeper may be gone itself.
+        release(left.cookie(), tools.keeper)
     };
     if let Err(error) = forget() {
-        warn!(pod = %gone.pod.name, "cannot clean up after the pod: {error:#}");
+        warn!(pod = %left.pod.name, "cannot clean up after the pod: {error:#}");
     }
 }
 

@@ -3,8 +3,10 @@
 //! [`agent`] is the keeper, or, started by it, the worker process ([`worker_process`]); [`proxy`] is the call path
 //! without eBPF.
 
+mod dialer;
 mod enrolments;
 mod proxy;
+mod sighting;
 mod stop;
 mod view;
 mod worker_process;

@@ -1,6 +1,7 @@
 //! What the admin endpoint shows, put together from what control and the pods' enrolments know.
 
-use crate::control::view::PodView;
+use crate::control::view::{EndpointView, PodView};
+use crate::telemetry::EndpointCounts;
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -22,4 +23,15 @@ pub(super) fn pods(pods: Vec<PodView>, mut live: HashMap<Arc<str>, Value>) -> Va
         row
     });
     rows.collect()
+}
+
+/// An endpoint's part of the metrics.
+pub(super) fn endpoint_counts(endpoint: EndpointView) -> EndpointCounts {
+    EndpointCounts {
+        service: endpoint.service_port,
+        endpoint: endpoint.address.to_string(),
+        calls: endpoint.calls,
+        failures: endpoint.failures,
+        active: endpoint.active,
+    }
 }

@@ -1,19 +1,23 @@
 //! The worker process: made in start order, run by one loop, ended in the mirror order.
 
+use super::dialer::{NodeDialer, PodDialer};
 use super::enrolments::{Enrolments, Tools};
 use super::stop::StopSignals;
 use super::view;
 use crate::admin::{self, Page, Readiness};
 use crate::config::{AgentConfig, Source, UpstreamSockets};
 use crate::control::{Delta, Settings, World};
-use crate::kernel::{self, AsyncPodEvents, Held, Kernel, LoadOptions};
+use crate::kernel::{Held, Kernel, LoadOptions, pods};
 use crate::lifecycle::handover::{Handover, Message};
 use crate::lifecycle::keeper::{HEARTBEAT_LABEL, TICKS_LABEL};
 use crate::lifecycle::ticks::SharedPage;
 use crate::mesh::DestinationId;
 use crate::proxy::{Workers, WorkersConfig};
 use crate::sources::FolderSource;
+use crate::telemetry::{Numbers, exposition};
 use anyhow::{Context as _, Result, bail};
+use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -45,8 +49,10 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     let readiness = Readiness::default();
     let admin_at = admin::bind("the admin endpoint", "--admin", config.admin).await?;
     let probes_at = admin::bind("the probes", "--readiness", config.readiness).await?;
-    let (routes, mut questions) = admin::routes();
-    admin::serve("admin", admin_at, routes);
+    let metrics_at = admin::bind("the metrics", "--metrics", config.metrics).await?;
+    let (ask, mut questions) = admin::questions();
+    admin::serve("admin", admin_at, admin::routes(ask.clone()));
+    admin::serve("metrics", metrics_at, admin::metrics(ask));
     admin::serve("readiness", probes_at, admin::probes(readiness.clone()));
 
     let restored = !inherited.kernel.is_empty();
@@ -60,22 +66,24 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     let mut world =
         World::new(Settings { node: None, own_pod_uid: None, destinations: config.max_destinations, explicit_ports: vec![] });
     let now = Instant::now();
-    let live = kernel.known_destinations()?.into_iter().map(|known| (known.address, known.id));
+    let live: Vec<_> = kernel.known_destinations()?.into_iter().map(|known| (known.address, known.id)).collect();
+    let captured = Arc::new(live.iter().map(|(address, _)| *address).collect());
     world.restore(live, kernel.known_ids()?.into_iter().map(|(id, _)| id), now);
 
     let workers = Workers::start(
         WorkersConfig {
             workers: config.workers,
             dialer: match config.upstream_sockets {
-                UpstreamSockets::Pod => Arc::new(kernel::PodDialer { mark: config.mark }),
-                UpstreamSockets::Node => Arc::new(kernel::NodeDialer { mark: config.mark }),
+                UpstreamSockets::Pod => Arc::new(PodDialer { mark: config.mark }),
+                UpstreamSockets::Node => Arc::new(NodeDialer { mark: config.mark }),
             },
             ..WorkersConfig::default()
         },
         Arc::new(inherited.ticks),
     )?;
     let cgroup = attach_point(&config)?;
-    let mut node = Node { config, keeper, kernel, workers, world, pods: Enrolments::restore(inherited.listeners), cgroup };
+    let pods = Enrolments::restore(inherited.listeners);
+    let mut node = Node { config, keeper, kernel, workers, world, pods, captured, cgroup };
 
     let delta = node.world.apply(first);
     node.carry_out(delta).await;
@@ -101,7 +109,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
                 let delta = node.world.apply(changes);
                 node.carry_out(delta).await;
             }
-            event = AsyncPodEvents::next(&mut events) => {
+            event = events.next() => {
                 let uid = event?.uid;
                 node.with_tools(|pods, tools| pods.stirred(&uid, tools));
             }
@@ -178,10 +186,13 @@ fn load(config: &AgentConfig, keeper: &Handover) -> Result<Kernel> {
 
 /// Where the programs are attached: what was asked for, else the pods' common cgroup, else the root of cgroup2.
 fn attach_point(config: &AgentConfig) -> Result<PathBuf> {
-    match &config.cgroup {
-        Some(cgroup) => Ok(cgroup.clone()),
-        None => Ok(kernel::pods::common_cgroup()?),
+    if let Some(cgroup) = &config.cgroup {
+        return Ok(cgroup.clone());
     }
+    let mount = pods::cgroup2_mount()?;
+    let processes = pods::processes()?;
+    let common = processes.values().flatten().find_map(|process| pods::common_ancestor(process.pid));
+    Ok(common.map_or(mount.clone(), |path| mount.join(path.trim_start_matches('/'))))
 }
 
 /// Says when the keeper's end of the socket is closed. Nothing else ever comes from it.
@@ -199,13 +210,15 @@ struct Node {
     workers: Workers,
     world: World,
     pods: Enrolments,
+    /// The addresses whose connections are taken.
+    captured: Arc<HashSet<SocketAddr>>,
     cgroup: PathBuf,
 }
 
 impl Node {
     fn with_tools<T>(&mut self, act: impl FnOnce(&mut Enrolments, &Tools<'_>) -> T) -> T {
-        let Self { config, keeper, kernel, workers, pods, .. } = self;
-        act(pods, &Tools { config, kernel, workers, keeper })
+        let Self { config, keeper, kernel, workers, pods, captured, .. } = self;
+        act(pods, &Tools { config, kernel, workers, keeper, captured })
     }
 
     /// Does what a change asks for, in its order: nothing is sent to a worker that does not know it.
@@ -217,14 +230,19 @@ impl Node {
                 sleep(APPLIED_POLL).await;
             }
         }
-        for (address, id) in delta.add {
-            if let Err(error) = self.kernel.add_destination(address, id) {
-                warn!(%address, "the destination is not captured: {error}");
+        if !(delta.add.is_empty() && delta.remove.is_empty()) {
+            let captured = Arc::make_mut(&mut self.captured);
+            for (address, id) in delta.add {
+                match self.kernel.add_destination(address, id) {
+                    Ok(()) => drop(captured.insert(address)),
+                    Err(error) => warn!(%address, "the destination is not captured: {error}"),
+                }
             }
-        }
-        for address in delta.remove {
-            if let Err(error) = self.kernel.remove_destination(address) {
-                warn!(%address, "the destination stays captured: {error}");
+            for address in delta.remove {
+                match self.kernel.remove_destination(address) {
+                    Ok(()) => drop(captured.remove(&address)),
+                    Err(error) => warn!(%address, "the destination stays captured: {error}"),
+                }
             }
         }
         self.world.removed_from_kernel(&delta.retired, Instant::now());
@@ -261,10 +279,24 @@ impl Node {
             Page::Workers => view::json(self.workers.counters()),
             Page::Kernel => serde_json::json!({ "cgroup": self.cgroup, "ids": self.world.ids() }),
             Page::Config => view::json(&self.config),
+            Page::Metrics => exposition(&self.numbers(source)).into(),
             Page::Problems => {
                 let of_source = source.problems().current();
-                view::json(of_source.iter().cloned().chain(self.world.problems()).collect::<Vec<_>>())
+                view::json(of_source.iter().chain(self.world.problems().current().iter()).collect::<Vec<_>>())
             }
+        }
+    }
+
+    fn numbers(&mut self, source: &FolderSource) -> Numbers {
+        let ids = self.world.ids();
+        let (pods, pods_waiting) = self.with_tools(|pods, tools| pods.counts(tools));
+        Numbers {
+            pods,
+            pods_waiting,
+            endpoints: self.world.endpoints().into_iter().map(view::endpoint_counts).collect(),
+            destinations: ids.live,
+            resting_ids: ids.resting,
+            problems: source.problems().current().len() + self.world.problems().current().len(),
         }
     }
 

@@ -5,6 +5,7 @@ use super::error::{Context as _, KernelError};
 use super::netns::{Netns, cookie_of, set_option};
 use super::route;
 use crate::mesh::DestinationId;
+use evenkeel_common::LOOPBACK_INTERFACE;
 use evenkeel_common::destination::ula;
 use socket2::{SockAddr, Socket};
 use std::io;
@@ -150,14 +151,37 @@ fn listen(netns: &Netns, mark: u32, address: IpAddr, port: u16) -> io::Result<Tc
     let socket = netns.socket(domain, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, 0, Some(mark))?;
     // A listener of an earlier agent leaves connections in TIME_WAIT, on the same port.
     set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, &1_i32)?;
-    set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_BINDTODEVICE, b"lo")?;
     if address.is_ipv6() {
         set_option(socket.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, &1_i32)?;
+        accept_from_loopback_only(&socket)?;
+    } else {
+        set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_BINDTODEVICE, b"lo")?;
     }
     let socket = Socket::from(socket);
     socket.bind(&SockAddr::from(SocketAddr::new(address, port)))?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
+}
+
+/// What SO_BINDTODEVICE does for IPv4, which with IPv6 also binds the answers to `lo`: and the route to the pod's own address, from
+/// which its sockets dial, is its device's. A filter looks at where packets come from, and at nothing else.
+fn accept_from_loopback_only(socket: &OwnedFd) -> io::Result<()> {
+    /// The interface's index, in place of a packet's bytes (`linux/filter.h`).
+    const INTERFACE_INDEX: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_IFINDEX) as u32;
+    let step = |code: u32, if_true, if_false, operand| libc::sock_filter {
+        code: code as u16,
+        jt: if_true,
+        jf: if_false,
+        k: operand,
+    };
+    let mut steps = [
+        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, INTERFACE_INDEX),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, LOOPBACK_INTERFACE),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+    ];
+    let filter = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
+    set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &filter)
 }
 
 fn is_without_ipv6(error: &io::Error) -> bool {
