@@ -1,4 +1,4 @@
-//! Clients and servers on other gRPC stacks than Rust's, each of which connects in its own way: grpc-go and Python's grpcio.
+//! Clients and servers on other gRPC stacks than Rust's, each of which connects in its own way: grpc-go, Python's grpcio, Node's grpc-js.
 //!
 //! They are built on first use, beside this build's binaries, and again when their sources or requirements change.
 
@@ -16,6 +16,8 @@ pub enum Stack {
     Go,
     /// Python's grpcio, on gRPC's C core.
     Python,
+    /// @grpc/grpc-js, on Node's HTTP/2.
+    Node,
 }
 
 impl Pod {
@@ -33,6 +35,11 @@ impl Pod {
             Stack::Python => {
                 let mut command = Command::new(python()?);
                 command.arg(sources("python").join("load.py"));
+                command
+            }
+            Stack::Node => {
+                let mut command = Command::new("node");
+                command.arg(sources("node").join("load.js")).env("NODE_PATH", node_modules()?);
                 command
             }
         };
@@ -84,18 +91,39 @@ fn python() -> Result<PathBuf> {
     let environment = folder.join("python");
     let python = environment.join("bin/python");
     let requirements = sources("python").join("requirements.txt");
-    // Copied in last: an environment without it is not complete.
-    let installed = environment.join("requirements.txt");
-    if fs::read(&installed).ok() != Some(fs::read(&requirements)?) {
+    once_for(&requirements, &environment, || {
         host::run("python3", &["-m", "venv", "--clear", &environment.to_string_lossy()], "")?;
-        let requirements_path = requirements.to_string_lossy();
-        host::run(
-            &python.to_string_lossy(),
-            &["-m", "pip", "install", "--quiet", "--only-binary", ":all:", "-r", &requirements_path],
-            "",
-        )
-        .context("the Python peer's requirements")?;
-        fs::copy(&requirements, &installed)?;
-    }
+        let list = requirements.to_string_lossy();
+        let install = ["-m", "pip", "install", "--quiet", "--only-binary", ":all:", "-r", &list];
+        host::run(&python.to_string_lossy(), &install, "").context("the Python peer's requirements")
+    })?;
     Ok(python)
+}
+
+/// The Node peer's packages, exactly those of its lock file.
+fn node_modules() -> Result<PathBuf> {
+    let (folder, _lock) = workshop()?;
+    let prefix = folder.join("node");
+    let locked = sources("node").join("package-lock.json");
+    once_for(&locked, &prefix, || {
+        fs::create_dir_all(&prefix)?;
+        for file in ["package.json", "package-lock.json"] {
+            fs::copy(sources("node").join(file), prefix.join(file))?;
+        }
+        let prefix = prefix.to_string_lossy();
+        host::run("npm", &["ci", "--silent", "--ignore-scripts", "--prefix", &prefix], "")
+            .context("the Node peer's packages")
+    })?;
+    Ok(prefix.join("node_modules"))
+}
+
+/// Makes `folder` anew unless it was made from this very `list`, a copy of which is put into it last.
+fn once_for(list: &Path, folder: &Path, make: impl FnOnce() -> Result<String>) -> Result<()> {
+    let made_from = folder.join("made-from");
+    let wanted = fs::read(list)?;
+    if fs::read(&made_from).ok().as_ref() != Some(&wanted) {
+        make()?;
+        fs::write(&made_from, &wanted)?;
+    }
+    Ok(())
 }

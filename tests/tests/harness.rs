@@ -121,7 +121,7 @@ fn every_stack_calls_and_is_answered() -> Outcome {
         return Ok(());
     }
     let shop = Shop::not_enrolled(1)?;
-    for stack in [Stack::Go, Stack::Python] {
+    for stack in [Stack::Go, Stack::Python, Stack::Node] {
         for to in [shop.v4(), shop.v6()] {
             let tally = shop.client.load_on(stack, &to, &["--calls", "50"])?.finish()?;
             tally.is_clean()?;

@@ -129,6 +129,11 @@ fn for_a_client_on_python_grpcio() -> Outcome {
 }
 
 #[test]
+fn for_a_client_on_node_grpc_js() -> Outcome {
+    another_stack_is_spread(Stack::Node)
+}
+
+#[test]
 fn over_servers_on_grpc_go() -> Outcome {
     if !privileged() {
         return Ok(());
