@@ -11,7 +11,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// The Service's addresses, and the ids they are given.
@@ -47,7 +47,9 @@ impl Cgroup {
     pub(crate) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("evenkeel-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
-        let path = pods::cgroup2_mount().unwrap().join(name);
+        let mount = pods::cgroup2_mount().unwrap();
+        sweep(&mount);
+        let path = mount.join(name);
         fs::create_dir(&path).unwrap();
         Self { path, below: Vec::new() }
     }
@@ -63,6 +65,26 @@ impl Cgroup {
         }
         path
     }
+}
+
+/// Removes the cgroups of test runs that were killed.
+fn sweep(mount: &Path) {
+    for entry in fs::read_dir(mount).unwrap().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix("evenkeel-test-").and_then(|rest| rest.split('-').next());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            remove_tree(&entry.path());
+        }
+    }
+}
+
+fn remove_tree(cgroup: &Path) {
+    for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(cgroup);
 }
 
 impl Drop for Cgroup {
