@@ -181,8 +181,11 @@ fn a_pods_destination_rides_in_the_address_it_dialled() {
         assert_eq!((path.workers.pod_connections(&pod.key), path.workers.connections(fixed())), (1, 1));
         // An id that nobody knows.
         let unknown = SocketAddr::new(DestinationId::new(8).unwrap().to_loopback().into(), path.address.port());
-        let mut stream = tokio::net::TcpStream::connect(unknown).await.unwrap();
-        let error = tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 8]).await.unwrap_err();
+        let connect_and_read = async {
+            let mut stream = tokio::net::TcpStream::connect(unknown).await?;
+            tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 8]).await
+        };
+        let error = connect_and_read.await.unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
         // The pod ends: so do its connections.
         let (response, _send) = client.start("/hang", "application/grpc", &[], true).await;

@@ -91,10 +91,21 @@ fn a_refused_stream_is_sent_again_and_another_reset_is_told() {
         assert_eq!(answer.grpc_status(), Some("13"), "{}", answer.message());
         let answer = client.call_with("/reset-before", "text/plain", &[], Bytes::new()).await.unwrap();
         assert_eq!(answer.status, 502);
-        let answer = client.call("/reset-after", Bytes::from_static(b"x")).await.unwrap();
-        assert_eq!((answer.grpc_status(), &answer.body[..]), (Some("14"), &b"some"[..]), "{}", answer.message());
-        let error = client.call_with("/reset-after", "text/plain", &[], Bytes::new()).await.unwrap_err();
-        assert_eq!(error.reason(), Some(h2::Reason::INTERNAL_ERROR));
+        // In mid-answer: trailers say so to a gRPC client, a reset to any other.
+        for content_type in ["application/grpc", "text/plain"] {
+            let (response, mut send) = client.start("/reset-after", content_type, &[], false).await;
+            let mut stream = response.await.unwrap().into_body();
+            assert_eq!(stream.data().await.unwrap().unwrap(), "some");
+            send.send_data(Bytes::from_static(b"go on"), true).unwrap();
+            if content_type == "text/plain" {
+                let error = stream.data().await.unwrap().unwrap_err();
+                assert_eq!(error.reason(), Some(h2::Reason::INTERNAL_ERROR));
+            } else {
+                assert!(stream.data().await.is_none());
+                let trailers = stream.trailers().await.unwrap().unwrap();
+                assert_eq!(trailers["grpc-status"], "14", "{trailers:?}");
+            }
+        }
         drop(client);
         path.quiesce().await;
         assert_eq!(path.workers.counters().retries, 1);

@@ -103,6 +103,7 @@ async fn serve(
         "/reset-after" => {
             let Ok(mut send) = respond.send_response(headers.body(()).unwrap(), false) else { return };
             let _ = send_all(&mut send, Bytes::from_static(b"some")).await;
+            while body.data().await.is_some() {}
             send.send_reset(h2::Reason::NO_ERROR);
         }
         // Until the client has enough.

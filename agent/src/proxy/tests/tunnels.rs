@@ -117,7 +117,7 @@ fn a_reset_and_a_refusal_reach_the_client_as_a_reset() {
         client.write_all(b"hello").await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
         // Closed with bytes unread: the kernel sends a reset.
-        server.readable().await.unwrap();
+        server.peek(&mut [0; 1]).await.unwrap();
         drop((server, listener));
         let error = client.read(&mut [0; 8]).await.unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
