@@ -9,15 +9,17 @@ use super::index::Index;
 use super::{huffman, integer, static_table};
 use crate::http2::fields::{Entry, Field, FieldList, Indexing};
 
-/// Values remembered from having been sent as a literal, to know one that comes back.
-const REMEMBERED_VALUES: usize = 128;
+/// Fields remembered from having been sent as literals, to know one that comes back: so many sets of a few.
+const REMEMBERED_SETS: usize = 32;
+/// Of one set, the latest: several, so that two fields of one set do not drive each other out for ever.
+const REMEMBERED_PER_SET: usize = 4;
 
 #[derive(Debug)]
 pub(in crate::http2) struct Encoder {
     table: DynamicTable,
     index: Index,
-    /// Hashes of fields that were sent as literals, each at its own place; empty until the first.
-    remembered: Vec<u32>,
+    /// Hashes of fields that were sent as literals, the latest of a set in front; empty until the first.
+    remembered: Vec<[u32; REMEMBERED_PER_SET]>,
     /// The most that we use of the peer's table.
     max_table: usize,
     /// A size to announce in front of the next block, and the smallest that there was in between (RFC 7541 §4.2).
@@ -77,7 +79,9 @@ impl Encoder {
     }
 
     pub(in crate::http2) fn held_bytes(&self) -> usize {
-        self.table.held_bytes() + self.index.held_bytes() + self.remembered.capacity() * size_of::<u32>()
+        self.table.held_bytes()
+            + self.index.held_bytes()
+            + self.remembered.capacity() * size_of::<[u32; REMEMBERED_PER_SET]>()
     }
 
     fn indexable(&mut self, entry: &Entry, field: &Field<'_>, huffman_form: &[u8], out: &mut Vec<u8>) {
@@ -115,11 +119,12 @@ impl Encoder {
             return false;
         }
         if self.remembered.is_empty() {
-            self.remembered.resize(REMEMBERED_VALUES, 0);
+            self.remembered.resize(REMEMBERED_SETS, [0; REMEMBERED_PER_SET]);
         }
-        let place = &mut self.remembered[(entry.hash >> 16) as usize % REMEMBERED_VALUES];
-        let came_back = *place == entry.hash;
-        *place = entry.hash;
+        let set = &mut self.remembered[(entry.hash >> 16) as usize % REMEMBERED_SETS];
+        let came_back = set.contains(&entry.hash);
+        set.copy_within(..REMEMBERED_PER_SET - 1, 1);
+        set[0] = entry.hash;
         came_back || name_index == 0
     }
 
