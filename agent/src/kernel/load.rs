@@ -72,7 +72,7 @@ pub struct LoadOptions {
     pub ids: u32,
     /// The mark of the agent's own sockets.
     pub mark: u32,
-    /// Whether each taken connection gives a log line (target of `RUST_LOG`: `evenkeel_ebpf=debug`).
+    /// Whether each taken connection gives a debug line in the programs' log ([`Kernel::log`](super::log)).
     pub log_connections: bool,
 }
 
@@ -102,8 +102,11 @@ impl Kernel {
     /// Loads and verifies the programs. They see nothing until [`Self::attach`].
     ///
     /// # Errors
-    /// A binary without programs; a kernel that refuses them.
+    /// A binary without programs; a kernel that refuses them; a mark that is none.
     pub fn load(options: &LoadOptions) -> Result<Self, KernelError> {
+        if options.mark == 0 {
+            return Err(KernelError::refused("loading the kernel programs", "the mark 0 is every socket's"));
+        }
         let mut ebpf = parse(options)?;
         let mut programs = Vec::new();
         for (name, _) in CGROUP_PROGRAMS {
@@ -213,19 +216,13 @@ impl Kernel {
             .collect()
     }
 
-    /// Starts to read the programs' own log lines; see [`aya_log::EbpfLogger`] for how. They go to `log`, which
-    /// tracing-subscriber takes over.
-    ///
-    /// # Errors
-    /// The program's maps cannot be listed (needs CAP_SYS_ADMIN).
-    pub fn logger(&self) -> Result<aya_log::EbpfLogger<&'static dyn log::Log>, KernelError> {
+    /// The id of one of the programs, by which all their maps can be found.
+    pub(super) fn program_id(&self) -> Result<u32, KernelError> {
         let program = self.program(CGROUP_PROGRAMS[0].0)?;
         let path = format!("/proc/self/fdinfo/{}", program.as_raw_fd());
         let info = std::fs::read_to_string(&path).context(|| format!("reading {path}"))?;
         let id = info.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok());
-        let id = id.ok_or_else(|| KernelError::refused(format!("reading {path}"), "no prog_id"))?;
-        aya_log::EbpfLogger::init_from_id(id)
-            .map_err(|e| KernelError::refused("reading the kernel programs' log", e))
+        id.ok_or_else(|| KernelError::refused(format!("reading {path}"), "no prog_id"))
     }
 
     fn program(&self, name: &str) -> Result<std::os::fd::BorrowedFd<'_>, KernelError> {

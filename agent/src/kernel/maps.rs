@@ -22,6 +22,7 @@ pub(super) struct Tables {
     pods: HashMap<MapData, u64, PodEntry>,
     counters: PerCpuArray<MapData, Counters>,
     free_slots: BTreeSet<u32>,
+    destination_limit: u32,
 }
 
 /// What the kernel is told of a pod.
@@ -231,8 +232,10 @@ impl Tables {
         for entry in pods.iter() {
             free_slots.remove(&entry.map_err(wrong)?.1.counter_slot);
         }
+        let destinations = take(names::DESTINATIONS)?;
         Ok(Self {
-            destinations: Map::HashMap(take(names::DESTINATIONS)?).try_into().map_err(wrong)?,
+            destination_limit: destinations.info().map_err(wrong)?.max_entries(),
+            destinations: Map::HashMap(destinations).try_into().map_err(wrong)?,
             originals: Map::Array(take(names::ORIGINALS)?).try_into().map_err(wrong)?,
             pods,
             counters,
@@ -246,9 +249,9 @@ impl Tables {
         id: DestinationId,
         flags: u32,
     ) -> Result<(), KernelError> {
-        let limit = self.originals.len();
-        if id.number() >= limit {
-            return Err(KernelError::Full { what: "destination id", limit });
+        let ids = self.originals.len();
+        if id.number() >= ids {
+            return Err(KernelError::Full { what: "destination id", limit: ids });
         }
         let key = key(address);
         let original = Original { address: key.address, port: key.port, padding: [0; 2] };
@@ -259,7 +262,7 @@ impl Tables {
         let entry = DestinationEntry { id: id.number(), flags };
         self.destinations
             .insert(key, entry, 0)
-            .map_err(|e| full_or_refused(e, "destination", limit, "adding a destination"))
+            .map_err(|e| full_or_refused(e, "destination", self.destination_limit, "adding a destination"))
     }
 
     fn clear_counters(&mut self, slot: u32) -> Result<(), KernelError> {

@@ -2,7 +2,7 @@
 //!
 //! In order of use: [`check`] says whether the node can do it. [`object`] carries the kernel programs, [`load`] brings them
 //! into the kernel and attaches them (by [`bpf`], the few system calls that aya keeps to itself; [`legacy`] finds what is in the way), [`maps`] is how the agent
-//! talks to them, [`heartbeat`] how they know that it lives. [`pods`] finds a pod, [`events`] says when to look, [`netns`] goes
+//! talks to them, [`heartbeat`] how they know that it lives, [`log`] what they say. [`pods`] finds a pod, [`events`] says when to look, [`netns`] goes
 //! into its network namespace, [`listener`] opens what its connections are sent to (with [`route`] for IPv6), and
 //! [`reconnect`] ends the connections that it had before.
 
@@ -13,6 +13,7 @@ pub mod heartbeat;
 pub mod legacy;
 pub mod listener;
 pub mod load;
+pub mod log;
 pub mod maps;
 mod netlink;
 pub mod netns;
@@ -28,5 +29,6 @@ pub use events::{PodEvent, PodEvents};
 pub use heartbeat::Heartbeat;
 pub use listener::PodListener;
 pub use load::{Held, Kernel, LoadOptions};
+pub use log::KernelLog;
 pub use maps::{Enrolment, KnownDestination};
 pub use netns::{Netns, socket_in};

@@ -3,7 +3,7 @@
 //! A socket belongs to the namespace it was made in, whatever is done with it later: so nothing but `socket()` is done inside.
 
 use super::error::{Context as _, KernelError};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::linux::fs::MetadataExt as _;
@@ -68,6 +68,22 @@ impl Netns {
     /// The namespace's cookie: never given to another namespace while the node runs.
     pub fn cookie(&self) -> u64 {
         self.cookie
+    }
+
+    /// Whether this is no pod's to be enrolled: the host's, or the agent's own.
+    ///
+    /// # Errors
+    /// No more descriptors.
+    pub fn is_outside_of_pods(&self) -> io::Result<bool> {
+        Ok(is_excluded(&File::from(self.fd.try_clone()?).metadata()?))
+    }
+
+    /// The namespace's inode number, as `/proc/PID/ns/net` has it. Unlike the cookie, it is used again later.
+    ///
+    /// # Errors
+    /// No more descriptors.
+    pub fn inode(&self) -> io::Result<u64> {
+        Ok(File::from(self.fd.try_clone()?).metadata()?.st_ino())
     }
 
     /// Another handle of the same namespace.
@@ -147,14 +163,21 @@ pub fn cookie_of(socket: BorrowedFd<'_>) -> io::Result<u64> {
     if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Whether a process is in the network namespace that this process was started in: the host's.
+/// Whether a process is in a network namespace that is no pod's to be enrolled: the host's, or the agent's own.
 ///
 /// # Errors
-/// The process has gone.
-pub fn is_at_home(pid: u32) -> io::Result<bool> {
-    let theirs = std::fs::metadata(format!("/proc/{pid}/ns/net"))?;
-    let ours = File::from(home()?.try_clone_to_owned()?).metadata()?;
-    Ok((theirs.st_dev(), theirs.st_ino()) == (ours.st_dev(), ours.st_ino()))
+/// The process has gone; no CAP_SYS_PTRACE.
+pub fn is_outside_of_pods(pid: u32) -> io::Result<bool> {
+    Ok(is_excluded(&fs::metadata(format!("/proc/{pid}/ns/net"))?))
+}
+
+/// The host's is the first process's (the agent's pod has hostPID), and this process's where it runs on the host itself.
+fn is_excluded(namespace: &fs::Metadata) -> bool {
+    let is_that_of = |process: &str| {
+        let other = fs::metadata(format!("/proc/{process}/ns/net"));
+        other.is_ok_and(|other| (other.st_dev(), other.st_ino()) == (namespace.st_dev(), namespace.st_ino()))
+    };
+    is_that_of("1") || is_that_of("self")
 }
 
 /// Sets a socket option.

@@ -2,10 +2,9 @@
 //! is still there. Next: [`events`](super::events), when to look.
 
 use super::error::{Context as _, KernelError};
-use super::netns::{Netns, is_at_home};
-use std::collections::HashMap;
+use super::netns::{Netns, is_outside_of_pods};
+use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::io;
 use std::os::linux::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -34,15 +33,33 @@ pub fn processes() -> Result<HashMap<String, Vec<PodProcess>>, KernelError> {
     Ok(found)
 }
 
-/// The network namespace of the first of these processes that has left the host's: a runtime's child may still be in the host's
-/// when its cgroup is the pod's already. `None`: not yet, or hostNetwork.
+/// The network namespace of these processes' pod. `None`: not yet (a runtime's child may still be in the host's namespace when its
+/// cgroup is the pod's already), or hostNetwork.
 pub fn network_namespace(processes: &[PodProcess]) -> Option<Netns> {
-    processes.iter().filter(|process| matches!(is_at_home(process.pid), Ok(false))).find_map(|process| {
-        // It may have ended since, and its id gone to another: the cgroup is read again after the namespace is held.
+    let mut inside: Vec<_> = processes
+        .iter()
+        .filter(|process| matches!(is_outside_of_pods(process.pid), Ok(false)))
+        .filter_map(|process| Some((started_at(process.pid)?, process)))
+        .collect();
+    // The sandbox's own process comes first; a later one may be in a namespace that an app made for itself.
+    inside.sort_by_key(|(started, _)| *started);
+    inside.into_iter().find_map(|(_, process)| {
         let netns = Netns::of_process(process.pid).ok()?;
+        // It may have ended since, and its id gone to another: its cgroup is read again now that the namespace is held.
         let cgroups = fs::read_to_string(format!("/proc/{}/cgroup", process.pid)).ok()?;
         (pod_of(&cgroups)?.1 == process.cgroup).then_some(netns)
     })
+}
+
+/// When a process started, in clock ticks since boot: the 22nd field of proc_pid_stat(5).
+fn started_at(pid: u32) -> Option<u64> {
+    started_in(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+fn started_in(stat: &str) -> Option<u64> {
+    // The second field, a name in parentheses, may hold anything.
+    let (_, fields) = stat.rsplit_once(") ")?;
+    fields.split(' ').nth(22 - 3)?.parse().ok()
 }
 
 /// The network namespace of the pod with this UID, by one pass over /proc; `None` as of [`network_namespace`].
@@ -54,22 +71,13 @@ pub fn find(uid: &str) -> Result<Option<Netns>, KernelError> {
 }
 
 /// The network namespaces that have a process, by inode number, in one pass over /proc. A pod that was found by a process is gone
-/// when its namespace ([`namespace_inode`]) is not among them.
+/// when its namespace ([`Netns::inode`]) is not among them.
 ///
 /// # Errors
 /// /proc cannot be read.
-pub fn live_namespaces() -> Result<std::collections::HashSet<u64>, KernelError> {
+pub fn live_namespaces() -> Result<HashSet<u64>, KernelError> {
     let inode = |pid: u32| Some(fs::metadata(format!("/proc/{pid}/ns/net")).ok()?.st_ino());
     Ok(process_ids()?.into_iter().filter_map(inode).collect())
-}
-
-/// The inode number of a network namespace, as [`live_namespaces`] gives it.
-///
-/// # Errors
-/// No more descriptors.
-pub fn namespace_inode(netns: &Netns) -> io::Result<u64> {
-    use std::os::fd::AsFd as _;
-    Ok(fs::File::from(netns.as_fd().try_clone_to_owned()?).metadata()?.st_ino())
 }
 
 /// Whether a path, as of `/run/netns/NAME`, still stands for this namespace.
@@ -207,6 +215,15 @@ mod tests {
         );
         assert_eq!(pod_of(&pure).unwrap().0, UID);
         assert_eq!(pod_of("0::/init.scope\n"), None);
+    }
+
+    #[test]
+    fn a_process_start_is_read_past_any_name() {
+        let stat =
+            |name: &str| format!("42 ({name}) S 1 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 777 8192 1\n");
+        assert_eq!(started_in(&stat("pause")), Some(777));
+        assert_eq!(started_in(&stat("a) S 1 2 (b")), Some(777));
+        assert_eq!(started_in("42 (pause"), None);
     }
 
     #[test]

@@ -185,7 +185,7 @@ fn a_pods_namespace_goes_with_its_last_holder() {
         return;
     }
     let mut node = Node::start();
-    let inode = pods::namespace_inode(&node.netns).unwrap();
+    let inode = node.netns.inode().unwrap();
     assert!(is_loopback_up(&node.netns).unwrap());
     let (_, arrival) = node.dial(dial(SERVICE_V4));
     let stream = arrival.expect_agent(4);

@@ -8,6 +8,7 @@ mod check;
 mod events;
 mod identity;
 mod lifetime;
+mod log;
 mod node;
 mod reconnect;
 mod redirect;
