@@ -31,3 +31,6 @@ pub use frame::PREFACE;
 pub use limits::Limits;
 pub use name::Name;
 pub use stream::StreamKey;
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@
 //! end. Slots are used again with the buffers in them: a call costs no allocation once the worker is warm.
 
 use super::error_reply::Cause;
-use crate::http2::{ErrorCode, FieldList, Name, StreamKey};
+use crate::http2::{FieldList, Name, StreamKey};
 use crate::mesh::Load;
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
@@ -98,6 +98,10 @@ pub(super) struct Call {
     pub(super) request_granted: u64,
 
     pub(super) response: Response,
+    /// The response's last frame has left its stream's queue.
+    pub(super) response_is_out: bool,
+    /// Not gRPC: the HTTP status says so.
+    pub(super) server_failed: bool,
     pub(super) is_grpc: bool,
     pub(super) arrived_ns: u64,
     /// When the request went to the present server.
@@ -107,19 +111,17 @@ pub(super) struct Call {
     /// `grpc-timeout` as it came.
     pub(super) timeout_ns: Option<u64>,
     pub(super) outcome: Option<Outcome>,
-    /// With which code the server's stream goes away if it has to.
-    pub(super) cancel_code: ErrorCode,
 }
 
 /// A position in no list.
 pub(super) const NOWHERE: u32 = u32::MAX;
 
 impl Call {
-    fn free() -> Self {
+    fn free(stream: StreamKey) -> Self {
         Self {
             stage: Stage::Free,
             downstream: NOWHERE,
-            stream: StreamKey::default(),
+            stream,
             downstream_position: NOWHERE,
             upstream_position: NOWHERE,
             target: NOWHERE,
@@ -136,13 +138,14 @@ impl Call {
             request_sent: 0,
             request_granted: 0,
             response: Response::Nothing,
+            response_is_out: false,
+            server_failed: false,
             is_grpc: false,
             arrived_ns: 0,
             sent_ns: 0,
             sent_offset: 0,
             timeout_ns: None,
             outcome: None,
-            cancel_code: ErrorCode::Cancel,
         }
     }
 
@@ -150,7 +153,7 @@ impl Call {
     fn recycle(&mut self) {
         let request = std::mem::take(&mut self.request);
         let body = std::mem::take(&mut self.body);
-        *self = Self::free();
+        *self = Self::free(self.stream);
         if request.held_bytes() <= KEPT_FIELDS_BYTES {
             self.request = request;
             self.request.clear();
@@ -165,6 +168,12 @@ impl Call {
     pub(super) fn read_request(&mut self) {
         self.is_grpc = self.request.find(Name::ContentType).is_some_and(is_grpc);
         self.timeout_ns = self.request.find(Name::GrpcTimeout).and_then(super::deadline::parse);
+    }
+
+    /// When the agent itself ends the call.
+    pub(super) fn deadline_ns(&self) -> Option<u64> {
+        let timeout = self.timeout_ns.filter(|_| self.response != Response::Complete)?;
+        Some(self.arrived_ns.saturating_add(timeout).saturating_add(super::deadline::GRACE_NS))
     }
 
     pub(super) fn has_tried(&self, pool: u32) -> bool {
@@ -218,12 +227,15 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    /// A slot with a fresh call, which the caller moves out of [`Stage::Free`].
-    pub(super) fn insert(&mut self) -> u32 {
-        self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Call::free());
+    /// A slot with a fresh call for the client's stream.
+    pub(super) fn insert(&mut self, stream: StreamKey) -> u32 {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Call::free(stream));
             (self.slots.len() - 1) as u32
-        })
+        });
+        self[slot].stream = stream;
+        self[slot].stage = Stage::Answered;
+        slot
     }
 
     pub(super) fn remove(&mut self, call: u32) {

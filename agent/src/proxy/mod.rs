@@ -1,1 +1,43 @@
-//! (in work)
+//! The data path. Synchronous, and sans-I/O but for the driver.
+//!
+//! The files, in the order in which a call meets them: `worker` threads accept a connection and read it
+//! (`workers` is their handle, `socket` knows the options, `census` who is connected); the
+//! [`Engine`] takes the bytes; `downstream` sniffs them and gets requests out of them (what is no HTTP/2 goes to `tunnel`);
+//! `target` knows the connection's destination; `call` is a request's state; `dispatch` asks routing and balance; `pool` has
+//! connections to the endpoint, `upstream` is one of them; `pump` moves bodies and trailers; `error_reply` answers where no
+//! server does; `finish` counts the end. `deadline` and `timers` watch the clock, `drain` ends it all.
+
+mod call;
+mod census;
+mod clock;
+mod counters;
+mod deadline;
+mod dispatch;
+mod downstream;
+mod drain;
+mod engine;
+mod error_reply;
+mod finish;
+mod pool;
+mod pump;
+mod socket;
+mod target;
+mod timers;
+mod tunnel;
+mod upstream;
+mod worker;
+mod workers;
+
+pub use clock::monotonic_ns;
+pub use counters::Counters;
+pub use engine::{Action, ConnId, Engine};
+pub use socket::{Dialer, OwnNamespace};
+pub use target::Origin;
+pub use worker::Source;
+pub use workers::{ListenerId, ListenerSpec, Workers, WorkersConfig};
+
+/// A peer that makes us write more than this and does not read it is not read either, until it does.
+const PAUSE_READING_BYTES: usize = 1 << 20;
+
+/// How long a connection that is over may take to write its last bytes and to see the peer's end.
+const LINGER_NS: u64 = 2_000_000_000;

@@ -1,102 +1,236 @@
-//! One end of an HTTP/2 connection. Bodies are being filled in.
-#![allow(
-    unused_variables,
-    missing_docs,
-    reason = "signatures first, so that the relay can be written against them"
-)]
+//! One end of an HTTP/2 connection: its state, its beginning and its end.
+//!
+//! `receive` takes frames apart, `header_block` and `control` act on them, `send` makes frames; `event` is what the owner
+//! hears.
 
+mod control;
 mod event;
+mod header_block;
+mod receive;
+mod send;
+
+use std::collections::VecDeque;
 
 pub use event::{Event, HeadersKind, LastStream, OpenError, Progress};
 
+use self::header_block::PartialBlock;
+use self::receive::PartialData;
 use super::error::{ConnectionError, ErrorCode};
-use super::fields::FieldList;
+use super::flow::{INITIAL_WINDOW, ReceiveWindow, SendWindow};
+use super::frame::{MAX_STREAM_ID, PREFACE, kind};
+use super::hpack::{Decoder, Encoder};
 use super::limits::Limits;
-use super::stream::StreamKey;
+use super::output::Output;
+use super::settings::{self, PeerSettings, Role};
+use super::stream::{StreamKey, Streams};
 
-/// One end of an HTTP/2 connection.
+/// One end of an HTTP/2 connection, without I/O. Feed it with [`Connection::receive`], write its
+/// [`Connection::output`] to the socket, and drive [`Connection::advance`] when it wants to.
+///
+/// A stream lives in its slot until [`Connection::release`], which its owner calls exactly once; until then its
+/// [`StreamKey`] is valid, whatever becomes of the stream on the wire.
 #[derive(Debug)]
-pub struct Connection;
+pub struct Connection {
+    role: Role,
+    limits: Limits,
 
-#[allow(clippy::todo, reason = "see above")]
+    /// A frame's beginning that `keep` was given.
+    kept: Vec<u8>,
+    /// The client's preface is still to come.
+    awaits_preface: bool,
+    /// The peer's first frame came, which must be SETTINGS (RFC 9113 §3.4).
+    has_peer_settings: bool,
+    /// The peer acknowledged our SETTINGS: from then on it keeps to our stream window.
+    has_settings_ack: bool,
+    /// The DATA frame of which not everything came yet.
+    data: Option<PartialData>,
+    /// The header block that is to be continued.
+    block: Option<PartialBlock>,
+    /// Empty DATA frames that ended nothing, less those with something in them.
+    empty_frames: u32,
+    decoder: Decoder,
+
+    streams: Streams,
+    /// Client: the identifier of the next stream we open. Server: the highest one seen is `last_peer_stream`.
+    next_stream: u32,
+    last_peer_stream: u32,
+    /// Our GOAWAY's last stream.
+    sent_go_away: Option<u32>,
+    received_go_away: bool,
+    /// Streams above the peer's GOAWAY's last stream that are still to be reported: (last stream, slots looked at).
+    refusing: Option<(u32, u32)>,
+    failed: Option<ConnectionError>,
+
+    peer: PeerSettings,
+    send_window: SendWindow,
+    receive_window: ReceiveWindow,
+    encoder: Encoder,
+    /// Streams with something queued and a window to send it, in the order of their turns.
+    turns: VecDeque<StreamKey>,
+    /// Bytes in all queues.
+    queued: usize,
+    output: Output,
+}
+
 impl Connection {
+    /// The end that accepted: expects the client's preface. Its SETTINGS are in the output already.
+    #[must_use]
     pub fn server(limits: &Limits) -> Self {
-        todo!()
+        Self::new(Role::Server, limits)
     }
+
+    /// The end that connected: the preface and SETTINGS are in the output already.
+    #[must_use]
     pub fn client(limits: &Limits) -> Self {
-        todo!()
+        Self::new(Role::Client, limits)
     }
-    pub fn restore(&mut self, buffer: &mut [u8]) -> usize {
-        todo!()
+
+    fn new(role: Role, limits: &Limits) -> Self {
+        let connection_window = limits.connection_window.max(INITIAL_WINDOW);
+        let mut output = Output::default();
+        if role == Role::Client {
+            output.raw(PREFACE);
+        }
+        output.frame(kind::SETTINGS, 0, 0, &settings::ours(role, limits));
+        if connection_window > INITIAL_WINDOW {
+            output.window_update(0, connection_window - INITIAL_WINDOW);
+        }
+        Self {
+            role,
+            limits: limits.clone(),
+            kept: Vec::new(),
+            awaits_preface: role == Role::Server,
+            has_peer_settings: false,
+            has_settings_ack: false,
+            data: None,
+            block: None,
+            empty_frames: 0,
+            decoder: Decoder::new(limits.header_table as usize),
+            streams: Streams::default(),
+            next_stream: 1,
+            last_peer_stream: 0,
+            sent_go_away: None,
+            received_go_away: false,
+            refusing: None,
+            failed: None,
+            peer: PeerSettings::default(),
+            send_window: SendWindow::new(INITIAL_WINDOW),
+            receive_window: ReceiveWindow::new(connection_window),
+            encoder: Encoder::new(limits.header_table as usize),
+            turns: VecDeque::new(),
+            queued: 0,
+            output,
+        }
     }
-    pub fn receive<'i>(
-        &mut self,
-        input: &mut &'i [u8],
-        fields: &mut FieldList,
-    ) -> Result<Option<Event<'i>>, ConnectionError> {
-        todo!()
-    }
-    pub fn keep(&mut self, rest: &[u8]) {
-        todo!()
-    }
-    pub fn open(&mut self, fields: &FieldList, end_stream: bool, token: u32) -> Result<StreamKey, OpenError> {
-        todo!()
-    }
-    pub fn can_open(&self) -> bool {
-        todo!()
-    }
-    pub fn open_streams(&self) -> u32 {
-        todo!()
-    }
+
+    /// Gives a stream its owner's token, which comes back with every event of the stream.
     pub fn set_token(&mut self, stream: StreamKey, token: u32) {
-        todo!()
+        self.streams[stream].token = token;
     }
-    pub fn send_headers(&mut self, stream: StreamKey, fields: &FieldList, end_stream: bool) {
-        todo!()
-    }
-    pub fn send_data(&mut self, stream: StreamKey, payload: &[u8], end_stream: bool) -> usize {
-        todo!()
-    }
-    pub fn send_trailers(&mut self, stream: StreamKey, fields: &FieldList) {
-        todo!()
-    }
-    pub fn queued(&self, stream: StreamKey) -> usize {
-        todo!()
-    }
+
+    /// Payload bytes of [`Event::Data`] went on: the peer may send as many again. Told in halves of the window, which
+    /// grows as long as they go on as fast as they come.
     pub fn grant(&mut self, stream: StreamKey, bytes: u32) {
-        todo!()
+        let max = self.limits.max_stream_window;
+        let stream = &mut self.streams[stream];
+        if stream.remote_closed {
+            return;
+        }
+        if let Some(increment) = stream.receive_window.consume(bytes, max) {
+            self.output.window_update(stream.id, increment);
+        }
     }
+
+    /// Ends the stream with RST_STREAM and drops what it has queued; nothing happens if it is closed.
     pub fn reset(&mut self, stream: StreamKey, code: ErrorCode) {
-        todo!()
+        if self.streams[stream].is_closed() {
+            return;
+        }
+        self.output.rst_stream(self.streams[stream].id, code);
+        self.close_by_reset(stream);
     }
+
+    /// Both halves are done and nothing is queued.
+    #[must_use]
     pub fn is_closed(&self, stream: StreamKey) -> bool {
-        todo!()
+        self.streams[stream].is_closed()
     }
+
+    /// Frees the stream's slot; the key is not valid any longer. A stream that is not closed is reset: a server that
+    /// has answered in full says NO_ERROR (RFC 9113 §8.1), everybody else CANCEL.
     pub fn release(&mut self, stream: StreamKey) {
-        todo!()
+        let has_answered = self.role == Role::Server && self.streams[stream].local_closed;
+        self.reset(stream, if has_answered { ErrorCode::NoError } else { ErrorCode::Cancel });
+        self.streams.remove(stream);
     }
-    pub fn wants_advance(&self) -> bool {
-        todo!()
-    }
-    pub fn advance(&mut self, progress: &mut Vec<Progress>) {
-        todo!()
-    }
+
+    /// Asks the peer for an [`Event::Pong`] with the same payload.
     pub fn ping(&mut self, payload: [u8; 8]) {
-        todo!()
+        self.output.frame(kind::PING, 0, 0, &payload);
     }
+
+    /// Says GOAWAY. Streams that the peer opens above `last_stream` are ignored from now on.
     pub fn go_away(&mut self, code: ErrorCode, last_stream: LastStream) {
-        todo!()
+        let last_stream = match last_stream {
+            LastStream::Max => MAX_STREAM_ID,
+            LastStream::Seen => self.last_peer_stream,
+        };
+        // It may only go down (RFC 9113 §6.8).
+        let last_stream = self.sent_go_away.map_or(last_stream, |sent| sent.min(last_stream));
+        self.sent_go_away = Some(last_stream);
+        self.output.go_away(last_stream, code, "");
     }
+
+    /// Bytes for the socket.
+    #[must_use]
     pub fn output(&self) -> &[u8] {
-        todo!()
+        self.output.unsent()
     }
+
+    /// So many bytes of the output are at the socket.
     pub fn sent(&mut self, bytes: usize) {
-        todo!()
+        self.output.sent(bytes);
     }
+
+    /// Streams that are not closed.
+    #[must_use]
+    pub fn open_streams(&self) -> u32 {
+        self.streams.open()
+    }
+
+    /// The peer's SETTINGS_MAX_CONCURRENT_STREAMS; `u32::MAX` if it sets no limit.
+    #[must_use]
     pub fn peer_max_concurrent_streams(&self) -> u32 {
-        todo!()
+        self.peer.max_concurrent_streams
     }
+
+    /// Everything that the connection holds in memory, itself included.
+    #[must_use]
     pub fn held_bytes(&self) -> usize {
-        todo!()
+        size_of::<Self>()
+            + self.kept.capacity()
+            + self.block.as_ref().map_or(0, PartialBlock::held_bytes)
+            + self.decoder.held_bytes()
+            + self.encoder.held_bytes()
+            + self.streams.held_bytes()
+            + self.turns.capacity() * size_of::<StreamKey>()
+            + self.queued
+            + self.output.held_bytes()
+    }
+
+    /// RST_STREAM came or went.
+    fn close_by_reset(&mut self, stream: StreamKey) {
+        self.drop_queue(stream);
+        self.streams[stream].reset = true;
+        self.streams.close(stream, true, true);
+    }
+
+    fn drop_queue(&mut self, stream: StreamKey) {
+        if std::mem::take(&mut self.streams[stream].in_turn) {
+            self.turns.retain(|waiting| *waiting != stream);
+        }
+        if let Some(queue) = self.streams[stream].queue.take() {
+            self.queued -= queue.unwritten().len();
+        }
     }
 }

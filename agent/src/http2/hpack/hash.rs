@@ -4,31 +4,31 @@
 
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
-pub(in crate::http2) fn of_name(name: &[u8]) -> u32 {
+pub(in crate::http2) const fn of_name(name: &[u8]) -> u32 {
     fold(mix(name.len() as u64, name))
 }
 
-pub(in crate::http2) fn with_value(name_hash: u32, value: &[u8]) -> u32 {
-    fold(mix(u64::from(name_hash) ^ ((value.len() as u64) << 32), value))
+pub(in crate::http2) const fn with_value(name_hash: u32, value: &[u8]) -> u32 {
+    fold(mix(name_hash as u64 ^ ((value.len() as u64) << 32), value))
 }
 
-fn mix(mut state: u64, bytes: &[u8]) -> u64 {
-    let (words, tail) = bytes.as_chunks::<8>();
-    for word in words {
+const fn mix(mut state: u64, mut bytes: &[u8]) -> u64 {
+    while let Some((word, rest)) = bytes.split_first_chunk::<8>() {
         state = step(state, u64::from_le_bytes(*word));
+        bytes = rest;
     }
-    if !tail.is_empty() {
-        let mut last = [0; 8];
-        last[..tail.len()].copy_from_slice(tail);
-        state = step(state, u64::from_le_bytes(last));
+    let mut last = 0;
+    while let Some((byte, rest)) = bytes.split_first() {
+        last = (last << 8) | *byte as u64;
+        bytes = rest;
     }
-    state
+    step(state, last)
 }
 
-fn step(state: u64, word: u64) -> u64 {
+const fn step(state: u64, word: u64) -> u64 {
     (state.rotate_left(23) ^ word).wrapping_mul(MULTIPLIER)
 }
 
-fn fold(state: u64) -> u32 {
+const fn fold(state: u64) -> u32 {
     (state ^ (state >> 32)) as u32
 }

@@ -1,11 +1,13 @@
 //! HPACK's static table (RFC 7541 Appendix A).
 
+use super::hash;
 use crate::http2::name::Name;
 
 pub(in crate::http2) struct StaticField {
     pub(in crate::http2) name: &'static [u8],
     pub(in crate::http2) value: &'static [u8],
     pub(in crate::http2) known: Name,
+    pub(in crate::http2) name_hash: u32,
 }
 
 /// Entries of the table; dynamic indices start behind it.
@@ -30,10 +32,11 @@ pub(in crate::http2) fn find(name: Name, value: &[u8]) -> Option<u8> {
 }
 
 const fn field(known: Name, name: &'static str, value: &'static str) -> StaticField {
-    StaticField { name: name.as_bytes(), value: value.as_bytes(), known }
+    let name_hash = hash::of_name(name.as_bytes());
+    StaticField { name: name.as_bytes(), value: value.as_bytes(), known, name_hash }
 }
 
-const TABLE: [StaticField; LEN as usize] = [
+static TABLE: [StaticField; LEN as usize] = [
     field(Name::Authority, ":authority", ""),
     field(Name::Method, ":method", "GET"),
     field(Name::Method, ":method", "POST"),

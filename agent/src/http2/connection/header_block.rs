@@ -1,0 +1,216 @@
+//! Header blocks: collected, decoded, and held against what the stream waits for.
+
+use super::receive::Step;
+use super::{Connection, Event, HeadersKind};
+use crate::http2::error::{ErrorCode, Fault};
+use crate::http2::fields::FieldList;
+use crate::http2::flow::{ReceiveWindow, SendWindow};
+use crate::http2::frame::{FrameHeader, flag};
+use crate::http2::hpack::{Decoded, ListLimits};
+use crate::http2::message::{self, Malformed, ResponseKind};
+use crate::http2::settings::Role;
+use crate::http2::stream::StreamKey;
+
+/// CONTINUATION frames of one block: the largest block allowed by default in pieces of 512 bytes (CVE-2024-27316).
+const MAX_CONTINUATIONS: u32 = 128;
+/// What a HEADERS frame says of priority (RFC 9113 §6.2).
+const PRIORITY_LEN: usize = 5;
+
+/// A header block whose end has not come.
+#[derive(Debug)]
+pub(super) struct PartialBlock {
+    pub(super) stream: u32,
+    end_stream: bool,
+    bytes: Vec<u8>,
+    continuations: u32,
+}
+
+impl PartialBlock {
+    pub(super) fn held_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
+}
+
+impl Connection {
+    pub(super) fn headers_frame<'i>(
+        &mut self,
+        header: &FrameHeader,
+        payload: &'i [u8],
+        fields: &mut FieldList,
+    ) -> Result<Step<'i>, Fault> {
+        if header.stream == 0 {
+            return Err(Fault::protocol("HEADERS on no stream"));
+        }
+        let fragment = without_padding_and_priority(header, payload)?;
+        let end_stream = header.has(flag::END_STREAM);
+        if header.has(flag::END_HEADERS) {
+            self.check_block_size(fragment.len())?;
+            return self.whole_block(header.stream, end_stream, fragment, fields);
+        }
+        self.block = Some(PartialBlock {
+            stream: header.stream,
+            end_stream,
+            bytes: fragment.to_vec(),
+            continuations: 0,
+        });
+        Ok(Step::Done)
+    }
+
+    pub(super) fn continuation_frame<'i>(
+        &mut self,
+        header: &FrameHeader,
+        payload: &'i [u8],
+        fields: &mut FieldList,
+    ) -> Result<Step<'i>, Fault> {
+        let Some(mut block) = self.block.take() else {
+            return Err(Fault::protocol("CONTINUATION of nothing"));
+        };
+        block.bytes.extend_from_slice(payload);
+        block.continuations += 1;
+        self.check_block_size(block.bytes.len())?;
+        if block.continuations > MAX_CONTINUATIONS {
+            return Err(Fault::connection(ErrorCode::EnhanceYourCalm, "header block in too many pieces"));
+        }
+        if header.has(flag::END_HEADERS) {
+            return self.whole_block(block.stream, block.end_stream, &block.bytes, fields);
+        }
+        self.block = Some(block);
+        Ok(Step::Done)
+    }
+
+    /// A block is never larger than the list that it stands for, but for what hides in it.
+    fn check_block_size(&self, bytes: usize) -> Result<(), Fault> {
+        if bytes > self.limits.max_header_list as usize {
+            return Err(Fault::connection(
+                ErrorCode::EnhanceYourCalm,
+                "header block larger than a list may be",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Every block is decoded, whatever becomes of its stream: the decoder's table must stay the encoder's.
+    fn whole_block<'i>(
+        &mut self,
+        id: u32,
+        end_stream: bool,
+        block: &[u8],
+        fields: &mut FieldList,
+    ) -> Result<Step<'i>, Fault> {
+        fields.clear();
+        let limits = ListLimits {
+            bytes: self.limits.max_header_list as usize,
+            fields: self.limits.max_header_fields as usize,
+        };
+        let decoded = self
+            .decoder
+            .decode(block, limits, fields)
+            .map_err(|bad| Fault::connection(ErrorCode::CompressionError, bad.0))?;
+        let stream = match self.streams.find(id) {
+            Some(stream) => stream,
+            None if self.role == Role::Server && self.is_idle(id) => {
+                return self.request(id, end_stream, decoded, fields);
+            }
+            None if self.is_idle(id) => {
+                return Err(Fault::protocol("HEADERS on a stream that nobody opened"));
+            }
+            // Trailers may be late for a stream that is gone; a second message is never right (RFC 9113 §5.1.1).
+            None if self.role == Role::Server
+                && fields.iter().next().is_some_and(|field| field.known.is_pseudo()) =>
+            {
+                return Err(Fault::protocol("request on a stream that was used before"));
+            }
+            None => return Ok(Step::Done),
+        };
+        if self.streams[stream].reset {
+            return Ok(Step::Done);
+        }
+        if self.streams[stream].remote_closed {
+            return Err(Fault::Stream(id, ErrorCode::StreamClosed));
+        }
+        check_fields(id, decoded)?;
+        let kind = self.message_part(stream, end_stream, fields).map_err(|Malformed| malformed(id))?;
+        if kind == HeadersKind::Response {
+            self.streams[stream].has_message = true;
+        }
+        if end_stream {
+            self.streams.close(stream, false, true);
+        }
+        Ok(Step::Event(Event::Headers { stream, token: self.streams[stream].token, kind, end_stream }))
+    }
+
+    /// What a header list is to a stream that exists already.
+    fn message_part(
+        &self,
+        stream: StreamKey,
+        end_stream: bool,
+        fields: &FieldList,
+    ) -> Result<HeadersKind, Malformed> {
+        if self.streams[stream].has_message {
+            message::check_trailers(fields)?;
+            return if end_stream { Ok(HeadersKind::Trailers) } else { Err(Malformed) };
+        }
+        match message::check_response(fields)? {
+            ResponseKind::Final => Ok(HeadersKind::Response),
+            ResponseKind::Informational if end_stream => Err(Malformed),
+            ResponseKind::Informational => Ok(HeadersKind::Informational),
+        }
+    }
+
+    /// A client opens a stream.
+    fn request<'i>(
+        &mut self,
+        id: u32,
+        end_stream: bool,
+        decoded: Decoded,
+        fields: &FieldList,
+    ) -> Result<Step<'i>, Fault> {
+        if id.is_multiple_of(2) {
+            return Err(Fault::protocol("client's stream with an even identifier"));
+        }
+        self.last_peer_stream = id;
+        if self.sent_go_away.is_some_and(|last| id > last) {
+            // Not processed, and the GOAWAY said so.
+            return Ok(Step::Done);
+        }
+        // Streams that are over and not yet released cost as much as open ones (CVE-2023-44487).
+        let most = self.limits.max_concurrent_streams;
+        if self.streams.open() >= most || self.streams.in_use() >= 2 * most as usize {
+            return Err(Fault::Stream(id, ErrorCode::RefusedStream));
+        }
+        check_fields(id, decoded)?;
+        message::check_request(fields).map_err(|Malformed| malformed(id))?;
+        let send = SendWindow::new(self.peer.initial_window);
+        let stream = self.streams.insert(id, send, ReceiveWindow::new(self.limits.stream_window));
+        self.streams[stream].has_message = true;
+        if end_stream {
+            self.streams.close(stream, false, true);
+        }
+        Ok(Step::Event(Event::Headers { stream, token: 0, kind: HeadersKind::Request, end_stream }))
+    }
+}
+
+fn malformed(id: u32) -> Fault {
+    Fault::Stream(id, ErrorCode::ProtocolError)
+}
+
+fn check_fields(id: u32, decoded: Decoded) -> Result<(), Fault> {
+    if decoded.too_large {
+        return Err(Fault::Stream(id, ErrorCode::EnhanceYourCalm));
+    }
+    if decoded.invalid_field { Err(malformed(id)) } else { Ok(()) }
+}
+
+fn without_padding_and_priority<'i>(header: &FrameHeader, mut payload: &'i [u8]) -> Result<&'i [u8], Fault> {
+    let too_short = || Fault::protocol("HEADERS shorter than its padding and priority");
+    let mut padding = 0;
+    if header.has(flag::PADDED) {
+        let (length, rest) = payload.split_first().ok_or_else(too_short)?;
+        (padding, payload) = (usize::from(*length), rest);
+    }
+    if header.has(flag::PRIORITY) {
+        payload = payload.get(PRIORITY_LEN..).ok_or_else(too_short)?;
+    }
+    let length = payload.len().checked_sub(padding).ok_or_else(too_short)?;
+    Ok(&payload[..length])
+}

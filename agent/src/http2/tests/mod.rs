@@ -1,0 +1,4 @@
+//! The layer against itself, against frames made by hand, and against the `h2` crate.
+
+mod pair;
+mod wire;

@@ -1,0 +1,97 @@
+//! Which endpoint a call goes to: the pure decisions of [`crate::routing`] and [`crate::balance`], asked for each attempt.
+//!
+//! From here the call goes to the endpoint's [`super::pool`].
+
+use super::call::{NOWHERE, Stage};
+use super::engine::Engine;
+use super::error_reply::Cause;
+use crate::http2::{ErrorCode, LastStream};
+use crate::routing::NoRoute;
+use crate::{balance, routing};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// How long a call waits for a Service without endpoints to have one: a rolling restart leaves such gaps, and beyond it the
+/// client shall see what it would see without us.
+pub(super) const ENDPOINT_WAIT_NS: u64 = 1_000_000_000;
+
+impl Engine {
+    /// Finds the call an endpoint that it has not tried yet, and sends it there.
+    pub(super) fn dispatch(&mut self, call: u32) {
+        let slot = &self.calls[call];
+        let target = slot.target;
+        let state = &mut self.targets.slots[target as usize];
+        let backend = match routing::route(state.destination.as_ref(), &slot.request) {
+            Ok(backend) => backend,
+            Err(NoRoute::UnknownDestination) => return self.answer(call, Cause::NoRoute),
+        };
+        if backend.endpoints.is_empty() {
+            return self.await_endpoint(call);
+        }
+        let (pools, now) = (&self.pools, self.now_ns);
+        let pool_of = |endpoint: usize| state.pools[endpoint];
+        let tried = |endpoint: usize| slot.tried_count > 0 && slot.has_tried(pool_of(endpoint));
+        let backs_off = |endpoint: usize| {
+            pool_of(endpoint) != NOWHERE && pools[pool_of(endpoint) as usize].back_off_until_ns > now
+        };
+        let mut pick = |excluded: &dyn Fn(usize) -> bool| {
+            balance::pick(backend.picker, &backend.endpoints, &mut state.picker, &mut self.random, now, excluded)
+        };
+        let endpoint = pick(&|endpoint| tried(endpoint) || backs_off(endpoint))
+            .or_else(|| pick(&tried))
+            // A refused stream may go to the same endpoint once more where there is no other.
+            .or_else(|| if slot.retried { pick(&|_| false) } else { None });
+        let Some(endpoint) = endpoint else {
+            let last = self.pools[slot.pool as usize].address;
+            return self.answer(call, Cause::Refused { last, tried: u32::from(slot.tried_count) });
+        };
+        let load = Arc::clone(&backend.endpoints[endpoint].load);
+        load.active.fetch_add(1, Relaxed);
+        load.calls.fetch_add(1, Relaxed);
+        self.calls[call].load = Some(load);
+        let pool = self.pool_of(target, endpoint);
+        self.place(call, pool);
+    }
+
+    fn await_endpoint(&mut self, call: u32) {
+        self.calls[call].stage = Stage::AwaitingEndpoint;
+        self.target_of_call(call).waiting.push(call);
+        self.set_call_timer(call);
+    }
+
+    /// Sets the call's timer to its deadline, or to the end of its wait for an endpoint.
+    pub(super) fn set_call_timer(&mut self, call: u32) {
+        let slot = &self.calls[call];
+        let deadline = slot.deadline_ns();
+        let wait = (slot.stage == Stage::AwaitingEndpoint).then_some(self.now_ns + ENDPOINT_WAIT_NS);
+        match deadline.into_iter().chain(wait).min() {
+            Some(at) => self.call_timers.set(call, at),
+            None => self.call_timers.clear(call),
+        }
+    }
+
+    pub(super) fn call_timer_fired(&mut self, call: u32) {
+        let slot = &self.calls[call];
+        if slot.deadline_ns().is_some_and(|at| at <= self.now_ns) {
+            self.fail(call, Cause::Deadline);
+        } else if slot.stage == Stage::AwaitingEndpoint {
+            self.refuse(call);
+        } else {
+            self.set_call_timer(call);
+        }
+    }
+
+    /// No endpoint has come. The client of a pod is sent back to its connect(), which the kernel leaves alone for such a
+    /// Service: it sees what it would see without us. `evenkeel proxy` has nowhere to send it and answers.
+    fn refuse(&mut self, call: u32) {
+        self.leave_stage(call, ErrorCode::Cancel);
+        let slot = &self.calls[call];
+        let (downstream, stream) = (slot.downstream, slot.stream);
+        if self.target_of_call(call).origin.pod().is_none() {
+            return self.answer(call, Cause::NoEndpoint);
+        }
+        self.downstreams[downstream as usize].http2.reset(stream, ErrorCode::RefusedStream);
+        self.send_client_away(downstream, LastStream::Seen);
+        self.answered(call, Cause::NoEndpoint);
+    }
+}

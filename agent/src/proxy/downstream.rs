@@ -1,0 +1,247 @@
+//! A client's connection: accept, sniff, and the requests that come over it.
+//!
+//! The first bytes decide: HTTP/2's preface leads to calls, anything else, and silence, to a [`super::tunnel`]. A request goes
+//! on to [`super::dispatch`].
+
+use super::call::Stage;
+use super::engine::{Action, ConnId, Engine, Role};
+use crate::http2::{Connection, ErrorCode, Event, HeadersKind, PREFACE};
+use std::mem;
+
+/// A client that says nothing for so long may be one that waits for the server to speak first. Such protocols are slowed
+/// down by this once a connection; an HTTP/2 client speaks at once.
+const SILENCE_NS: u64 = 1_000_000_000;
+
+/// A connection whose protocol is not known yet.
+#[derive(Debug)]
+pub(super) struct Sniffing {
+    conn: ConnId,
+    pub(super) target: u32,
+    /// Bytes received so far: they are the preface's first.
+    matched: usize,
+}
+
+/// How far the end of a client's connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    Serving,
+    /// The GOAWAY that lets every stream through is out; the second follows when its PING is answered.
+    Announced,
+    /// The second GOAWAY is out: closes when its calls have ended.
+    LastCalls,
+    /// Closes when its output is written.
+    Closing,
+    /// Everything is written; waits for the client's end, so that no TCP reset overtakes what it has not read.
+    Lingering,
+}
+
+#[derive(Debug)]
+pub(super) struct Downstream {
+    pub(super) conn: ConnId,
+    pub(super) target: u32,
+    pub(super) http2: Connection,
+    pub(super) calls: Vec<u32>,
+    pub(super) phase: Phase,
+}
+
+impl Downstream {
+    pub(super) fn wants_settling(&self) -> bool {
+        self.http2.wants_advance()
+            || self.phase == Phase::Closing
+            || self.http2.output().len() > super::PAUSE_READING_BYTES / 2
+    }
+}
+
+impl Engine {
+    // ---- sniffing
+
+    pub(super) fn start_sniffing(&mut self, target: u32) -> ConnId {
+        let entry = self.sniffing.vacant_entry();
+        let conn = self.conns.insert(Role::Sniffing(entry.key() as u32));
+        entry.insert(Sniffing { conn, target, matched: 0 });
+        self.conn_timers.set(conn.0, self.now_ns + SILENCE_NS);
+        conn
+    }
+
+    pub(super) fn sniff(&mut self, sniffing: u32, input: &[u8]) {
+        let slot = &mut self.sniffing[sniffing as usize];
+        let wanted = &PREFACE[slot.matched..];
+        let common = wanted.len().min(input.len());
+        if wanted[..common] != input[..common] {
+            let tunnel = self.start_tunnel(sniffing);
+            return self.receive_tunnel(tunnel, true, input);
+        }
+        if common < wanted.len() {
+            slot.matched += common;
+            return;
+        }
+        let before = slot.matched;
+        let downstream = self.start_http2(sniffing);
+        if before == 0 {
+            self.receive_downstream(downstream, input);
+        } else {
+            // The preface came in pieces, which no client does by intention.
+            self.receive_downstream(downstream, &[&PREFACE[..before], input].concat());
+        }
+    }
+
+    pub(super) fn sniffing_ended(&mut self, sniffing: u32) {
+        let tunnel = self.start_tunnel(sniffing);
+        self.tunnel_half_ended(tunnel, true);
+    }
+
+    /// The client is silent, or has stopped in the middle of the preface.
+    pub(super) fn relay_silent(&mut self, sniffing: u32) {
+        self.start_tunnel(sniffing);
+    }
+
+    fn start_tunnel(&mut self, sniffing: u32) -> u32 {
+        let Sniffing { conn, target, matched } = self.sniffing.remove(sniffing as usize);
+        self.conn_timers.clear(conn.0);
+        self.open_tunnel(conn, target, &PREFACE[..matched])
+    }
+
+    pub(super) fn drop_sniffing(&mut self, sniffing: u32) {
+        let Sniffing { conn, target, .. } = self.sniffing.remove(sniffing as usize);
+        self.leave_target(target);
+        self.close(conn, true);
+    }
+
+    fn start_http2(&mut self, sniffing: u32) -> u32 {
+        let Sniffing { conn, target, .. } = self.sniffing.remove(sniffing as usize);
+        self.conn_timers.clear(conn.0);
+        let http2 = Connection::server(&self.limits);
+        let downstream = Downstream { conn, target, http2, calls: Vec::new(), phase: Phase::Serving };
+        let downstream = self.downstreams.insert(downstream) as u32;
+        self.conns.set_role(conn, Role::Downstream(downstream));
+        if self.drain.is_some() {
+            self.announce_end(downstream);
+        }
+        downstream
+    }
+
+    // ---- HTTP/2
+
+    pub(super) fn receive_downstream(&mut self, downstream: u32, mut input: &[u8]) {
+        let slot = &self.downstreams[downstream as usize];
+        if slot.phase >= Phase::Closing {
+            return;
+        }
+        self.conns.touch(slot.conn);
+        loop {
+            let http2 = &mut self.downstreams[downstream as usize].http2;
+            match http2.receive(&mut input, &mut self.fields) {
+                Ok(Some(event)) => self.client_event(downstream, event),
+                Ok(None) => break http2.keep(input),
+                Err(_) => {
+                    self.counters.protocol_errors += 1;
+                    self.cancel_calls(downstream);
+                    break self.close_downstream(downstream);
+                }
+            }
+        }
+    }
+
+    fn client_event(&mut self, downstream: u32, event: Event<'_>) {
+        match event {
+            Event::Data { token, payload, end_stream, .. } => self.request_data(token, payload, end_stream),
+            Event::Headers { stream, kind: HeadersKind::Request, end_stream, .. } => {
+                self.begin_call(downstream, stream, end_stream);
+            }
+            Event::Headers { token, kind: HeadersKind::Trailers, .. } => self.request_trailers(token),
+            Event::Reset { token, code, by_peer, .. } => {
+                if self.calls.find(token).is_some() {
+                    self.cancel(token, if by_peer { code } else { ErrorCode::Cancel });
+                }
+            }
+            Event::Pong(_) => self.end_announced(downstream),
+            // The client opens no further stream; those that are open end as ever, and it closes then.
+            Event::GoAway { .. } | Event::Settings => {}
+            // Events of the client's role.
+            Event::Headers { .. } | Event::Refused { .. } => {}
+        }
+    }
+
+    fn begin_call(&mut self, downstream: u32, stream: crate::http2::StreamKey, end_stream: bool) {
+        let call = self.calls.insert(stream);
+        let connection = &mut self.downstreams[downstream as usize];
+        connection.http2.set_token(stream, call);
+        let slot = &mut self.calls[call];
+        slot.downstream = downstream;
+        slot.downstream_position = connection.calls.len() as u32;
+        connection.calls.push(call);
+        slot.target = connection.target;
+        mem::swap(&mut slot.request, &mut self.fields);
+        slot.request_ended = end_stream;
+        slot.arrived_ns = self.now_ns;
+        slot.read_request();
+        self.counters.calls += 1;
+        if slot.timeout_ns.is_some() {
+            self.set_call_timer(call);
+        }
+        self.dispatch(call);
+    }
+
+    fn cancel_calls(&mut self, downstream: u32) {
+        while let Some(&call) = self.downstreams[downstream as usize].calls.last() {
+            self.cancel(call, ErrorCode::Cancel);
+        }
+    }
+
+    /// The client's connection is gone, or has to go at once.
+    pub(super) fn lose_downstream(&mut self, downstream: u32, reset: bool) {
+        self.cancel_calls(downstream);
+        let slot = self.downstreams.remove(downstream as usize);
+        self.leave_target(slot.target);
+        self.close(slot.conn, reset);
+    }
+
+    /// Closes the connection once its output is written. It has no calls any more.
+    pub(super) fn close_downstream(&mut self, downstream: u32) {
+        let slot = &mut self.downstreams[downstream as usize];
+        debug_assert!(slot.calls.is_empty());
+        if slot.phase < Phase::Closing {
+            slot.phase = Phase::Closing;
+            self.conn_timers.set(slot.conn.0, self.now_ns + super::LINGER_NS);
+            self.conns.touch(slot.conn);
+        }
+    }
+
+    pub(super) fn settle_downstream(&mut self, downstream: u32) {
+        if self.downstreams[downstream as usize].http2.wants_advance() {
+            self.advance_responses(downstream);
+        }
+        let slot = &mut self.downstreams[downstream as usize];
+        let (conn, output) = (slot.conn, slot.http2.output().len());
+        if slot.phase == Phase::LastCalls && slot.calls.is_empty() {
+            self.close_downstream(downstream);
+        } else if slot.phase == Phase::Closing && output == 0 {
+            slot.phase = Phase::Lingering;
+            self.actions.push(Action::ShutdownWrite { conn });
+        }
+        self.pause_at(conn, output);
+    }
+
+    pub(super) fn downstream_timer_fired(&mut self, downstream: u32) {
+        match self.downstreams[downstream as usize].phase {
+            Phase::Serving => self.announce_end(downstream),
+            Phase::Announced => self.end_announced(downstream),
+            Phase::LastCalls => {}
+            Phase::Closing => self.lose_downstream(downstream, true),
+            Phase::Lingering => self.lose_downstream(downstream, false),
+        }
+    }
+
+    /// Takes a call out of its connection's list.
+    pub(super) fn leave_downstream(&mut self, call: u32) {
+        let slot = &self.calls[call];
+        debug_assert!(slot.stage == Stage::Answered);
+        let position = slot.downstream_position as usize;
+        let connection = &mut self.downstreams[slot.downstream as usize];
+        connection.calls.swap_remove(position);
+        if let Some(&moved) = connection.calls.get(position) {
+            self.calls[moved].downstream_position = position as u32;
+        }
+        self.conns.touch(connection.conn);
+    }
+}

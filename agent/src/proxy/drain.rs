@@ -1,0 +1,100 @@
+//! The agent's end: clients are sent away, calls end by themselves, and at the deadline with an answer.
+//!
+//! Per connection as RFC 9113 §6.8 asks: a GOAWAY that lets every stream through and a PING; when that is answered, the
+//! client has seen it, and a second GOAWAY names the last stream. The first are spread over time, so that the clients do not
+//! all come back in the same moment.
+
+use super::downstream::Phase;
+use super::engine::Engine;
+use super::error_reply::Cause;
+use crate::http2::{ErrorCode, LastStream};
+
+/// The GOAWAYs are spread over this much of the time that there is.
+const SPREAD_SHARE: u64 = 4;
+/// And over no more than this: kubelet's grace period is 30 s by default.
+const MAX_SPREAD_NS: u64 = 5_000_000_000;
+/// A client that does not answer the PING in this time gets the second GOAWAY all the same.
+const PONG_WAIT_NS: u64 = 1_000_000_000;
+
+const PING: [u8; 8] = *b"evenkeel";
+
+#[derive(Debug)]
+pub(super) struct Drain {
+    deadline_ns: u64,
+}
+
+impl Drain {
+    pub(super) fn is_over(&self, now_ns: u64) -> bool {
+        now_ns >= self.deadline_ns
+    }
+}
+
+impl Engine {
+    /// Starts to send clients away. At `deadline_ns` what is still open ends.
+    pub fn drain(&mut self, deadline_ns: u64) {
+        let time = deadline_ns.saturating_sub(self.now_ns);
+        self.drain = Some(Drain { deadline_ns });
+        let spread = (time / SPREAD_SHARE).min(MAX_SPREAD_NS).max(1);
+        for (_, downstream) in &self.downstreams {
+            if downstream.phase == Phase::Serving {
+                let at = self.now_ns + self.random.below(spread as usize) as u64;
+                self.conn_timers.set(downstream.conn.0, at);
+            }
+        }
+    }
+
+    /// Whether no client is connected any more.
+    pub fn is_drained(&self) -> bool {
+        self.drain.is_some() && self.client_connections() == 0
+    }
+
+    pub(super) fn announce_end(&mut self, downstream: u32) {
+        let slot = &mut self.downstreams[downstream as usize];
+        slot.phase = Phase::Announced;
+        slot.http2.go_away(ErrorCode::NoError, LastStream::Max);
+        slot.http2.ping(PING);
+        self.conn_timers.set(slot.conn.0, self.now_ns + PONG_WAIT_NS);
+        self.conns.touch(slot.conn);
+    }
+
+    pub(super) fn end_announced(&mut self, downstream: u32) {
+        if self.downstreams[downstream as usize].phase == Phase::Announced {
+            self.send_client_away(downstream, LastStream::Seen);
+        }
+    }
+
+    /// Tells the client to open no further stream here; the connection closes after its last call.
+    pub(super) fn send_client_away(&mut self, downstream: u32, last_stream: LastStream) {
+        let slot = &mut self.downstreams[downstream as usize];
+        if slot.phase < Phase::LastCalls {
+            slot.phase = Phase::LastCalls;
+            slot.http2.go_away(ErrorCode::NoError, last_stream);
+            self.conn_timers.clear(slot.conn.0);
+        }
+        self.conns.touch(slot.conn);
+    }
+
+    pub(super) fn drain_is_over(&mut self) {
+        let downstreams: Vec<u32> = self.downstreams.iter().map(|(index, _)| index as u32).collect();
+        for downstream in downstreams {
+            for call in self.downstreams[downstream as usize].calls.clone() {
+                self.fail(call, Cause::Draining);
+            }
+            // What is left are answers that wait for the client to read.
+            self.send_client_away(downstream, LastStream::Seen);
+            let slot = &mut self.downstreams[downstream as usize];
+            if !slot.calls.is_empty() && !self.conn_timers.is_set(slot.conn.0) {
+                slot.phase = Phase::Closing;
+                self.conn_timers.set(slot.conn.0, self.now_ns + super::LINGER_NS);
+            }
+        }
+        let tunnels: Vec<u32> = self.tunnels.iter().map(|(index, _)| index as u32).collect();
+        for tunnel in tunnels {
+            self.end_tunnel(tunnel, true);
+        }
+        let sniffing: Vec<u32> = self.sniffing.iter().map(|(index, _)| index as u32).collect();
+        for sniffing in sniffing {
+            self.drop_sniffing(sniffing);
+        }
+    }
+}

@@ -1,0 +1,423 @@
+//! The call path of one worker thread, without I/O: bytes, events and the time go in, bytes and [`Action`]s come out.
+//!
+//! The driver (a worker thread, or the simulator) owns the sockets and names each by the [`ConnId`] it got here. A turn is:
+//! [`Engine::tick`] with the time, any number of inputs, [`Engine::settle`], the actions, and one flush for each connection
+//! that [`Engine::settle`] named. This file has the slabs and hands each input to the file of the connection's
+//! role; a client's bytes go on in [`super::downstream`].
+
+use super::call::{Calls, Stage};
+use super::counters::Counters;
+use super::downstream::{Downstream, Sniffing};
+use super::drain::Drain;
+use super::pool::Pool;
+use super::target::{Origin, Target, Targets};
+use super::timers::Timers;
+use super::tunnel::Tunnel;
+use super::upstream::Upstream;
+use crate::balance::Random;
+use crate::http2::{FieldList, Limits, Progress};
+use crate::mesh::{DestinationId, Pod, Snapshot};
+use slab::Slab;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// A connection, by the number that engine and driver share. Used again after [`Engine::closed`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnId(pub(super) u32);
+
+impl ConnId {
+    /// A small integer: an index into the driver's own table.
+    pub fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// What the driver is asked to do.
+#[derive(Debug)]
+pub enum Action {
+    /// Connect to `address` from the pod's network namespace (`None`: from the agent's own), and report with
+    /// [`Engine::connected`] or [`Engine::connect_failed`].
+    Connect {
+        /// The new connection.
+        conn: ConnId,
+        /// Whose namespace.
+        pod: Option<Arc<Pod>>,
+        /// Where to.
+        address: SocketAddr,
+    },
+    /// Shut the writing half down: everything that was to be sent has been sent.
+    ShutdownWrite {
+        /// Of which connection.
+        conn: ConnId,
+    },
+    /// Read again: [`Engine::reads`] was false and is true now.
+    Resume {
+        /// Which connection.
+        conn: ConnId,
+    },
+    /// Close the socket if there is one, with a TCP reset if asked, and report with [`Engine::closed`].
+    Close {
+        /// Which connection.
+        conn: ConnId,
+        /// SO_LINGER 0: both sides forget the connection at once.
+        reset: bool,
+    },
+}
+
+/// What a connection is to the engine: the index into its role's slab.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Sniffing(u32),
+    Downstream(u32),
+    Upstream(u32),
+    TunnelClient(u32),
+    TunnelServer(u32),
+    /// Waits for the driver to have closed the socket.
+    Closed,
+}
+
+#[derive(Debug)]
+struct Conn {
+    role: Role,
+    touched: bool,
+    paused: bool,
+}
+
+/// All connections, and which of them something happened to.
+#[derive(Debug, Default)]
+pub(super) struct Conns {
+    slots: Slab<Conn>,
+    touched: Vec<ConnId>,
+}
+
+impl Conns {
+    pub(super) fn insert(&mut self, role: Role) -> ConnId {
+        ConnId(self.slots.insert(Conn { role, touched: false, paused: false }) as u32)
+    }
+
+    pub(super) fn role(&self, conn: ConnId) -> Role {
+        self.slots.get(conn.index()).map_or(Role::Closed, |conn| conn.role)
+    }
+
+    pub(super) fn set_role(&mut self, conn: ConnId, role: Role) {
+        self.slots[conn.index()].role = role;
+    }
+
+    /// Has the connection looked at when the turn's inputs are through.
+    pub(super) fn touch(&mut self, conn: ConnId) {
+        let slot = &mut self.slots[conn.index()];
+        if !slot.touched {
+            slot.touched = true;
+            self.touched.push(conn);
+        }
+    }
+
+    /// Says whether the driver shall read; true if it has to be told that it may again.
+    pub(super) fn set_paused(&mut self, conn: ConnId, paused: bool) -> bool {
+        std::mem::replace(&mut self.slots[conn.index()].paused, paused) && !paused
+    }
+}
+
+/// The call path of one worker thread.
+pub struct Engine {
+    pub(super) now_ns: u64,
+    pub(super) random: Random,
+    pub(super) limits: Limits,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) conns: Conns,
+    pub(super) sniffing: Slab<Sniffing>,
+    pub(super) downstreams: Slab<Downstream>,
+    pub(super) tunnels: Slab<Tunnel>,
+    pub(super) upstreams: Slab<Upstream>,
+    pub(super) calls: Calls,
+    pub(super) targets: Targets,
+    pub(super) pools: Slab<Pool>,
+    /// Pools in which a call that waits may go on.
+    pub(super) pools_to_serve: Vec<u32>,
+    pub(super) call_timers: Timers,
+    pub(super) conn_timers: Timers,
+    pub(super) actions: Vec<Action>,
+    pub(super) counters: Counters,
+    pub(super) drain: Option<Drain>,
+    /// What the HTTP/2 layer decodes header lists into.
+    pub(super) fields: FieldList,
+    /// What the agent's own answers are made in.
+    pub(super) reply: FieldList,
+    pub(super) progress: Vec<Progress>,
+    /// Buffers of tunnels that hold nothing at the moment.
+    pub(super) spare_buffers: Vec<Vec<u8>>,
+    expired: Vec<u32>,
+    swept_ns: u64,
+}
+
+/// How often targets and pools that nobody uses are looked for.
+const SWEEP_NS: u64 = 1_000_000_000;
+
+impl Engine {
+    /// An engine that knows no destination yet. `seed` decides every random choice that it makes.
+    pub fn new(limits: Limits, seed: u64, now_ns: u64) -> Self {
+        Self {
+            now_ns,
+            random: Random::new(seed),
+            limits,
+            snapshot: Arc::default(),
+            conns: Conns::default(),
+            sniffing: Slab::new(),
+            downstreams: Slab::new(),
+            tunnels: Slab::new(),
+            upstreams: Slab::new(),
+            calls: Calls::default(),
+            targets: Targets::default(),
+            pools: Slab::new(),
+            pools_to_serve: Vec::new(),
+            call_timers: Timers::new(now_ns),
+            conn_timers: Timers::new(now_ns),
+            actions: Vec::new(),
+            counters: Counters::default(),
+            drain: None,
+            fields: FieldList::new(),
+            reply: FieldList::new(),
+            progress: Vec::new(),
+            spare_buffers: Vec::new(),
+            expired: Vec::new(),
+            swept_ns: now_ns,
+        }
+    }
+
+    // ---- inputs
+
+    /// Moves the clock (monotonic nanoseconds) and does what has become due.
+    pub fn tick(&mut self, now_ns: u64) {
+        self.now_ns = self.now_ns.max(now_ns);
+        let mut expired = std::mem::take(&mut self.expired);
+        self.call_timers.expire(self.now_ns, &mut expired);
+        for call in expired.drain(..) {
+            self.call_timer_fired(call);
+        }
+        self.conn_timers.expire(self.now_ns, &mut expired);
+        for conn in expired.drain(..) {
+            self.conn_timer_fired(ConnId(conn));
+        }
+        self.expired = expired;
+        if self.drain.as_ref().is_some_and(|drain| drain.is_over(self.now_ns)) {
+            self.drain_is_over();
+        }
+        if self.now_ns - self.swept_ns >= SWEEP_NS {
+            self.swept_ns = self.now_ns;
+            self.sweep_targets();
+        }
+    }
+
+    /// How long the driver may sleep at most, if nothing else happens; `None`: as long as it likes.
+    pub fn next_tick_in_ns(&self, now_ns: u64) -> Option<u64> {
+        let timers = self.call_timers.next_in_ns(now_ns).into_iter().chain(self.conn_timers.next_in_ns(now_ns));
+        timers.min()
+    }
+
+    /// Takes in a new state of the world.
+    pub fn publish(&mut self, snapshot: Arc<Snapshot>) {
+        self.snapshot = snapshot;
+        self.update_targets();
+    }
+
+    /// A connection was accepted. `None` if its destination is not known: close it with a reset.
+    pub fn accepted(&mut self, origin: Origin, destination: DestinationId) -> Option<ConnId> {
+        self.counters.accepted += 1;
+        let Some(target) = self.join_target(origin, destination) else {
+            self.counters.unknown_destination += 1;
+            return None;
+        };
+        Some(self.start_sniffing(target))
+    }
+
+    /// Moves the start of a frame that an earlier read ended in to the front of the read buffer; its length.
+    pub fn restore(&mut self, conn: ConnId, buffer: &mut [u8]) -> usize {
+        match self.conns.role(conn) {
+            Role::Downstream(downstream) => self.downstreams[downstream as usize].http2.restore(buffer),
+            Role::Upstream(upstream) => self.upstreams[upstream as usize].http2.restore(buffer),
+            _ => 0,
+        }
+    }
+
+    /// Bytes were read: those that [`Self::restore`] put there, and what came behind them.
+    pub fn receive(&mut self, conn: ConnId, input: &[u8]) {
+        match self.conns.role(conn) {
+            Role::Sniffing(sniffing) => self.sniff(sniffing, input),
+            Role::Downstream(downstream) => self.receive_downstream(downstream, input),
+            Role::Upstream(upstream) => self.receive_upstream(upstream, input),
+            Role::TunnelClient(tunnel) => self.receive_tunnel(tunnel, true, input),
+            Role::TunnelServer(tunnel) => self.receive_tunnel(tunnel, false, input),
+            Role::Closed => {}
+        }
+    }
+
+    /// The peer has ended its half.
+    pub fn eof(&mut self, conn: ConnId) {
+        match self.conns.role(conn) {
+            Role::Sniffing(sniffing) => self.sniffing_ended(sniffing),
+            Role::Downstream(downstream) => self.lose_downstream(downstream, false),
+            Role::Upstream(upstream) => self.lose_upstream(upstream),
+            Role::TunnelClient(tunnel) => self.tunnel_half_ended(tunnel, true),
+            Role::TunnelServer(tunnel) => self.tunnel_half_ended(tunnel, false),
+            Role::Closed => {}
+        }
+    }
+
+    /// The connection broke: a reset, a time-out.
+    pub fn failed(&mut self, conn: ConnId) {
+        match self.conns.role(conn) {
+            Role::Sniffing(sniffing) => self.drop_sniffing(sniffing),
+            Role::Downstream(downstream) => self.lose_downstream(downstream, true),
+            Role::Upstream(upstream) => self.lose_upstream(upstream),
+            Role::TunnelClient(tunnel) | Role::TunnelServer(tunnel) => self.end_tunnel(tunnel, true),
+            Role::Closed => {}
+        }
+    }
+
+    /// [`Action::Connect`] has succeeded.
+    pub fn connected(&mut self, conn: ConnId) {
+        match self.conns.role(conn) {
+            Role::Upstream(upstream) => self.upstream_connected(upstream),
+            Role::TunnelServer(tunnel) => self.tunnel_connected(tunnel),
+            _ => {}
+        }
+    }
+
+    /// [`Action::Connect`] has failed.
+    pub fn connect_failed(&mut self, conn: ConnId) {
+        self.counters.connect_failures += 1;
+        match self.conns.role(conn) {
+            Role::Upstream(upstream) => self.upstream_refused(upstream),
+            Role::TunnelServer(tunnel) => self.end_tunnel(tunnel, true),
+            _ => {}
+        }
+    }
+
+    /// [`Action::Close`] is done: the id is free for another connection.
+    pub fn closed(&mut self, conn: ConnId) {
+        debug_assert_eq!(self.conns.role(conn), Role::Closed);
+        self.conns.slots.try_remove(conn.index());
+    }
+
+    /// Resets every connection of a pod, or of a fixed listener's destination.
+    pub fn end_origin(&mut self, origin: &Origin, destination: Option<DestinationId>) {
+        for target in self.targets.of_origin(origin, destination) {
+            self.end_target(target);
+        }
+    }
+
+    // ---- outputs
+
+    /// Brings everything that this turn's inputs touched to its end, and names the connections that have output.
+    pub fn settle(&mut self, flush: &mut Vec<ConnId>) {
+        loop {
+            while let Some(pool) = self.pools_to_serve.pop() {
+                self.serve_waiting(pool);
+            }
+            let Some(conn) = self.conns.touched.pop() else { break };
+            let Some(slot) = self.conns.slots.get_mut(conn.index()) else { continue };
+            slot.touched = false;
+            match slot.role {
+                Role::Downstream(downstream) => self.settle_downstream(downstream),
+                Role::Upstream(upstream) => self.settle_upstream(upstream),
+                Role::TunnelClient(tunnel) | Role::TunnelServer(tunnel) => self.settle_tunnel(tunnel),
+                Role::Sniffing(_) | Role::Closed => {}
+            }
+            if !self.output(conn).is_empty() {
+                flush.push(conn);
+            }
+        }
+    }
+
+    /// What the driver has to do, in this order.
+    pub fn take_actions(&mut self, into: &mut Vec<Action>) {
+        into.append(&mut self.actions);
+    }
+
+    /// Whether the driver shall read the connection. When this turns true again, [`Action::Resume`] says so.
+    pub fn reads(&self, conn: ConnId) -> bool {
+        self.conns.slots.get(conn.index()).is_some_and(|conn| !conn.paused)
+    }
+
+    /// What is to be written next.
+    pub fn output(&self, conn: ConnId) -> &[u8] {
+        match self.conns.role(conn) {
+            Role::Downstream(downstream) => self.downstreams[downstream as usize].http2.output(),
+            Role::Upstream(upstream) => self.upstreams[upstream as usize].output(),
+            Role::TunnelClient(tunnel) => self.tunnels[tunnel as usize].output(true),
+            Role::TunnelServer(tunnel) => self.tunnels[tunnel as usize].output(false),
+            Role::Sniffing(_) | Role::Closed => &[],
+        }
+    }
+
+    /// So many bytes of [`Self::output`] were written.
+    pub fn sent(&mut self, conn: ConnId, bytes: usize) {
+        match self.conns.role(conn) {
+            Role::Downstream(downstream) => {
+                let downstream = &mut self.downstreams[downstream as usize];
+                downstream.http2.sent(bytes);
+                if downstream.wants_settling() {
+                    self.conns.touch(conn);
+                }
+            }
+            Role::Upstream(upstream) => {
+                let upstream = &mut self.upstreams[upstream as usize];
+                upstream.http2.sent(bytes);
+                upstream.sent_total += bytes as u64;
+                if upstream.wants_settling() {
+                    self.conns.touch(conn);
+                }
+            }
+            Role::TunnelClient(tunnel) => self.tunnel_sent(tunnel, true, bytes),
+            Role::TunnelServer(tunnel) => self.tunnel_sent(tunnel, false, bytes),
+            Role::Sniffing(_) | Role::Closed => {}
+        }
+    }
+
+    /// What has been counted.
+    pub fn counters(&self) -> Counters {
+        Counters {
+            http2_open: self.downstreams.len() as u64,
+            tunnels_open: self.tunnels.len() as u64,
+            upstreams_open: self.upstreams.len() as u64,
+            calls_open: self.calls.len() as u64,
+            ..self.counters
+        }
+    }
+
+    /// Client connections that are open, of whatever kind.
+    pub fn client_connections(&self) -> usize {
+        self.sniffing.len() + self.downstreams.len() + self.tunnels.len()
+    }
+
+    // ---- shared by the files of the roles
+
+    /// The connection is over: its socket is closed, its timer cleared, its output forgotten.
+    pub(super) fn close(&mut self, conn: ConnId, reset: bool) {
+        self.conns.set_role(conn, Role::Closed);
+        self.conn_timers.clear(conn.0);
+        self.actions.push(Action::Close { conn, reset });
+    }
+
+    /// Reads a connection whose output has grown out of bounds again once it has drained.
+    pub(super) fn pause_at(&mut self, conn: ConnId, output_bytes: usize) {
+        if self.conns.set_paused(conn, output_bytes > super::PAUSE_READING_BYTES) {
+            self.actions.push(Action::Resume { conn });
+        }
+    }
+
+    fn conn_timer_fired(&mut self, conn: ConnId) {
+        match self.conns.role(conn) {
+            Role::Sniffing(sniffing) => self.relay_silent(sniffing),
+            Role::Downstream(downstream) => self.downstream_timer_fired(downstream),
+            Role::Upstream(upstream) => self.upstream_timer_fired(upstream),
+            Role::TunnelClient(_) | Role::TunnelServer(_) | Role::Closed => {}
+        }
+    }
+
+    pub(super) fn target_of_call(&mut self, call: u32) -> &mut Target {
+        debug_assert!(self.calls[call].stage != Stage::Free);
+        let target = self.calls[call].target;
+        &mut self.targets.slots[target as usize]
+    }
+}

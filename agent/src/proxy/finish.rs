@@ -1,0 +1,191 @@
+//! A call's end: the one place where its outcome is counted.
+
+use super::call::{Outcome, Response, Stage};
+use super::engine::Engine;
+use super::error_reply::{self, Cause};
+use crate::balance::latency::{self, Sample};
+use crate::http2::{ErrorCode, FieldList, Name};
+use std::sync::atomic::Ordering::Relaxed;
+
+/// What an attempt says about its endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing beyond what its latency said.
+    None,
+    /// It failed the call.
+    Failure,
+}
+
+impl Engine {
+    /// The server's answer has come to its end; the last header list is in the engine's field list.
+    pub(super) fn response_complete(&mut self, call: u32) {
+        let slot = &mut self.calls[call];
+        slot.response = Response::Complete;
+        let failure = if slot.is_grpc { is_grpc_failure(&self.fields) } else { slot.server_failed };
+        let is_grpc = slot.is_grpc;
+        self.finish(call, Outcome::Answered { failure });
+        if is_grpc {
+            // The status ends the call, whatever the client still sends.
+            self.detach(call);
+        }
+        self.check_done(call);
+    }
+
+    /// Ends the call with an answer of the agent's own, wherever it stands.
+    pub(super) fn fail(&mut self, call: u32, cause: Cause) {
+        if self.calls[call].response == Response::Complete {
+            return;
+        }
+        self.leave_stage(call, ErrorCode::Cancel);
+        self.answer(call, cause);
+    }
+
+    /// Answers a call that is at no server.
+    pub(super) fn answer(&mut self, call: u32, cause: Cause) {
+        let target = self.calls[call].target;
+        let slot = &self.calls[call];
+        let destination = self.targets.slots[target as usize].destination.as_ref();
+        let service = destination.map(|destination| &destination.backend.service_port);
+        let client = &mut self.downstreams[slot.downstream as usize];
+        match slot.response {
+            Response::Nothing => {
+                error_reply::trailers_only(&mut self.reply, slot, cause, service);
+                client.http2.send_headers(slot.stream, &self.reply, true);
+            }
+            // A client that does not read what is there will not read a status behind it.
+            Response::Headers if cause == Cause::Deadline && client.http2.queued(slot.stream) > 0 => {
+                client.http2.reset(slot.stream, cause.reset_code());
+            }
+            Response::Headers if slot.is_grpc => {
+                error_reply::trailers(&mut self.reply, cause, service);
+                client.http2.send_trailers(slot.stream, &self.reply);
+            }
+            Response::Headers => client.http2.reset(slot.stream, cause.reset_code()),
+            Response::Complete => {}
+        }
+        self.answered(call, cause);
+    }
+
+    /// An answer of the agent's own is on its way.
+    pub(super) fn answered(&mut self, call: u32, cause: Cause) {
+        let slot = &mut self.calls[call];
+        slot.stage = Stage::Answered;
+        slot.response = Response::Complete;
+        let client = &self.downstreams[slot.downstream as usize];
+        self.conns.touch(client.conn);
+        self.finish(call, Outcome::OwnError(cause));
+        self.check_done(call);
+    }
+
+    /// The client does not want the call any more.
+    pub(super) fn cancel(&mut self, call: u32, code: ErrorCode) {
+        self.leave_stage(call, code);
+        self.finish(call, Outcome::Cancelled);
+        self.end(call);
+    }
+
+    /// Takes the call out of whatever it waits for; a stream to a server is reset with `code`.
+    pub(super) fn leave_stage(&mut self, call: u32, code: ErrorCode) {
+        match self.calls[call].stage {
+            Stage::AwaitingEndpoint => {
+                let waiting = &mut self.target_of_call(call).waiting;
+                waiting.retain(|other| *other != call);
+            }
+            Stage::AwaitingStream => self.leave_queue(call),
+            Stage::Open { upstream, stream } => {
+                self.upstreams[upstream as usize].http2.reset(stream, code);
+                self.detach(call);
+            }
+            Stage::Answered | Stage::Free => {}
+        }
+        self.calls[call].stage = Stage::Answered;
+    }
+
+    /// Counts the outcome, once.
+    fn finish(&mut self, call: u32, outcome: Outcome) {
+        let slot = &mut self.calls[call];
+        if slot.outcome.is_some() {
+            return;
+        }
+        slot.outcome = Some(outcome);
+        if slot.timeout_ns.is_some() || slot.stage == Stage::AwaitingEndpoint {
+            self.call_timers.clear(call);
+        }
+        let counters = &mut self.counters;
+        let verdict = match outcome {
+            Outcome::Answered { failure } => {
+                counters.answered += 1;
+                counters.server_failures += u64::from(failure);
+                if failure { Verdict::Failure } else { Verdict::None }
+            }
+            Outcome::OwnError(cause) => {
+                counters.own_errors += 1;
+                counters.deadlines += u64::from(cause == Cause::Deadline);
+                match cause {
+                    Cause::Reset { .. } | Cause::Malformed { .. } | Cause::Lost { .. } | Cause::Deadline => {
+                        Verdict::Failure
+                    }
+                    Cause::Refused { .. } | Cause::NoEndpoint | Cause::NoRoute | Cause::Draining => Verdict::None,
+                }
+            }
+            Outcome::Cancelled => {
+                counters.cancelled += 1;
+                Verdict::None
+            }
+        };
+        self.leave_endpoint(call, verdict);
+    }
+
+    /// The attempt at the call's endpoint is over.
+    pub(super) fn leave_endpoint(&mut self, call: u32, verdict: Verdict) {
+        let slot = &mut self.calls[call];
+        let Some(load) = slot.load.take() else { return };
+        load.active.fetch_sub(1, Relaxed);
+        if verdict == Verdict::Failure {
+            load.failures.fetch_add(1, Relaxed);
+            latency::observe(&load, self.now_ns, self.now_ns.saturating_sub(slot.sent_ns), Sample::Failure);
+        }
+    }
+
+    /// Lets go of what the call needs no longer: the server's stream when both halves are over, the client's when the
+    /// answer is out.
+    pub(super) fn check_done(&mut self, call: u32) {
+        let slot = &self.calls[call];
+        if let Stage::Open { upstream, stream } = slot.stage
+            && self.upstreams[upstream as usize].http2.is_closed(stream)
+        {
+            self.detach(call);
+        }
+        let slot = &self.calls[call];
+        if slot.stage == Stage::Answered && slot.response == Response::Complete {
+            let http2 = &self.downstreams[slot.downstream as usize].http2;
+            let nothing_queued = http2.queued(slot.stream) == 0;
+            if slot.response_is_out || nothing_queued || http2.is_closed(slot.stream) {
+                self.end(call);
+            }
+        }
+    }
+
+    /// The call is over for everyone. Where the client still sends, this tells it to stop.
+    fn end(&mut self, call: u32) {
+        let slot = &self.calls[call];
+        debug_assert!(slot.stage == Stage::Answered && slot.outcome.is_some() && slot.load.is_none());
+        self.downstreams[slot.downstream as usize].http2.release(slot.stream);
+        self.leave_downstream(call);
+        self.call_timers.clear(call);
+        self.calls.remove(call);
+    }
+}
+
+/// A grpc-status that says the server, and not the request, was at fault: UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED,
+/// INTERNAL, UNAVAILABLE, DATA_LOSS; or none at all.
+fn is_grpc_failure(fields: &FieldList) -> bool {
+    match fields.find(Name::GrpcStatus) {
+        Some(status) => matches!(status, b"2" | b"4" | b"8" | b"13" | b"14" | b"15"),
+        None => true,
+    }
+}
+
+pub(super) fn is_http_failure(fields: &FieldList) -> bool {
+    fields.find(Name::Status).is_some_and(|status| status.first() == Some(&b'5'))
+}

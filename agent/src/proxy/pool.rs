@@ -1,0 +1,261 @@
+//! The connections to one endpoint from one pod's network namespace.
+//!
+//! Opened on demand; another one when the server's limit on concurrent streams is reached (gRFC A105), up to a cap, then
+//! calls queue; retired on GOAWAY and when the endpoint is gone; closed when idle.
+
+use super::call::Stage;
+use super::engine::{Action, Engine, Role};
+use super::error_reply::Cause;
+use super::finish::Verdict;
+use super::target::Origin;
+use super::upstream::{Phase, Upstream};
+use crate::http2::{Connection, OpenError};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+/// Connections to one endpoint from one pod on one worker: beyond this, calls queue for a stream. Servers allow 100
+/// streams a connection or more, so this is some 800 calls in flight to one endpoint.
+const MAX_CONNECTIONS: usize = 8;
+/// Streams on a connection before the server's SETTINGS have said how many it takes: RFC 9113 §6.5.2 asks servers for at
+/// least 100.
+const STREAMS_BEFORE_SETTINGS: u32 = 100;
+/// Two SYN retransmissions (after 1 s and 3 s) have gone unanswered: another endpoint is tried.
+pub(super) const CONNECT_TIMEOUT_NS: u64 = 4_000_000_000;
+/// How long an endpoint is passed over after a connection to it could not be opened; doubles up to the maximum.
+const BACK_OFF_NS: u64 = 100_000_000;
+const MAX_BACK_OFF_NS: u64 = 5_000_000_000;
+
+#[derive(Debug)]
+pub(super) struct Pool {
+    pub(super) origin: Origin,
+    pub(super) address: SocketAddr,
+    /// Targets that lead here. None: the endpoint is gone, or nobody has called it for a time.
+    pub(super) targets: u32,
+    pub(super) connections: Vec<u32>,
+    /// Of the connections, those that are still being opened.
+    pub(super) connecting: u32,
+    /// Calls that wait for a stream, in their order.
+    pub(super) waiting: VecDeque<u32>,
+    pub(super) failures: u32,
+    /// Until when calls go elsewhere if they can.
+    pub(super) back_off_until_ns: u64,
+}
+
+impl Pool {
+    pub(super) fn new(origin: Origin, address: SocketAddr) -> Self {
+        Self {
+            origin,
+            address,
+            targets: 0,
+            connections: Vec::new(),
+            connecting: 0,
+            waiting: VecDeque::new(),
+            failures: 0,
+            back_off_until_ns: 0,
+        }
+    }
+}
+
+impl Engine {
+    /// Sends a call that has its endpoint on its way: at once if a connection takes it, else it waits for one.
+    pub(super) fn place(&mut self, call: u32, pool: u32) {
+        self.calls[call].pool = pool;
+        if self.pools[pool as usize].waiting.is_empty() && self.open_in_pool(call, pool) {
+            return;
+        }
+        self.calls[call].stage = Stage::AwaitingStream;
+        self.pools[pool as usize].waiting.push_back(call);
+        self.dial_if_needed(pool);
+    }
+
+    /// Calls that wait get the streams that have become free.
+    pub(super) fn serve_waiting(&mut self, pool: u32) {
+        if !self.pools.contains(pool as usize) {
+            return;
+        }
+        while let Some(&call) = self.pools[pool as usize].waiting.front() {
+            if !self.open_in_pool(call, pool) {
+                break;
+            }
+            self.pools[pool as usize].waiting.pop_front();
+        }
+        self.dial_if_needed(pool);
+        self.tidy_pool(pool);
+    }
+
+    /// The earlier connections first, so that those that are not needed any more get idle.
+    fn open_in_pool(&mut self, call: u32, pool: u32) -> bool {
+        for position in 0..self.pools[pool as usize].connections.len() {
+            let upstream = self.pools[pool as usize].connections[position];
+            if self.can_open(upstream) && self.open(call, upstream) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn can_open(&self, upstream: u32) -> bool {
+        let upstream = &self.upstreams[upstream as usize];
+        upstream.phase == Phase::Ready
+            && upstream.http2.can_open()
+            && (upstream.has_settings || upstream.http2.open_streams() < STREAMS_BEFORE_SETTINGS)
+    }
+
+    /// Opens the call's stream and sends what is held of the request. False if the connection does not take it.
+    fn open(&mut self, call: u32, upstream: u32) -> bool {
+        let slot = &mut self.calls[call];
+        let connection = &mut self.upstreams[upstream as usize];
+        if let Some(timeout) = slot.timeout_ns {
+            let mut buffer = [0; 16];
+            let spent = self.now_ns - slot.arrived_ns;
+            if let Some(remaining) = super::deadline::remaining(timeout, spent, &mut buffer) {
+                slot.request.set(crate::http2::Name::GrpcTimeout, remaining);
+            }
+        }
+        let nothing_follows = slot.request_ended && slot.body.is_empty() && slot.trailers.is_none();
+        let offset = connection.sent_total + connection.http2.output().len() as u64;
+        let stream = match connection.http2.open(&slot.request, nothing_follows, call) {
+            Ok(stream) => stream,
+            Err(OpenError::AtPeerLimit) => return false,
+            Err(OpenError::GoingAway | OpenError::IdsExhausted) => {
+                self.retire_upstream(upstream);
+                return false;
+            }
+        };
+        slot.stage = Stage::Open { upstream, stream };
+        slot.sent_ns = self.now_ns;
+        slot.sent_offset = offset;
+        slot.request_sent = 0;
+        slot.upstream_position = connection.calls.len() as u32;
+        connection.calls.push(call);
+        let conn = connection.conn;
+        self.conns.touch(conn);
+        if !nothing_follows {
+            self.send_held(call);
+        }
+        true
+    }
+
+    fn dial_if_needed(&mut self, pool: u32) {
+        let slot = &self.pools[pool as usize];
+        if slot.waiting.is_empty() || slot.connecting > 0 || slot.targets == 0 {
+            return;
+        }
+        if self.live_connections(pool) < MAX_CONNECTIONS {
+            self.dial(pool);
+        }
+    }
+
+    /// Connections that take calls, or will once they are open.
+    fn live_connections(&self, pool: u32) -> usize {
+        let connections = &self.pools[pool as usize].connections;
+        connections.iter().filter(|u| self.upstreams[**u as usize].phase <= Phase::Ready).count()
+    }
+
+    fn dial(&mut self, pool: u32) {
+        let slot = &mut self.pools[pool as usize];
+        let entry = self.upstreams.vacant_entry();
+        let upstream = entry.key() as u32;
+        let conn = self.conns.insert(Role::Upstream(upstream));
+        entry.insert(Upstream::new(conn, pool, Connection::client(&self.limits)));
+        slot.connections.push(upstream);
+        slot.connecting += 1;
+        self.counters.connects += 1;
+        self.conn_timers.set(conn.0, self.now_ns + CONNECT_TIMEOUT_NS);
+        self.actions.push(Action::Connect { conn, pod: slot.origin.pod(), address: slot.address });
+    }
+
+    /// A connection could not be opened: unless another one serves them, the calls that waited for it go elsewhere.
+    pub(super) fn upstream_refused(&mut self, upstream: u32) {
+        let pool = self.upstreams[upstream as usize].pool;
+        self.remove_upstream(upstream, false);
+        let slot = &mut self.pools[pool as usize];
+        slot.failures = slot.failures.saturating_add(1);
+        let back_off = (BACK_OFF_NS << slot.failures.saturating_sub(1).min(16)).min(MAX_BACK_OFF_NS);
+        slot.back_off_until_ns = self.now_ns + back_off;
+        if self.live_connections(pool) == 0 {
+            let address = self.pools[pool as usize].address;
+            for call in std::mem::take(&mut self.pools[pool as usize].waiting) {
+                self.leave_endpoint(call, Verdict::Failure);
+                self.calls[call].stage = Stage::Answered;
+                self.calls[call].add_tried(pool);
+                self.reconnect(call, address);
+            }
+        }
+        self.tidy_pool(pool);
+    }
+
+    /// A target does not lead here any more.
+    pub(super) fn leave_pool(&mut self, pool: u32) {
+        let slot = &mut self.pools[pool as usize];
+        slot.targets -= 1;
+        if slot.targets > 0 {
+            return;
+        }
+        let connections = slot.connections.clone();
+        // What has not been sent goes to an endpoint that is still there.
+        for call in std::mem::take(&mut slot.waiting) {
+            self.leave_endpoint(call, Verdict::None);
+            self.calls[call].stage = Stage::Answered;
+            self.dispatch(call);
+        }
+        for upstream in connections {
+            self.retire_upstream(upstream);
+        }
+        self.tidy_pool(pool);
+    }
+
+    /// No call any more goes to this connection; it closes when its streams have ended.
+    pub(super) fn retire_upstream(&mut self, upstream: u32) {
+        let slot = &mut self.upstreams[upstream as usize];
+        match slot.phase {
+            Phase::Connecting => self.remove_upstream(upstream, true),
+            Phase::Ready => {
+                slot.phase = Phase::Retiring;
+                let (conn, pool) = (slot.conn, slot.pool);
+                self.conns.touch(conn);
+                self.pools_to_serve.push(pool);
+            }
+            Phase::Retiring | Phase::Closing => {}
+        }
+    }
+
+    /// Takes a connection that has no calls any more out of everything, and closes it.
+    pub(super) fn remove_upstream(&mut self, upstream: u32, reset: bool) {
+        let slot = self.upstreams.remove(upstream as usize);
+        debug_assert!(slot.calls.is_empty());
+        let pool = &mut self.pools[slot.pool as usize];
+        pool.connections.retain(|other| *other != upstream);
+        if slot.phase == Phase::Connecting {
+            pool.connecting -= 1;
+        }
+        self.pools_to_serve.push(slot.pool);
+        self.close(slot.conn, reset);
+    }
+
+    fn tidy_pool(&mut self, pool: u32) {
+        let Some(slot) = self.pools.get(pool as usize) else { return };
+        if slot.targets == 0 && slot.connections.is_empty() && slot.waiting.is_empty() {
+            self.forget_pool(pool);
+        }
+    }
+
+    /// A call that waited for a stream does not need one any more.
+    pub(super) fn leave_queue(&mut self, call: u32) {
+        let waiting = &mut self.pools[self.calls[call].pool as usize].waiting;
+        if let Some(position) = waiting.iter().position(|other| *other == call) {
+            waiting.remove(position);
+        }
+    }
+
+    /// The next endpoint for a call whose connection was refused.
+    fn reconnect(&mut self, call: u32, last: SocketAddr) {
+        let tried = u32::from(self.calls[call].tried_count);
+        if tried as usize >= super::call::MAX_ENDPOINTS {
+            self.answer(call, Cause::Refused { last, tried });
+        } else {
+            self.counters.reconnects += 1;
+            self.dispatch(call);
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Bodies and trailers, both ways.
+//!
+//! A peer gets credit for what it sent when that has gone on to the other side's output, and not before: a call never holds
+//! more than the slower side's window. A connection's own credit is the HTTP/2 layer's business, so that no stalled call
+//! stalls its neighbours.
+
+use super::call::{Call, REPLAY_LIMIT_BYTES, Response, Stage};
+use super::downstream::Downstream;
+use super::engine::{Conns, Engine};
+use super::finish;
+use crate::balance::latency::{self, Sample};
+use slab::Slab;
+use std::mem;
+
+impl Engine {
+    // ---- client to server
+
+    pub(super) fn request_data(&mut self, call: u32, payload: &[u8], end_stream: bool) {
+        let Some(slot) = self.calls.find(call) else { return };
+        slot.request_ended |= end_stream;
+        if slot.response != Response::Complete {
+            slot.hold(payload);
+        }
+        let Stage::Open { upstream, stream } = slot.stage else { return };
+        if payload.is_empty() && !end_stream {
+            return;
+        }
+        let connection = &mut self.upstreams[upstream as usize];
+        let sent = connection.http2.send_data(stream, payload, end_stream);
+        self.conns.touch(connection.conn);
+        credit_client(slot, &mut self.downstreams, &mut self.conns, sent);
+        if end_stream {
+            self.check_done(call);
+        }
+    }
+
+    /// The trailers are in the engine's field list.
+    pub(super) fn request_trailers(&mut self, call: u32) {
+        let Some(slot) = self.calls.find(call) else { return };
+        slot.request_ended = true;
+        if slot.replayable && slot.response == Response::Nothing {
+            let mut trailers = Box::default();
+            mem::swap(&mut *trailers, &mut self.fields);
+            slot.trailers = Some(trailers);
+        }
+        if let Stage::Open { upstream, stream } = slot.stage {
+            let connection = &mut self.upstreams[upstream as usize];
+            connection.http2.send_trailers(stream, slot.trailers.as_deref().unwrap_or(&self.fields));
+            self.conns.touch(connection.conn);
+            self.check_done(call);
+        }
+    }
+
+    /// Sends what is held of the request over the stream that was just opened.
+    pub(super) fn send_held(&mut self, call: u32) {
+        let slot = &mut self.calls[call];
+        let Stage::Open { upstream, stream } = slot.stage else { return };
+        let http2 = &mut self.upstreams[upstream as usize].http2;
+        let ends = slot.request_ended && slot.trailers.is_none();
+        if !slot.body.is_empty() || ends {
+            let sent = http2.send_data(stream, &slot.body, ends);
+            credit_client(slot, &mut self.downstreams, &mut self.conns, sent);
+        }
+        if let Some(trailers) = &slot.trailers {
+            http2.send_trailers(stream, trailers);
+        }
+        if slot.body.len() > REPLAY_LIMIT_BYTES {
+            slot.drop_replay();
+        }
+    }
+
+    /// Windows have opened, or output has gone: queued requests move on.
+    pub(super) fn advance_requests(&mut self, upstream: u32) {
+        let mut progress = mem::take(&mut self.progress);
+        self.upstreams[upstream as usize].http2.advance(&mut progress);
+        for step in progress.drain(..) {
+            let Some(slot) = self.calls.find(step.token) else { continue };
+            credit_client(slot, &mut self.downstreams, &mut self.conns, step.bytes as usize);
+            if step.finished {
+                self.check_done(step.token);
+            }
+        }
+        self.progress = progress;
+    }
+
+    // ---- server to client
+
+    /// The fields are in the engine's field list.
+    pub(super) fn informational_headers(&mut self, call: u32) {
+        let Some(slot) = self.calls.find(call) else { return };
+        let client = &mut self.downstreams[slot.downstream as usize];
+        client.http2.send_headers(slot.stream, &self.fields, false);
+        self.conns.touch(client.conn);
+    }
+
+    /// The fields are in the engine's field list.
+    pub(super) fn response_headers(&mut self, call: u32, end_stream: bool) {
+        let Some(slot) = self.calls.find(call) else { return };
+        slot.response = Response::Headers;
+        slot.drop_replay();
+        if let Some(load) = &slot.load {
+            latency::observe(load, self.now_ns, self.now_ns - slot.sent_ns, Sample::Response);
+        }
+        let client = &mut self.downstreams[slot.downstream as usize];
+        client.http2.send_headers(slot.stream, &self.fields, end_stream);
+        self.conns.touch(client.conn);
+        if !slot.is_grpc {
+            slot.server_failed = finish::is_http_failure(&self.fields);
+        }
+        if end_stream {
+            self.response_complete(call);
+        }
+    }
+
+    pub(super) fn response_data(&mut self, call: u32, payload: &[u8], end_stream: bool) {
+        let Some(slot) = self.calls.find(call) else { return };
+        let Stage::Open { upstream, stream } = slot.stage else { return };
+        if payload.is_empty() && !end_stream {
+            return;
+        }
+        let client = &mut self.downstreams[slot.downstream as usize];
+        let sent = client.http2.send_data(slot.stream, payload, end_stream);
+        self.conns.touch(client.conn);
+        if sent > 0 {
+            self.upstreams[upstream as usize].http2.grant(stream, sent as u32);
+        }
+        if end_stream {
+            self.fields.clear();
+            self.response_complete(call);
+        }
+    }
+
+    /// The fields are in the engine's field list.
+    pub(super) fn response_trailers(&mut self, call: u32) {
+        let Some(slot) = self.calls.find(call) else { return };
+        let client = &mut self.downstreams[slot.downstream as usize];
+        client.http2.send_trailers(slot.stream, &self.fields);
+        self.conns.touch(client.conn);
+        self.response_complete(call);
+    }
+
+    /// Windows have opened, or output has gone: queued responses move on.
+    pub(super) fn advance_responses(&mut self, downstream: u32) {
+        let mut progress = mem::take(&mut self.progress);
+        self.downstreams[downstream as usize].http2.advance(&mut progress);
+        for step in progress.drain(..) {
+            let Some(slot) = self.calls.find(step.token) else { continue };
+            if let Stage::Open { upstream, stream } = slot.stage {
+                let server = &mut self.upstreams[upstream as usize];
+                server.http2.grant(stream, step.bytes);
+                self.conns.touch(server.conn);
+            }
+            if step.finished {
+                slot.response_is_out = true;
+                self.check_done(step.token);
+            }
+        }
+        self.progress = progress;
+    }
+}
+
+/// Gives the client credit for body bytes that went on. What is sent a second time was paid for the first time.
+fn credit_client(call: &mut Call, downstreams: &mut Slab<Downstream>, conns: &mut Conns, sent: usize) {
+    call.request_sent += sent as u64;
+    let due = call.request_sent.saturating_sub(call.request_granted);
+    if due > 0 {
+        call.request_granted = call.request_sent;
+        let client = &mut downstreams[call.downstream as usize];
+        client.http2.grant(call.stream, due as u32);
+        conns.touch(client.conn);
+    }
+}

@@ -1,0 +1,101 @@
+//! How sockets are made and set up.
+
+use crate::mesh::{DestinationId, Pod};
+use mio::net::TcpStream;
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// Unsent bytes that the kernel holds for a socket at most: what lies there can neither be reordered nor counted.
+const NOTSENT_LOWAT_BYTES: u32 = 128 << 10;
+
+/// A server that has gone silently is noticed in about 20 s: 10 s of quiet, then two probes; or 20 s without an
+/// acknowledgement. PING ends at each hop, so the client's own keep-alive does not see servers.
+const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(5);
+const KEEP_ALIVE_PROBES: u32 = 2;
+const UNACKNOWLEDGED: Duration = Duration::from_secs(20);
+
+/// Makes the sockets that connections to servers start from.
+pub trait Dialer: Send + Sync {
+    /// A TCP socket of the address's family in the pod's network namespace (`None`: in the agent's own), not connected.
+    ///
+    /// # Errors
+    /// Whatever kept the socket from being made; the connection counts as refused.
+    fn socket(&self, pod: Option<&Pod>, address: &SocketAddr) -> io::Result<Socket>;
+}
+
+/// Dials from the agent's own network namespace for everyone.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OwnNamespace;
+
+impl Dialer for OwnNamespace {
+    fn socket(&self, _pod: Option<&Pod>, address: &SocketAddr) -> io::Result<Socket> {
+        Socket::new(Domain::for_address(*address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))
+    }
+}
+
+/// Begins to connect; whether it is connected already.
+pub(super) fn connect(socket: Socket, address: SocketAddr) -> io::Result<(TcpStream, bool)> {
+    socket.set_nonblocking(true)?;
+    let keep_alive = TcpKeepalive::new()
+        .with_time(KEEP_ALIVE_AFTER)
+        .with_interval(KEEP_ALIVE_EVERY)
+        .with_retries(KEEP_ALIVE_PROBES);
+    socket.set_tcp_keepalive(&keep_alive)?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    let connected = match socket.connect(&address.into()) {
+        Ok(()) => true,
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => false,
+        Err(error) => return Err(error),
+    };
+    let stream = TcpStream::from_std(socket.into());
+    set_up(&stream)?;
+    Ok((stream, connected))
+}
+
+/// What holds for every socket that bytes are relayed over.
+pub(super) fn set_up(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    SockRef::from(stream).set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)
+}
+
+/// Makes the coming close a TCP reset.
+pub(super) fn reset_on_close(stream: &TcpStream) {
+    // On failure the close is an ordinary one: later, but no less final.
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+/// The destination that the local address of a redirected connection carries: 127.a.b.c, the same mapped into IPv6, or an
+/// IPv6 address that ends in it.
+pub(super) fn destination_of(local: IpAddr) -> Option<DestinationId> {
+    let loopback = match local {
+        IpAddr::V4(address) => address,
+        IpAddr::V6(address) => {
+            let [.., a, b, c, d] = address.octets();
+            [a, b, c, d].into()
+        }
+    };
+    DestinationId::from_loopback(loopback)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_destination_rides_in_the_last_32_bits_of_the_local_address() {
+        for (text, expected) in [
+            ("127.1.0.7", Some(7)),
+            ("::ffff:127.1.0.7", Some(7)),
+            ("fd00::7f02:0001", Some(65537)),
+            ("127.0.0.1", None),
+            ("::1", None),
+            ("10.0.0.1", None),
+        ] {
+            let id = destination_of(text.parse().unwrap()).map(DestinationId::number);
+            assert_eq!(id, expected, "{text}");
+        }
+    }
+}

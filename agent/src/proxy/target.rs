@@ -1,0 +1,225 @@
+//! A destination as one pod's connections see it: what every call needs of the snapshot, looked up once a connection and
+//! brought up to date when the snapshot changes, so that a call costs no hash.
+
+use super::call::NOWHERE;
+use super::engine::{Engine, Role};
+use super::pool::Pool;
+use crate::balance::PickerState;
+use crate::mesh::{Destination, DestinationId, Pod, PodKey};
+use rustc_hash::FxHashMap;
+use slab::Slab;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Whose connections: in whose network namespace the connections to servers are opened.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    /// A pod's.
+    Pod(Arc<Pod>),
+    /// The agent's own: `evenkeel proxy`.
+    Agent,
+}
+
+impl Origin {
+    fn key(&self) -> Option<PodKey> {
+        match self {
+            Self::Pod(pod) => Some(pod.key.clone()),
+            Self::Agent => None,
+        }
+    }
+
+    pub(super) fn pod(&self) -> Option<Arc<Pod>> {
+        match self {
+            Self::Pod(pod) => Some(Arc::clone(pod)),
+            Self::Agent => None,
+        }
+    }
+}
+
+/// How long the connections to a target's servers are kept after its last client connection: clients reconnect.
+const TARGET_IDLE_NS: u64 = 30_000_000_000;
+
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) origin: Origin,
+    origin_key: Option<PodKey>,
+    pub(super) id: DestinationId,
+    /// `None` once the snapshot does not hold the id any more.
+    pub(super) destination: Option<Destination>,
+    pub(super) picker: PickerState,
+    /// The pool of each of the backend's endpoints, or [`NOWHERE`] before its first call.
+    pub(super) pools: Vec<u32>,
+    /// Client connections.
+    pub(super) connections: u32,
+    idle_since_ns: u64,
+    /// Calls that wait for an endpoint.
+    pub(super) waiting: Vec<u32>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Targets {
+    pub(super) slots: Slab<Target>,
+    by_key: FxHashMap<(Option<PodKey>, DestinationId), u32>,
+    pool_by_key: FxHashMap<(Option<PodKey>, SocketAddr), u32>,
+}
+
+impl Targets {
+    /// The targets of an origin; with an id, that one alone.
+    pub(super) fn of_origin(&self, origin: &Origin, id: Option<DestinationId>) -> Vec<u32> {
+        let key = origin.key();
+        let matching = self
+            .slots
+            .iter()
+            .filter(|(_, target)| target.origin_key == key && id.is_none_or(|id| target.id == id));
+        matching.map(|(index, _)| index as u32).collect()
+    }
+}
+
+impl Engine {
+    /// The target for a client connection, counted as one of its connections; `None` if the destination is unknown.
+    pub(super) fn join_target(&mut self, origin: Origin, id: DestinationId) -> Option<u32> {
+        let key = (origin.key(), id);
+        if let Some(&target) = self.targets.by_key.get(&key) {
+            let slot = &mut self.targets.slots[target as usize];
+            slot.destination.as_ref()?;
+            slot.connections += 1;
+            return Some(target);
+        }
+        let destination = self.snapshot.destinations.get(&id)?.clone();
+        let target = Target {
+            origin,
+            origin_key: key.0.clone(),
+            id,
+            pools: vec![NOWHERE; destination.backend.endpoints.len()],
+            destination: Some(destination),
+            picker: PickerState::new(&mut self.random),
+            connections: 1,
+            idle_since_ns: self.now_ns,
+            waiting: Vec::new(),
+        };
+        let target = self.targets.slots.insert(target) as u32;
+        self.targets.by_key.insert(key, target);
+        Some(target)
+    }
+
+    /// A client connection of the target is gone.
+    pub(super) fn leave_target(&mut self, target: u32) {
+        let slot = &mut self.targets.slots[target as usize];
+        slot.connections -= 1;
+        slot.idle_since_ns = self.now_ns;
+    }
+
+    /// The pool of connections to the target's endpoint with this index.
+    pub(super) fn pool_of(&mut self, target: u32, endpoint: usize) -> u32 {
+        let slot = &mut self.targets.slots[target as usize];
+        if slot.pools[endpoint] != NOWHERE {
+            return slot.pools[endpoint];
+        }
+        let destination = slot.destination.as_ref().expect("an endpoint was picked from it");
+        let address = destination.backend.endpoints[endpoint].address;
+        let pool = *self.targets.pool_by_key.entry((slot.origin_key.clone(), address)).or_insert_with(|| {
+            self.pools.insert(Pool::new(slot.origin.clone(), address)) as u32
+        });
+        slot.pools[endpoint] = pool;
+        self.pools[pool as usize].targets += 1;
+        pool
+    }
+
+    /// Brings every target up to the snapshot.
+    pub(super) fn update_targets(&mut self) {
+        let snapshot = Arc::clone(&self.snapshot);
+        let targets: Vec<u32> = self.targets.slots.iter().map(|(index, _)| index as u32).collect();
+        for target in targets {
+            let slot = &self.targets.slots[target as usize];
+            match (snapshot.destinations.get(&slot.id), &slot.destination) {
+                (Some(now), Some(before))
+                    if Arc::ptr_eq(&now.backend, &before.backend) && now.original == before.original => {}
+                (None, None) => {}
+                (Some(now), _) => self.update_target(target, now.clone()),
+                (None, Some(_)) => self.end_target(target),
+            }
+        }
+    }
+
+    fn update_target(&mut self, target: u32, destination: Destination) {
+        let slot = &mut self.targets.slots[target as usize];
+        let endpoints = &destination.backend.endpoints;
+        let mut pools = vec![NOWHERE; endpoints.len()];
+        let mut gone = Vec::new();
+        if let Some(before) = &slot.destination {
+            // Both lists are sorted by address.
+            for (endpoint, &pool) in before.backend.endpoints.iter().zip(&slot.pools) {
+                match endpoints.binary_search_by(|other| other.address.cmp(&endpoint.address)) {
+                    Ok(index) => pools[index] = pool,
+                    Err(_) if pool != NOWHERE => gone.push(pool),
+                    Err(_) => {}
+                }
+            }
+        }
+        let has_endpoints = !endpoints.is_empty();
+        slot.destination = Some(destination);
+        slot.pools = pools;
+        let waiting = if has_endpoints { std::mem::take(&mut slot.waiting) } else { Vec::new() };
+        for pool in gone {
+            self.leave_pool(pool);
+        }
+        for call in waiting {
+            self.dispatch(call);
+        }
+    }
+
+    /// The destination is unknown now, or the pod has ended: its connections are reset.
+    pub(super) fn end_target(&mut self, target: u32) {
+        let owned = |other: u32| other == target;
+        let of_role = |engine: &Self| -> Vec<Role> {
+            let sniffing = engine.sniffing.iter().filter(|(_, s)| owned(s.target));
+            let downstreams = engine.downstreams.iter().filter(|(_, d)| owned(d.target));
+            let tunnels = engine.tunnels.iter().filter(|(_, t)| owned(t.target));
+            (sniffing.map(|(index, _)| Role::Sniffing(index as u32)))
+                .chain(downstreams.map(|(index, _)| Role::Downstream(index as u32)))
+                .chain(tunnels.map(|(index, _)| Role::TunnelClient(index as u32)))
+                .collect()
+        };
+        for role in of_role(self) {
+            match role {
+                Role::Sniffing(sniffing) => self.drop_sniffing(sniffing),
+                Role::Downstream(downstream) => self.lose_downstream(downstream, true),
+                Role::TunnelClient(tunnel) => self.end_tunnel(tunnel, true),
+                Role::Upstream(_) | Role::TunnelServer(_) | Role::Closed => {}
+            }
+        }
+        self.remove_target(target);
+    }
+
+    fn remove_target(&mut self, target: u32) {
+        let target = self.targets.slots.remove(target as usize);
+        debug_assert!(target.connections == 0 && target.waiting.is_empty());
+        self.targets.by_key.remove(&(target.origin_key, target.id));
+        for pool in target.pools.into_iter().filter(|pool| *pool != NOWHERE) {
+            self.leave_pool(pool);
+        }
+    }
+
+    /// Forgets targets that no client has been connected to for a time.
+    pub(super) fn sweep_targets(&mut self) {
+        let idle = |target: &Target| {
+            target.connections == 0 && self.now_ns - target.idle_since_ns >= TARGET_IDLE_NS
+        };
+        let idle: Vec<u32> =
+            self.targets.slots.iter().filter(|(_, t)| idle(t)).map(|(index, _)| index as u32).collect();
+        for target in idle {
+            self.remove_target(target);
+        }
+    }
+
+    /// A pool that is empty and that no target leads to is forgotten.
+    pub(super) fn forget_pool(&mut self, pool: u32) {
+        let slot = &self.pools[pool as usize];
+        let key = (slot.origin.key(), slot.address);
+        // A target that came back meanwhile may have put another pool in its place.
+        if self.targets.pool_by_key.get(&key) == Some(&pool) {
+            self.targets.pool_by_key.remove(&key);
+        }
+        self.pools.remove(pool as usize);
+    }
+}

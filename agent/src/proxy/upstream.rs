@@ -1,0 +1,274 @@
+//! A connection to a server, and the responses that come over it.
+
+use super::PAUSE_READING_BYTES;
+use super::call::{Response, Stage};
+use super::engine::{ConnId, Engine};
+use super::error_reply::Cause;
+use super::finish::Verdict;
+use crate::http2::{Connection, ErrorCode, Event, HeadersKind, LastStream};
+
+/// An idle connection is closed after this: before servers and middleboxes do, of which 60 s is the shortest in the field.
+const IDLE_NS: u64 = 50_000_000_000;
+
+/// A connection's life, in its order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    Connecting,
+    Ready,
+    /// Takes no further calls, and closes when it has none.
+    Retiring,
+    /// Closes when its output is written.
+    Closing,
+}
+
+#[derive(Debug)]
+pub(super) struct Upstream {
+    pub(super) conn: ConnId,
+    pub(super) pool: u32,
+    pub(super) http2: Connection,
+    pub(super) phase: Phase,
+    /// The server has said how many streams it takes.
+    pub(super) has_settings: bool,
+    pub(super) calls: Vec<u32>,
+    /// Bytes written to the socket so far: what was never written was never seen by the server.
+    pub(super) sent_total: u64,
+    idle_since_ns: u64,
+}
+
+impl Upstream {
+    pub(super) fn new(conn: ConnId, pool: u32, http2: Connection) -> Self {
+        Self {
+            conn,
+            pool,
+            http2,
+            phase: Phase::Connecting,
+            has_settings: false,
+            calls: Vec::new(),
+            sent_total: 0,
+            idle_since_ns: 0,
+        }
+    }
+
+    pub(super) fn output(&self) -> &[u8] {
+        if self.phase == Phase::Connecting { &[] } else { self.http2.output() }
+    }
+
+    pub(super) fn wants_settling(&self) -> bool {
+        self.http2.wants_advance() || self.phase == Phase::Closing || self.http2.output().len() > PAUSE_READING_BYTES / 2
+    }
+}
+
+impl Engine {
+    pub(super) fn upstream_connected(&mut self, upstream: u32) {
+        let slot = &mut self.upstreams[upstream as usize];
+        if slot.phase != Phase::Connecting {
+            return;
+        }
+        slot.phase = Phase::Ready;
+        let (conn, pool) = (slot.conn, &mut self.pools[slot.pool as usize]);
+        pool.connecting -= 1;
+        pool.failures = 0;
+        pool.back_off_until_ns = 0;
+        self.conn_timers.clear(conn.0);
+        self.conns.touch(conn);
+        self.pools_to_serve.push(slot.pool);
+    }
+
+    pub(super) fn receive_upstream(&mut self, upstream: u32, mut input: &[u8]) {
+        let conn = self.upstreams[upstream as usize].conn;
+        self.conns.touch(conn);
+        loop {
+            let http2 = &mut self.upstreams[upstream as usize].http2;
+            match http2.receive(&mut input, &mut self.fields) {
+                Ok(Some(event)) => self.server_event(upstream, event),
+                Ok(None) => break http2.keep(input),
+                Err(_) => break self.upstream_is_broken(upstream),
+            }
+        }
+    }
+
+    fn server_event(&mut self, upstream: u32, event: Event<'_>) {
+        match event {
+            Event::Data { token, payload, end_stream, .. } => self.response_data(token, payload, end_stream),
+            Event::Headers { token, kind: HeadersKind::Trailers, .. } => self.response_trailers(token),
+            Event::Headers { token, kind: HeadersKind::Response, end_stream, .. } => {
+                self.response_headers(token, end_stream);
+            }
+            Event::Headers { token, kind: HeadersKind::Informational, .. } => self.informational_headers(token),
+            Event::Headers { kind: HeadersKind::Request, .. } => {}
+            Event::Reset { token, code, by_peer, .. } => {
+                if by_peer {
+                    self.counters.resets += 1;
+                }
+                self.stream_reset(token, code, by_peer);
+            }
+            Event::Refused { token, .. } => self.stream_refused(token),
+            Event::GoAway { .. } => self.retire_upstream(upstream),
+            Event::Settings => {
+                let slot = &mut self.upstreams[upstream as usize];
+                slot.has_settings = true;
+                self.pools_to_serve.push(slot.pool);
+            }
+            Event::Pong(_) => {}
+        }
+    }
+
+    fn stream_reset(&mut self, call: u32, code: ErrorCode, by_peer: bool) {
+        if self.calls.find(call).is_none() {
+            return;
+        }
+        if code == ErrorCode::RefusedStream && by_peer {
+            return self.stream_refused(call);
+        }
+        let by = self.server_address(call);
+        self.detach(call);
+        if self.calls[call].response == Response::Complete {
+            // The server wants no more of the request; its answer stands.
+            self.check_done(call);
+        } else if by_peer {
+            self.answer(call, Cause::Reset { by, code });
+        } else {
+            self.answer(call, Cause::Malformed { by });
+        }
+    }
+
+    /// The server never processed the call.
+    fn stream_refused(&mut self, call: u32) {
+        if self.calls.find(call).is_none() {
+            return;
+        }
+        let by = self.server_address(call);
+        self.detach(call);
+        if self.calls[call].response == Response::Complete {
+            self.check_done(call);
+        } else if self.can_retry(call) && !self.calls[call].retried {
+            self.retry(call);
+        } else {
+            self.answer(call, Cause::Reset { by, code: ErrorCode::RefusedStream });
+        }
+    }
+
+    /// The server breaks the connection's rules: the GOAWAY that says so is written, and the calls are lost.
+    fn upstream_is_broken(&mut self, upstream: u32) {
+        self.fail_upstream_calls(upstream);
+        self.close_upstream(upstream);
+    }
+
+    /// The connection is gone.
+    pub(super) fn lose_upstream(&mut self, upstream: u32) {
+        if self.upstreams[upstream as usize].phase == Phase::Connecting {
+            return self.upstream_refused(upstream);
+        }
+        self.fail_upstream_calls(upstream);
+        self.remove_upstream(upstream, false);
+    }
+
+    fn fail_upstream_calls(&mut self, upstream: u32) {
+        let slot = &mut self.upstreams[upstream as usize];
+        slot.phase = slot.phase.max(Phase::Retiring);
+        let written = slot.sent_total;
+        let to = self.pools[slot.pool as usize].address;
+        for call in slot.calls.clone() {
+            self.detach(call);
+            let slot = &self.calls[call];
+            if slot.response == Response::Complete {
+                self.check_done(call);
+            } else if slot.sent_offset >= written && self.can_retry(call) {
+                // Not a byte of it was written: as good as a refused connection.
+                self.retry(call);
+            } else {
+                self.answer(call, Cause::Lost { to });
+            }
+        }
+    }
+
+    /// Whether the call can be sent again as if for the first time.
+    fn can_retry(&self, call: u32) -> bool {
+        let slot = &self.calls[call];
+        slot.response == Response::Nothing && slot.replayable && slot.outcome.is_none()
+    }
+
+    /// Once more, on another endpoint if there is one.
+    fn retry(&mut self, call: u32) {
+        self.leave_endpoint(call, Verdict::None);
+        self.counters.retries += 1;
+        let slot = &mut self.calls[call];
+        slot.retried = true;
+        slot.add_tried(slot.pool);
+        self.dispatch(call);
+    }
+
+    /// The call is not at its server any more. If the stream is not over, this resets it.
+    pub(super) fn detach(&mut self, call: u32) {
+        let slot = &mut self.calls[call];
+        let Stage::Open { upstream, stream } = slot.stage else { return };
+        slot.stage = Stage::Answered;
+        let position = slot.upstream_position as usize;
+        let connection = &mut self.upstreams[upstream as usize];
+        connection.http2.release(stream);
+        connection.calls.swap_remove(position);
+        if let Some(&moved) = connection.calls.get(position) {
+            self.calls[moved].upstream_position = position as u32;
+        }
+        self.conns.touch(connection.conn);
+        if !self.pools[connection.pool as usize].waiting.is_empty() {
+            self.pools_to_serve.push(connection.pool);
+        }
+    }
+
+    fn server_address(&self, call: u32) -> std::net::SocketAddr {
+        self.pools[self.calls[call].pool as usize].address
+    }
+
+    pub(super) fn settle_upstream(&mut self, upstream: u32) {
+        if self.upstreams[upstream as usize].http2.wants_advance() {
+            self.advance_requests(upstream);
+        }
+        let slot = &mut self.upstreams[upstream as usize];
+        let (conn, output) = (slot.conn, slot.http2.output().len());
+        match slot.phase {
+            Phase::Ready if slot.calls.is_empty() => {
+                slot.idle_since_ns = self.now_ns;
+                if !self.conn_timers.is_set(conn.0) {
+                    self.conn_timers.set(conn.0, self.now_ns + IDLE_NS);
+                }
+            }
+            Phase::Retiring if slot.calls.is_empty() => return self.close_upstream(upstream),
+            Phase::Closing if output == 0 => return self.remove_upstream(upstream, false),
+            _ => {}
+        }
+        self.pause_at(conn, output);
+    }
+
+    /// Says goodbye and closes once that is written.
+    fn close_upstream(&mut self, upstream: u32) {
+        let slot = &mut self.upstreams[upstream as usize];
+        if slot.phase == Phase::Closing {
+            return;
+        }
+        slot.phase = Phase::Closing;
+        slot.http2.go_away(ErrorCode::NoError, LastStream::Seen);
+        self.conn_timers.set(slot.conn.0, self.now_ns + super::LINGER_NS);
+        self.conns.touch(slot.conn);
+    }
+
+    pub(super) fn upstream_timer_fired(&mut self, upstream: u32) {
+        let slot = &self.upstreams[upstream as usize];
+        match slot.phase {
+            Phase::Connecting => {
+                self.counters.connect_failures += 1;
+                self.upstream_refused(upstream);
+            }
+            Phase::Ready if slot.calls.is_empty() => {
+                let idle_until = slot.idle_since_ns + IDLE_NS;
+                if idle_until <= self.now_ns {
+                    self.close_upstream(upstream);
+                } else {
+                    self.conn_timers.set(slot.conn.0, idle_until);
+                }
+            }
+            Phase::Ready | Phase::Retiring => {}
+            Phase::Closing => self.remove_upstream(upstream, true),
+        }
+    }
+}

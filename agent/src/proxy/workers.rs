@@ -1,0 +1,247 @@
+//! The handle on all worker threads.
+
+use super::census::Census;
+use super::clock::monotonic_ns;
+use super::counters::{Counters, SharedCounters};
+use super::engine::Engine;
+use super::socket::Dialer;
+use super::worker::{Command, Mailbox, Shared, Source, WAKE, Worker};
+use crate::http2::Limits;
+use crate::mesh::{DestinationId, PodKey, Snapshot};
+use mio::{Poll, Waker};
+use rustc_hash::FxHashMap;
+use std::io;
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// How the workers are set up.
+pub struct WorkersConfig {
+    /// What one connection may cost.
+    pub limits: Limits,
+    /// Where sockets to servers come from.
+    pub dialer: Arc<dyn Dialer>,
+    /// Seed of all random choices; each worker derives its own.
+    pub seed: u64,
+}
+
+/// A listener of the workers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ListenerId(u64);
+
+/// A socket to accept from, and what its connections are.
+#[derive(Debug)]
+pub struct ListenerSpec {
+    /// Bound, and listening.
+    pub socket: TcpListener,
+    /// What its connections are.
+    pub source: Source,
+}
+
+/// The snapshot version that each worker has taken in.
+#[derive(Debug)]
+pub(super) struct Applied {
+    versions: Mutex<Vec<u64>>,
+    changed: Condvar,
+}
+
+impl Applied {
+    fn new(workers: usize) -> Self {
+        Self { versions: Mutex::new(vec![0; workers]), changed: Condvar::new() }
+    }
+
+    pub(super) fn set(&self, worker: usize, version: u64) {
+        self.versions.lock().unwrap_or_else(PoisonError::into_inner)[worker] = version;
+        self.changed.notify_all();
+    }
+
+    fn lowest(versions: &[u64]) -> u64 {
+        versions.iter().copied().min().unwrap_or(0)
+    }
+}
+
+struct Listening {
+    worker: usize,
+    source: Source,
+}
+
+/// The worker threads. Dropping the handle leaves them running; [`Workers::stop`] ends them.
+pub struct Workers {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<io::Result<()>>>,
+    listeners: Mutex<FxHashMap<ListenerId, Listening>>,
+    next_listener: AtomicU64,
+}
+
+impl Workers {
+    /// Starts one thread for each tick, into which it writes the monotonic time in nanoseconds at least every 100 ms.
+    ///
+    /// # Errors
+    /// If there is no tick, or the kernel gives no epoll instance or no thread.
+    pub fn start(config: &WorkersConfig, ticks: &[&'static AtomicU64]) -> io::Result<Self> {
+        if ticks.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a data path needs one worker at least"));
+        }
+        let mut mailboxes = Vec::new();
+        let mut ends: Vec<(Poll, Receiver<Command>)> = Vec::new();
+        for _ in ticks {
+            let poll = Poll::new()?;
+            let waker = Waker::new(poll.registry(), WAKE)?;
+            let (inbox, commands) = mpsc::channel();
+            mailboxes.push(Mailbox {
+                inbox,
+                waker,
+                connections: AtomicU64::new(0),
+                counters: SharedCounters::default(),
+                drained: AtomicBool::new(false),
+            });
+            ends.push((poll, commands));
+        }
+        let shared = Arc::new(Shared {
+            mailboxes,
+            census: Census::default(),
+            applied: Applied::new(ticks.len()),
+            dialer: Arc::clone(&config.dialer),
+        });
+        let mut threads = Vec::new();
+        for (index, ((poll, commands), tick)) in ends.into_iter().zip(ticks).enumerate() {
+            let now = monotonic_ns();
+            tick.store(now, Relaxed);
+            let engine = Engine::new(config.limits.clone(), config.seed.wrapping_add(index as u64), now);
+            let worker = Worker::new(index, Arc::clone(&shared), commands, tick, poll, engine);
+            threads.push(thread::Builder::new().name(format!("worker-{index}")).spawn(|| worker.run())?);
+        }
+        Ok(Self { shared, threads, listeners: Mutex::default(), next_listener: AtomicU64::new(0) })
+    }
+
+    /// Hands a new state of the world to all workers; [`Self::applied`] says when they have it.
+    pub fn publish(&self, snapshot: &Arc<Snapshot>) {
+        self.tell_all(|| Command::Publish(Arc::clone(snapshot)));
+    }
+
+    /// The lowest snapshot version that a worker goes by; 0 before the first.
+    pub fn applied(&self) -> u64 {
+        Applied::lowest(&self.shared.applied.versions.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Waits until all workers go by this version or a later one; false if that took longer than `timeout`. It blocks
+    /// the thread: a turn's time, as a rule.
+    pub fn wait_applied(&self, version: u64, timeout: Duration) -> bool {
+        let applied = &self.shared.applied;
+        let versions = applied.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        let result =
+            applied.changed.wait_timeout_while(versions, timeout, |now| Applied::lowest(now) < version);
+        let (versions, _) = result.unwrap_or_else(PoisonError::into_inner);
+        Applied::lowest(&versions) >= version
+    }
+
+    /// Begins to accept. A pod's listeners are all with one worker, its home.
+    ///
+    /// # Errors
+    /// If the socket cannot be made non-blocking.
+    pub fn listen(&self, spec: ListenerSpec) -> io::Result<ListenerId> {
+        spec.socket.set_nonblocking(true)?;
+        let id = ListenerId(self.next_listener.fetch_add(1, Relaxed));
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let worker = self.home_of(&spec.source, &listeners);
+        listeners.insert(id, Listening { worker, source: spec.source.clone() });
+        self.shared.mailboxes[worker].tell(Command::Listen(id, spec.socket, spec.source));
+        Ok(id)
+    }
+
+    /// The worker that has the pod's other listeners, or the one with the fewest listeners and connections.
+    fn home_of(&self, source: &Source, listeners: &FxHashMap<ListenerId, Listening>) -> usize {
+        if let Source::Pod(pod) = source {
+            let same = |other: &&Listening| matches!(&other.source, Source::Pod(p) if p.key == pod.key);
+            if let Some(home) = listeners.values().find(same) {
+                return home.worker;
+            }
+        }
+        let busy = |worker: &usize| {
+            let pods = listeners.values().filter(|listening| listening.worker == *worker).count();
+            (pods, self.shared.mailboxes[*worker].connections.load(Relaxed))
+        };
+        (0..self.shared.mailboxes.len()).min_by_key(busy).unwrap_or(0)
+    }
+
+    /// Stops accepting and closes the listener. With `reset_connections`, every connection of its pod (or to its fixed
+    /// destination), and those to servers that were opened for it, end with a reset: the pod is gone.
+    pub fn unlisten(&self, id: ListenerId, reset_connections: bool) {
+        let listening = self.listeners.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        let Some(listening) = listening else { return };
+        self.shared.mailboxes[listening.worker].tell(Command::Unlisten(id));
+        if reset_connections {
+            let destination = match listening.source {
+                Source::Fixed(destination) => Some(destination),
+                Source::Pod(_) => None,
+            };
+            self.tell_all(|| Command::End(listening.source.origin(), destination));
+        }
+    }
+
+    /// Client connections that carry the id.
+    pub fn connections(&self, destination: DestinationId) -> u64 {
+        self.shared.census.of_destination(destination)
+    }
+
+    /// Client connections of the pod.
+    pub fn pod_connections(&self, pod: &PodKey) -> u64 {
+        self.shared.census.of_pod(pod)
+    }
+
+    /// What all workers together have counted.
+    pub fn counters(&self) -> Counters {
+        let all = self.shared.mailboxes.iter().map(|mailbox| mailbox.counters.read());
+        all.fold(Counters::default(), |sum, counters| sum.plus(&counters))
+    }
+
+    /// Sends all clients away. At the deadline what is still open ends.
+    pub fn drain(&self, deadline: Duration) {
+        let deadline_ns = monotonic_ns().saturating_add(deadline.as_nanos() as u64);
+        self.tell_all(|| Command::Drain { deadline_ns });
+    }
+
+    /// Whether, after [`Self::drain`], no client is connected any more.
+    pub fn drained(&self) -> bool {
+        self.shared.mailboxes.iter().all(|mailbox| mailbox.drained.load(Relaxed))
+    }
+
+    /// Waits for [`Self::drained`]; false if that took longer than `timeout`.
+    pub fn wait_drained(&self, timeout: Duration) -> bool {
+        let end = Instant::now() + timeout;
+        while !self.drained() {
+            if Instant::now() >= end {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        true
+    }
+
+    /// Ends the threads; every socket closes.
+    ///
+    /// # Errors
+    /// What a worker's poll failed with.
+    ///
+    /// # Panics
+    /// If a worker has panicked.
+    pub fn stop(self) -> io::Result<()> {
+        self.tell_all(|| Command::Stop);
+        for thread in self.threads {
+            match thread.join() {
+                Ok(result) => result?,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_all(&self, command: impl Fn() -> Command) {
+        for mailbox in &self.shared.mailboxes {
+            mailbox.tell(command());
+        }
+    }
+}
