@@ -267,3 +267,7 @@ fn wanted_backend<'a>(
     port.wanted.as_ref().ok()?;
     port.backend_for(address)
 }
+
+#[cfg(test)]
+#[path = "world_tests.rs"]
+mod tests;

@@ -5,7 +5,7 @@
 //! looked up again at a steady pace, and the host's own resolver keeps them for as long as they live.
 
 use super::{Problem, Problems, Severity};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -90,7 +90,7 @@ pub struct NameSource {
     look_ups: mpsc::Receiver<(Target, Result<Vec<SocketAddr>, String>)>,
     problems: Problems,
     /// A task a name; they end with the source.
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl NameSource {
@@ -108,6 +108,7 @@ impl NameSource {
         let (sender, look_ups) = mpsc::channel(1);
         let mut literals = Vec::new();
         let mut tasks = JoinSet::new();
+        let targets: HashSet<Target> = targets.into_iter().collect();
         for target in targets {
             match target.host.clone() {
                 Host::Address(address) => literals.push(SocketAddr::new(address, target.port)),
@@ -133,9 +134,9 @@ impl NameSource {
             current: Vec::new(),
             look_ups,
             problems: Problems::default(),
-            _tasks: tasks,
+            tasks: tasks,
         };
-        let names = source._tasks.len();
+        let names = source.tasks.len();
         let first_answers = async {
             while source.answers.len() + source.failures.len() < names {
                 let Some((target, answer)) = source.look_ups.recv().await else { return };

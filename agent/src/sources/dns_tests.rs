@@ -118,6 +118,14 @@ async fn a_name_without_an_answer_at_the_start_comes_later() {
 }
 
 #[tokio::test]
+async fn a_target_that_is_named_twice_is_one() {
+    let records = Records::default();
+    records.set("cart", &["10.0.0.1"]);
+    let (source, first) = records.open(&["cart:80", "cart:80", "10.0.0.1:80"]).await;
+    assert_eq!((texts(&first), source.tasks.len()), (vec!["10.0.0.1:80".to_owned()], 1));
+}
+
+#[tokio::test]
 async fn of_both_families_the_ipv4_addresses_count() {
     let records = Records::default();
     records.set("cart", &["fd00::1", "10.0.0.1", "fd00::2"]);

@@ -123,7 +123,7 @@ metadata: {name: not-a-core-service}
 #[test]
 fn what_users_of_meshes_have_is_read_as_it_stands() {
     let contents = contents(MESH_USERS_FILE);
-    let expected = ["22: Service test/server", "54: Service grpc/grpc", "67: Service default/main-server"];
+    let expected = ["22: Service test/server", "56: Service grpc/grpc", "70: Service default/main-server"];
     assert_eq!(objects(&contents), expected);
     let port = |at: usize| {
         let port = &service(&contents, at).ports[0];
