@@ -281,8 +281,8 @@ fn enrol(
     });
     let port = listener.port;
     let listen = |socket: TcpListener| tools.workers.listen(ListenerSpec { socket, source: Source::Pod(pod.clone()) });
-    let mut listeners = vec![listen(listener.v4)];
-    listeners.extend(listener.v6.map(listen));
+    let mut listeners = vec![listen(listener.v4)?];
+    listeners.extend(listener.v6.map(listen).transpose()?);
     tools.kernel.enrol(cookie, &facts)?;
     let missed = opened_before(&netns, wanted, tools);
     info!(pod = %row.name, port, opened_before = missed, reconnect = wanted.reconnect, "enrolled");

@@ -14,11 +14,16 @@ mod worker_process;
 pub use proxy::proxy;
 
 use crate::config::AgentConfig;
+use crate::http2::Limits;
 use crate::lifecycle::handover::{Handover, KEEPER_FD_ENV};
 use crate::lifecycle::keeper;
+use crate::lifecycle::ticks::SharedPage;
+use crate::proxy::{Dialer, Workers, WorkersConfig};
 use anyhow::{Context as _, Result, bail};
+use std::hash::{BuildHasher as _, RandomState};
 use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
 use std::process::ExitCode;
+use std::sync::Arc;
 use tokio::runtime::Runtime;
 
 /// `evenkeel agent`: the keeper, or the worker process that it started.
@@ -50,4 +55,14 @@ fn runtime(threads: usize) -> Result<Runtime> {
         _ => tokio::runtime::Builder::new_multi_thread(),
     };
     builder.worker_threads(threads).enable_all().build().context("cannot start the control threads")
+}
+
+/// Starts the call path's threads, each with a word of the page to tick into. The page is theirs for good.
+fn start_workers(count: usize, dialer: Arc<dyn Dialer>, ticks: SharedPage) -> Result<Workers> {
+    let ticks: &'static SharedPage = Box::leak(Box::new(ticks));
+    let ticks: Vec<_> = ticks.words().iter().take(count).collect();
+    // Not a secret: workers and nodes only must not choose alike.
+    let seed = RandomState::new().hash_one(std::process::id());
+    let config = WorkersConfig { limits: Limits::default(), dialer, seed };
+    Workers::start(&config, &ticks).context("cannot start the worker threads")
 }

@@ -1,12 +1,12 @@
 //! `evenkeel proxy`: the call path without eBPF.
 
-use super::runtime;
 use super::stop::StopSignals;
+use super::{runtime, start_workers};
 use crate::config::{ProxyConfig, Source, Upstreams};
 use crate::control::{Settings, World};
 use crate::lifecycle::ticks::SharedPage;
 use crate::mesh::{Backend, Destination, DestinationId, Endpoint, Load, ObjectName, Picker, ServicePort, Snapshot};
-use crate::proxy::{ListenerSpec, Workers, WorkersConfig};
+use crate::proxy::{ListenerSpec, OwnNamespace, Workers};
 use crate::sources::{FolderSource, NameSource, Target};
 use anyhow::{Context as _, Result, ensure};
 use std::collections::HashMap;
@@ -26,8 +26,7 @@ pub fn proxy(config: ProxyConfig) -> Result<ExitCode> {
 async fn run(config: ProxyConfig) -> Result<ExitCode> {
     let mut stop = StopSignals::take()?;
     let (ticks, _) = SharedPage::create()?;
-    let workers =
-        Workers::start(WorkersConfig { workers: config.workers, ..WorkersConfig::default() }, Arc::new(ticks))?;
+    let workers = start_workers(config.workers, Arc::new(OwnNamespace), ticks)?;
     match config.upstreams {
         Upstreams::Hosts { listen, to, picker } => {
             let backends = HostBackends::open(to, picker, listen.len()).await;
@@ -51,7 +50,7 @@ async fn run(config: ProxyConfig) -> Result<ExitCode> {
         () = drained => (),
         () = stop.next() => warn!("told to stop a second time: ending what is carried"),
     }
-    workers.stop();
+    workers.stop()?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -72,7 +71,7 @@ async fn serve(
     let mut version = 0;
     loop {
         version += 1;
-        workers.publish(snapshot(version, listen, backends.current()));
+        workers.publish(&snapshot(version, listen, backends.current()));
         tokio::select! {
             () = backends.changed() => (),
             () = stop.next() => return Ok(()),
@@ -97,7 +96,7 @@ fn listen_on(addresses: &[SocketAddr], workers: &Workers) -> Result<()> {
         let socket = TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
         socket.set_nonblocking(true)?;
         let id = destination(position).context("more listeners than there are destinations")?;
-        workers.listen(ListenerSpec { socket, source: crate::proxy::Source::Fixed(id) });
+        workers.listen(ListenerSpec { socket, source: crate::proxy::Source::Fixed(id) })?;
         info!(%address, "listening");
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 use super::dialer::{NodeDialer, PodDialer};
 use super::enrolments::{Enrolments, Tools};
+use super::start_workers;
 use super::stop::StopSignals;
 use super::view;
 use crate::admin::{self, Page, Readiness};
@@ -12,7 +13,7 @@ use crate::lifecycle::handover::{Handover, Message};
 use crate::lifecycle::keeper::{HEARTBEAT_LABEL, TICKS_LABEL};
 use crate::lifecycle::ticks::SharedPage;
 use crate::mesh::DestinationId;
-use crate::proxy::{Workers, WorkersConfig};
+use crate::proxy::{Dialer, Workers};
 use crate::sources::FolderSource;
 use crate::telemetry::{Numbers, exposition};
 use anyhow::{Context as _, Result, bail};
@@ -70,17 +71,11 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     let captured = Arc::new(live.iter().map(|(address, _)| *address).collect());
     world.restore(live, kernel.known_ids()?.into_iter().map(|(id, _)| id), now);
 
-    let workers = Workers::start(
-        WorkersConfig {
-            workers: config.workers,
-            dialer: match config.upstream_sockets {
-                UpstreamSockets::Pod => Arc::new(PodDialer { mark: config.mark }),
-                UpstreamSockets::Node => Arc::new(NodeDialer { mark: config.mark }),
-            },
-            ..WorkersConfig::default()
-        },
-        Arc::new(inherited.ticks),
-    )?;
+    let dialer: Arc<dyn Dialer> = match config.upstream_sockets {
+        UpstreamSockets::Pod => Arc::new(PodDialer { mark: config.mark }),
+        UpstreamSockets::Node => Arc::new(NodeDialer { mark: config.mark }),
+    };
+    let workers = start_workers(config.workers, dialer, inherited.ticks)?;
     let cgroup = attach_point(&config)?;
     let pods = Enrolments::restore(inherited.listeners);
     let mut node = Node { config, keeper, kernel, workers, world, pods, captured, cgroup };
@@ -136,7 +131,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     node.with_tools(Enrolments::withdraw_all);
     node.drain(&mut stop).await;
     node.with_tools(Enrolments::forget_all);
-    node.workers.stop();
+    node.workers.stop()?;
     info!("stopped");
     Ok(ExitCode::SUCCESS)
 }
@@ -225,7 +220,7 @@ impl Node {
     async fn carry_out(&mut self, delta: Delta) {
         if let Some(snapshot) = delta.snapshot {
             let version = snapshot.version;
-            self.workers.publish(snapshot);
+            self.workers.publish(&snapshot);
             while self.workers.applied() < version {
                 sleep(APPLIED_POLL).await;
             }
@@ -260,7 +255,7 @@ impl Node {
         if over.is_empty() {
             return;
         }
-        self.workers.publish(self.world.snapshot());
+        self.workers.publish(&self.world.snapshot());
         for id in over {
             if let Err(error) = self.kernel.forget(id) {
                 warn!("an id keeps its original address: {error}");

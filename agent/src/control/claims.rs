@@ -47,7 +47,9 @@ impl Claims {
     }
 
     /// The addresses that several claim: each with its owner and the others.
-    pub(super) fn contested(&self) -> impl Iterator<Item = (SocketAddr, &ServicePort, &BTreeSet<ServicePort>)> {
+    pub(super) fn contested(
+        &self,
+    ) -> impl Iterator<Item = (SocketAddr, &ServicePort, &BTreeSet<ServicePort>)> {
         self.rivals.iter().filter_map(|(address, rivals)| Some((*address, self.owners.get(address)?, rivals)))
     }
 }

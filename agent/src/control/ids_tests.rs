@@ -113,7 +113,7 @@ struct Outside {
 #[test]
 fn whatever_happens_an_id_that_anything_may_carry_is_not_given_out() {
     for seed in 1..=300 {
-        let mut random = Random(seed * 0x9e37_79b9_7f4a_7c15);
+        let mut random = Random(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
         let mut now = Instant::now();
         let mut ids = Ids::new(8);
         let mut outside = Outside::default();
