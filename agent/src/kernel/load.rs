@@ -171,19 +171,29 @@ impl Kernel {
     /// # Errors
     /// No such cgroup; not a cgroup2; a legacy attachment in the way (EPERM: see [`check`](super::check)).
     pub fn attach(&self, cgroup: &Path) -> Result<Vec<Held>, KernelError> {
+        let mut links = self.link_to_cgroup(cgroup)?;
+        links.extend(self.link_to_tracepoints()?);
+        Ok(links)
+    }
+
+    pub(super) fn link_to_cgroup(&self, cgroup: &Path) -> Result<Vec<Held>, KernelError> {
         let directory = File::open(cgroup).context(|| format!("opening the cgroup {}", cgroup.display()))?;
-        let mut links = Vec::new();
-        for (name, attach_type) in CGROUP_PROGRAMS {
+        let link = |(name, attach_type): (&str, AttachType)| {
             let fd = bpf::link_to_cgroup(self.program(name)?, directory.as_fd(), attach_type)
                 .context(|| format!("attaching {} to {}", attach_type.name(), cgroup.display()))?;
-            links.push(Held { label: format!("{LINK_LABEL}{}", attach_type.name()), fd });
-        }
-        for (name, tracepoint) in TRACEPOINT_PROGRAMS {
+            Ok(Held { label: format!("{LINK_LABEL}{}", attach_type.name()), fd })
+        };
+        CGROUP_PROGRAMS.into_iter().map(link).collect()
+    }
+
+    pub(super) fn link_to_tracepoints(&self) -> Result<Vec<Held>, KernelError> {
+        let link = |(name, tracepoint): (&str, &CStr)| {
+            let tracepoint_name = tracepoint.to_string_lossy();
             let fd = bpf::link_to_tracepoint(self.program(name)?, tracepoint)
-                .context(|| format!("attaching to the tracepoint {}", tracepoint.to_string_lossy()))?;
-            links.push(Held { label: format!("{LINK_LABEL}{}", tracepoint.to_string_lossy()), fd });
-        }
-        Ok(links)
+                .context(|| format!("attaching to the tracepoint {tracepoint_name}"))?;
+            Ok(Held { label: format!("{LINK_LABEL}{tracepoint_name}"), fd })
+        };
+        TRACEPOINT_PROGRAMS.into_iter().map(link).collect()
     }
 
     /// Copies of all that a later worker process needs for [`Self::restore`].

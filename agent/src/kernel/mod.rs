@@ -1,14 +1,16 @@
 //! All that the agent does with the kernel. Nothing outside of this module knows of eBPF, namespaces or cgroups.
 //!
 //! In order of use: [`check`] says whether the node can do it. [`object`] carries the kernel programs, [`load`] brings them
-//! into the kernel and attaches them (by [`bpf`], the few system calls that aya keeps to itself), [`maps`] is how the agent
+//! into the kernel and attaches them (by [`bpf`], the few system calls that aya keeps to itself; [`legacy`] finds what is in the way), [`maps`] is how the agent
 //! talks to them, [`heartbeat`] how they know that it lives. [`pods`] finds a pod, [`events`] says when to look, [`netns`] goes
 //! into its network namespace, [`listener`] opens what its connections are sent to (with [`route`] for IPv6), and
 //! [`reconnect`] ends the connections that it had before.
 
 mod bpf;
+pub mod check;
 pub mod events;
 pub mod heartbeat;
+pub mod legacy;
 pub mod listener;
 pub mod load;
 pub mod maps;

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::time::Duration;
 use std::{env, io};
 
@@ -31,6 +31,8 @@ pub(crate) struct Dial {
     pub(crate) mptcp: bool,
     pub(crate) fastopen: bool,
     pub(crate) udp: bool,
+    /// How long to wait for the connection, in milliseconds; 0 = as long as a test may take.
+    pub(crate) patience_ms: u64,
 }
 
 /// A socket that dials an address, and nothing special.
@@ -45,7 +47,8 @@ enum Order {
     Names(usize),
     /// Reads from a socket until its end or an error.
     Read(usize),
-    Close(usize),
+    /// Writes to a socket until it takes no more.
+    Fill(usize),
 }
 
 /// What the app sees of a socket.
@@ -96,12 +99,26 @@ impl App {
         self.child.id()
     }
 
+    /// Ends the app, and waits until it has ended.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Runs `ip` in the app's network namespace.
     pub(crate) fn ip(&self, arguments: &str) {
-        let namespace = format!("--net=/proc/{}/ns/net", self.pid());
-        let mut command = Command::new("nsenter");
-        let output = command.arg(namespace).arg("ip").args(arguments.split(' ')).output().unwrap();
+        let output = self.run_ip(arguments);
         assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// As [`Self::ip`]; whether it succeeded.
+    pub(crate) fn try_ip(&self, arguments: &str) -> bool {
+        self.run_ip(arguments).status.success()
+    }
+
+    fn run_ip(&self, arguments: &str) -> Output {
+        let namespace = format!("--net=/proc/{}/ns/net", self.pid());
+        Command::new("nsenter").arg(namespace).arg("ip").args(arguments.split(' ')).output().unwrap()
     }
 
     /// Dials; the number of the socket.
@@ -129,8 +146,9 @@ impl App {
         }
     }
 
-    pub(crate) fn close(&mut self, socket: usize) {
-        assert!(matches!(self.order(&Order::Close(socket)), Answer::Done));
+    /// Writes until the socket takes no more.
+    pub(crate) fn fill(&mut self, socket: usize) {
+        assert!(matches!(self.order(&Order::Fill(socket)), Answer::Done));
     }
 
     fn order(&mut self, order: &Order) -> Answer {
@@ -159,31 +177,32 @@ fn process() {
     if env::var_os(IS_APP).is_none() {
         return;
     }
-    let mut sockets: Vec<Option<Socket>> = Vec::new();
+    let mut sockets: Vec<Socket> = Vec::new();
     for order in io::stdin().lines() {
         let answer = obey(serde_json::from_str(&order.unwrap()).unwrap(), &mut sockets);
         println!("{ANSWER}{}", serde_json::to_string(&answer).unwrap());
     }
 }
 
-fn obey(order: Order, sockets: &mut Vec<Option<Socket>>) -> Answer {
+fn obey(order: Order, sockets: &mut Vec<Socket>) -> Answer {
     let done = match order {
         Order::Dial(dial) => open(&dial).map(|socket| {
-            sockets.push(Some(socket));
+            sockets.push(socket);
             Answer::Dialled(sockets.len() - 1)
         }),
         Order::Names(at) => {
-            let socket = sockets[at].as_ref().unwrap();
+            let socket = &sockets[at];
             let address = |a: io::Result<SockAddr>| a.map(|a| a.as_socket().unwrap());
             address(socket.peer_addr())
                 .and_then(|peer| Ok(Answer::Names(Names { peer, own: address(socket.local_addr())? })))
         }
-        Order::Read(at) => {
-            io::copy(&mut &*sockets[at].as_ref().unwrap(), &mut io::sink()).map(|_| Answer::Done)
-        }
-        Order::Close(at) => {
-            sockets[at] = None;
-            Ok(Answer::Done)
+        Order::Read(at) => io::copy(&mut &sockets[at], &mut io::sink()).map(|_| Answer::Done),
+        Order::Fill(at) => {
+            let socket = &mut sockets[at];
+            socket.set_nonblocking(true).unwrap();
+            let error = io::copy(&mut io::repeat(0), socket).unwrap_err();
+            socket.set_nonblocking(false).unwrap();
+            if error.kind() == io::ErrorKind::WouldBlock { Ok(Answer::Done) } else { Err(error) }
         }
     };
     done.unwrap_or_else(|error| Answer::Failed(error.to_string()))
@@ -195,11 +214,8 @@ fn open(dial: &Dial) -> io::Result<Socket> {
         SocketAddr::V4(v4) if dial.mapped => SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()),
         other => other,
     };
-    let (kind, protocol) = if dial.udp {
-        (Type::DGRAM, None)
-    } else {
-        (Type::STREAM, dial.mptcp.then_some(Protocol::MPTCP))
-    };
+    let (kind, protocol) =
+        if dial.udp { (Type::DGRAM, None) } else { (Type::STREAM, dial.mptcp.then_some(Protocol::MPTCP)) };
     let socket = Socket::new(Domain::for_address(to), kind, protocol)?;
     if dial.v6only {
         socket.set_only_v6(true)?;
@@ -228,6 +244,7 @@ fn open(dial: &Dial) -> io::Result<Socket> {
         assert_eq!(set, 0, "{}", io::Error::last_os_error());
     }
     // So that a connection that cannot be made is an error of the test, not a test that hangs.
-    socket.connect_timeout(&to.into(), Duration::from_secs(10))?;
+    let patience_ms = if dial.patience_ms == 0 { 10_000 } else { dial.patience_ms };
+    socket.connect_timeout(&to.into(), Duration::from_millis(patience_ms))?;
     Ok(socket)
 }

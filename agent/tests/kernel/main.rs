@@ -4,6 +4,7 @@
 //! [`app`] is a process in a pod, [`node`] a node with one pod and one server; the other files are the tests.
 
 mod app;
+mod check;
 mod events;
 mod identity;
 mod lifetime;

@@ -2,14 +2,16 @@
 
 use crate::app::{App, Dial, Names};
 use evenkeel::kernel::listener::{ListenerOptions, destination_of};
-use evenkeel::kernel::{Enrolment, Heartbeat, Held, Kernel, LoadOptions, Netns, PodListener, heartbeat, object, pods};
+use evenkeel::kernel::{
+    Enrolment, Heartbeat, Held, Kernel, LoadOptions, Netns, PodListener, heartbeat, object, pods,
+};
 use evenkeel::mesh::DestinationId;
 use evenkeel_common::{Counters, DEFAULT_MARK, Reason};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// The Service's addresses, and the ids they are given.
@@ -45,7 +47,9 @@ impl Cgroup {
     pub(crate) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("evenkeel-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
-        let path = pods::cgroup2_mount().unwrap().join(name);
+        let mount = pods::cgroup2_mount().unwrap();
+        sweep(&mount);
+        let path = mount.join(name);
         fs::create_dir(&path).unwrap();
         Self { path, below: Vec::new() }
     }
@@ -61,6 +65,26 @@ impl Cgroup {
         }
         path
     }
+}
+
+/// Removes the cgroups of test runs that were killed.
+fn sweep(mount: &Path) {
+    for entry in fs::read_dir(mount).unwrap().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix("evenkeel-test-").and_then(|rest| rest.split('-').next());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            remove_tree(&entry.path());
+        }
+    }
+}
+
+fn remove_tree(cgroup: &Path) {
+    for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(cgroup);
 }
 
 impl Drop for Cgroup {
@@ -111,8 +135,8 @@ pub(crate) struct Node {
     pub(crate) app: App,
     pub(crate) netns: Netns,
     pub(crate) listener: PodListener,
-    server: Vec<TcpListener>,
-    _server_process: App,
+    pub(crate) server: Vec<TcpListener>,
+    pub(crate) server_process: App,
     pub(crate) cgroup: Cgroup,
 }
 
@@ -133,14 +157,15 @@ impl Node {
         let server_netns = Netns::of_process(server_process.pid()).unwrap();
         let server = [SERVICE_V4, SERVICE_V6, OTHER_V4].map(|at| listen(&server_netns, at)).into();
 
-        let kernel = Kernel::load(&LoadOptions { destinations: 64, ids: 64, pods: 8, ..LoadOptions::default() }).unwrap();
+        let kernel =
+            Kernel::load(&LoadOptions { destinations: 64, ids: 64, pods: 8, ..LoadOptions::default() })
+                .unwrap();
         let links = kernel.attach(&cgroup.path).unwrap();
         kernel.add_destination(SERVICE_V4.parse().unwrap(), DestinationId::new(4).unwrap()).unwrap();
         kernel.add_destination(SERVICE_V6.parse().unwrap(), DestinationId::new(6).unwrap()).unwrap();
         let netns = Netns::of_process(app.pid()).unwrap();
         let listener = PodListener::open(&netns, &listener_options(), &[]).unwrap();
-        let node =
-            Self { links, kernel, app, netns, listener, server, _server_process: server_process, cgroup };
+        let node = Self { links, kernel, app, netns, listener, server, server_process, cgroup };
         node.beat(heartbeat::monotonic_ns() + 3_600_000_000_000);
         node
     }
@@ -183,8 +208,10 @@ impl Node {
         let agent = std::iter::once(&self.listener.v4).chain(self.listener.v6.as_ref());
         let listeners: Vec<&TcpListener> = agent.chain(&self.server).collect();
         let agents = listeners.len() - self.server.len();
-        let mut waiting: Vec<libc::pollfd> =
-            listeners.iter().map(|l| libc::pollfd { fd: l.as_raw_fd(), events: libc::POLLIN, revents: 0 }).collect();
+        let mut waiting: Vec<libc::pollfd> = listeners
+            .iter()
+            .map(|l| libc::pollfd { fd: l.as_raw_fd(), events: libc::POLLIN, revents: 0 })
+            .collect();
         // SAFETY: the array is as long as said.
         let ready = unsafe { libc::poll(waiting.as_mut_ptr(), waiting.len() as libc::nfds_t, 10_000) };
         assert_eq!(ready, 1, "one connection arrives");
@@ -209,7 +236,11 @@ impl Node {
         arrival.expect_server();
         let after = self.counters();
         assert_eq!(after.of(reason), before.of(reason) + 1, "{}: {after:?}", reason.name());
-        assert_eq!(after.by_reason.iter().sum::<u64>(), before.by_reason.iter().sum::<u64>() + 1, "{after:?}");
+        assert_eq!(
+            after.by_reason.iter().sum::<u64>(),
+            before.by_reason.iter().sum::<u64>() + 1,
+            "{after:?}"
+        );
     }
 }
 
@@ -233,7 +264,7 @@ fn connect_namespaces(pod: &App, server: &App) {
     pod.ip("-6 route add default via fd77::1");
 }
 
-fn listen(netns: &Netns, at: &str) -> TcpListener {
+pub(crate) fn listen(netns: &Netns, at: &str) -> TcpListener {
     let at: SocketAddr = at.parse().unwrap();
     let domain = Domain::for_address(at);
     let kind = i32::from(Type::STREAM);
@@ -242,4 +273,3 @@ fn listen(netns: &Netns, at: &str) -> TcpListener {
     socket.listen(16).unwrap();
     socket.into()
 }
-
