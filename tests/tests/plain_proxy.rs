@@ -114,9 +114,10 @@ fn a_stop_ends_no_call_that_runs() -> Outcome {
     let host = shop.cluster.pod("host")?;
     let listen = host.v4(LISTEN);
     let mut proxy = proxy(&host, &["--listen", &listen, "--to", &addresses(&shop)])?;
-    let in_hand =
+    let mut in_hand =
         shop.client.load(&listen, &["--calls", "20", "--rate", "1000", "--hold-milliseconds", "1500"])?;
-    eventually("the proxy has the calls", || {
+    in_hand.process.line("begun 20")?;
+    eventually("the proxy has called on", || {
         host.established_to().is_ok_and(|all| all.iter().any(|to| to.port() == GREETER_TARGET_PORT))
     })?;
     proxy.signal(libc::SIGTERM);

@@ -109,6 +109,7 @@ impl Load {
                 }
             }
         }
+        println!("begun {begun}");
         loop {
             tokio::select! {
                 ended = calls.join_next() => if ended.is_none() { break },
