@@ -195,11 +195,8 @@ fn open(dial: &Dial) -> io::Result<Socket> {
         SocketAddr::V4(v4) if dial.mapped => SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()),
         other => other,
     };
-    let (kind, protocol) = if dial.udp {
-        (Type::DGRAM, None)
-    } else {
-        (Type::STREAM, dial.mptcp.then_some(Protocol::MPTCP))
-    };
+    let (kind, protocol) =
+        if dial.udp { (Type::DGRAM, None) } else { (Type::STREAM, dial.mptcp.then_some(Protocol::MPTCP)) };
     let socket = Socket::new(Domain::for_address(to), kind, protocol)?;
     if dial.v6only {
         socket.set_only_v6(true)?;

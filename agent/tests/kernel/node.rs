@@ -2,7 +2,9 @@
 
 use crate::app::{App, Dial, Names};
 use evenkeel::kernel::listener::{ListenerOptions, destination_of};
-use evenkeel::kernel::{Enrolment, Heartbeat, Held, Kernel, LoadOptions, Netns, PodListener, heartbeat, object, pods};
+use evenkeel::kernel::{
+    Enrolment, Heartbeat, Held, Kernel, LoadOptions, Netns, PodListener, heartbeat, object, pods,
+};
 use evenkeel::mesh::DestinationId;
 use evenkeel_common::{Counters, DEFAULT_MARK, Reason};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -133,7 +135,9 @@ impl Node {
         let server_netns = Netns::of_process(server_process.pid()).unwrap();
         let server = [SERVICE_V4, SERVICE_V6, OTHER_V4].map(|at| listen(&server_netns, at)).into();
 
-        let kernel = Kernel::load(&LoadOptions { destinations: 64, ids: 64, pods: 8, ..LoadOptions::default() }).unwrap();
+        let kernel =
+            Kernel::load(&LoadOptions { destinations: 64, ids: 64, pods: 8, ..LoadOptions::default() })
+                .unwrap();
         let links = kernel.attach(&cgroup.path).unwrap();
         kernel.add_destination(SERVICE_V4.parse().unwrap(), DestinationId::new(4).unwrap()).unwrap();
         kernel.add_destination(SERVICE_V6.parse().unwrap(), DestinationId::new(6).unwrap()).unwrap();
@@ -183,8 +187,10 @@ impl Node {
         let agent = std::iter::once(&self.listener.v4).chain(self.listener.v6.as_ref());
         let listeners: Vec<&TcpListener> = agent.chain(&self.server).collect();
         let agents = listeners.len() - self.server.len();
-        let mut waiting: Vec<libc::pollfd> =
-            listeners.iter().map(|l| libc::pollfd { fd: l.as_raw_fd(), events: libc::POLLIN, revents: 0 }).collect();
+        let mut waiting: Vec<libc::pollfd> = listeners
+            .iter()
+            .map(|l| libc::pollfd { fd: l.as_raw_fd(), events: libc::POLLIN, revents: 0 })
+            .collect();
         // SAFETY: the array is as long as said.
         let ready = unsafe { libc::poll(waiting.as_mut_ptr(), waiting.len() as libc::nfds_t, 10_000) };
         assert_eq!(ready, 1, "one connection arrives");
@@ -209,7 +215,11 @@ impl Node {
         arrival.expect_server();
         let after = self.counters();
         assert_eq!(after.of(reason), before.of(reason) + 1, "{}: {after:?}", reason.name());
-        assert_eq!(after.by_reason.iter().sum::<u64>(), before.by_reason.iter().sum::<u64>() + 1, "{after:?}");
+        assert_eq!(
+            after.by_reason.iter().sum::<u64>(),
+            before.by_reason.iter().sum::<u64>() + 1,
+            "{after:?}"
+        );
     }
 }
 
@@ -242,4 +252,3 @@ fn listen(netns: &Netns, at: &str) -> TcpListener {
     socket.listen(16).unwrap();
     socket.into()
 }
-
