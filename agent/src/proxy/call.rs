@@ -98,8 +98,6 @@ pub(super) struct Call {
     pub(super) request_granted: u64,
 
     pub(super) response: Response,
-    /// The response's last frame has left its stream's queue.
-    pub(super) response_is_out: bool,
     /// Not gRPC: the HTTP status says so.
     pub(super) server_failed: bool,
     pub(super) is_grpc: bool,
@@ -138,7 +136,6 @@ impl Call {
             request_sent: 0,
             request_granted: 0,
             response: Response::Nothing,
-            response_is_out: false,
             server_failed: false,
             is_grpc: false,
             arrived_ns: 0,

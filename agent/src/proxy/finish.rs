@@ -160,9 +160,8 @@ impl Engine {
         }
         let slot = &self.calls[call];
         if slot.stage == Stage::Answered && slot.response == Response::Complete {
-            let http2 = &self.downstreams[slot.downstream as usize].http2;
-            let nothing_queued = http2.queued(slot.stream) == 0;
-            if slot.response_is_out || nothing_queued || http2.is_closed(slot.stream) {
+            // Trailers and the stream's end never wait without bytes before them.
+            if self.downstreams[slot.downstream as usize].http2.queued(slot.stream) == 0 {
                 self.end(call);
             }
         }

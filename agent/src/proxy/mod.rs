@@ -22,6 +22,8 @@ mod pool;
 mod pump;
 mod socket;
 mod target;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod tunnel;
 mod upstream;

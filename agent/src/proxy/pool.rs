@@ -16,9 +16,6 @@ use std::net::SocketAddr;
 /// Connections to one endpoint from one pod on one worker: beyond this, calls queue for a stream. Servers allow 100
 /// streams a connection or more, so this is some 800 calls in flight to one endpoint.
 const MAX_CONNECTIONS: usize = 8;
-/// Streams on a connection before the server's SETTINGS have said how many it takes: RFC 9113 §6.5.2 asks servers for at
-/// least 100.
-const STREAMS_BEFORE_SETTINGS: u32 = 100;
 /// Two SYN retransmissions (after 1 s and 3 s) have gone unanswered: another endpoint is tried.
 pub(super) const CONNECT_TIMEOUT_NS: u64 = 4_000_000_000;
 /// How long an endpoint is passed over after a connection to it could not be opened; doubles up to the maximum.
@@ -32,8 +29,8 @@ pub(super) struct Pool {
     /// Targets that lead here. None: the endpoint is gone, or nobody has called it for a time.
     pub(super) targets: u32,
     pub(super) connections: Vec<u32>,
-    /// Of the connections, those that are still being opened.
-    pub(super) connecting: u32,
+    /// Of the connections, those that are not ready yet.
+    pub(super) opening: u32,
     /// Calls that wait for a stream, in their order.
     pub(super) waiting: VecDeque<u32>,
     pub(super) failures: u32,
@@ -48,7 +45,7 @@ impl Pool {
             address,
             targets: 0,
             connections: Vec::new(),
-            connecting: 0,
+            opening: 0,
             waiting: VecDeque::new(),
             failures: 0,
             back_off_until_ns: 0,
@@ -96,9 +93,7 @@ impl Engine {
 
     fn can_open(&self, upstream: u32) -> bool {
         let upstream = &self.upstreams[upstream as usize];
-        upstream.phase == Phase::Ready
-            && upstream.http2.can_open()
-            && (upstream.has_settings || upstream.http2.open_streams() < STREAMS_BEFORE_SETTINGS)
+        upstream.phase == Phase::Ready && upstream.http2.can_open()
     }
 
     /// Opens the call's stream and sends what is held of the request. False if the connection does not take it.
@@ -138,7 +133,7 @@ impl Engine {
 
     fn dial_if_needed(&mut self, pool: u32) {
         let slot = &self.pools[pool as usize];
-        if slot.waiting.is_empty() || slot.connecting > 0 || slot.targets == 0 {
+        if slot.waiting.is_empty() || slot.opening > 0 || slot.targets == 0 {
             return;
         }
         if self.live_connections(pool) < MAX_CONNECTIONS {
@@ -159,7 +154,7 @@ impl Engine {
         let conn = self.conns.insert(Role::Upstream(upstream));
         entry.insert(Upstream::new(conn, pool, Connection::client(&self.limits)));
         slot.connections.push(upstream);
-        slot.connecting += 1;
+        slot.opening += 1;
         self.counters.connects += 1;
         self.conn_timers.set(conn.0, self.now_ns + CONNECT_TIMEOUT_NS);
         self.actions.push(Action::Connect { conn, pod: slot.origin.pod(), address: slot.address });
@@ -209,7 +204,7 @@ impl Engine {
     pub(super) fn retire_upstream(&mut self, upstream: u32) {
         let slot = &mut self.upstreams[upstream as usize];
         match slot.phase {
-            Phase::Connecting => self.remove_upstream(upstream, true),
+            Phase::Connecting | Phase::Greeting => self.remove_upstream(upstream, true),
             Phase::Ready => {
                 slot.phase = Phase::Retiring;
                 let (conn, pool) = (slot.conn, slot.pool);
@@ -226,8 +221,8 @@ impl Engine {
         debug_assert!(slot.calls.is_empty());
         let pool = &mut self.pools[slot.pool as usize];
         pool.connections.retain(|other| *other != upstream);
-        if slot.phase == Phase::Connecting {
-            pool.connecting -= 1;
+        if slot.phase < Phase::Ready {
+            pool.opening -= 1;
         }
         self.pools_to_serve.push(slot.pool);
         self.close(slot.conn, reset);

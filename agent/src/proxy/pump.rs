@@ -151,7 +151,6 @@ impl Engine {
                 self.conns.touch(server.conn);
             }
             if step.finished {
-                slot.response_is_out = true;
                 self.check_done(step.token);
             }
         }

@@ -10,10 +10,17 @@ use crate::http2::{Connection, ErrorCode, Event, HeadersKind, LastStream};
 /// An idle connection is closed after this: before servers and middleboxes do, of which 60 s is the shortest in the field.
 const IDLE_NS: u64 = 50_000_000_000;
 
+/// How long a server may take to accept a connection that its kernel has accepted: gRPC's own minimum for a connection
+/// attempt.
+const GREETING_TIMEOUT_NS: u64 = 20_000_000_000;
+
 /// A connection's life, in its order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Phase {
+    /// TCP is.
     Connecting,
+    /// The server's SETTINGS are to come, without which nobody knows how many streams it takes.
+    Greeting,
     Ready,
     /// Takes no further calls, and closes when it has none.
     Retiring,
@@ -27,8 +34,6 @@ pub(super) struct Upstream {
     pub(super) pool: u32,
     pub(super) http2: Connection,
     pub(super) phase: Phase,
-    /// The server has said how many streams it takes.
-    pub(super) has_settings: bool,
     pub(super) calls: Vec<u32>,
     /// Bytes written to the socket so far: what was never written was never seen by the server.
     pub(super) sent_total: u64,
@@ -42,7 +47,6 @@ impl Upstream {
             pool,
             http2,
             phase: Phase::Connecting,
-            has_settings: false,
             calls: Vec::new(),
             sent_total: 0,
             idle_since_ns: 0,
@@ -66,14 +70,23 @@ impl Engine {
         if slot.phase != Phase::Connecting {
             return;
         }
-        slot.phase = Phase::Ready;
-        let (conn, pool) = (slot.conn, &mut self.pools[slot.pool as usize]);
-        pool.connecting -= 1;
-        pool.failures = 0;
-        pool.back_off_until_ns = 0;
-        self.conn_timers.clear(conn.0);
-        self.conns.touch(conn);
+        slot.phase = Phase::Greeting;
+        self.conn_timers.set(slot.conn.0, self.now_ns + GREETING_TIMEOUT_NS);
+        self.conns.touch(slot.conn);
+    }
+
+    /// The server's SETTINGS have come, for the first time or again: more calls may fit.
+    fn settings_received(&mut self, upstream: u32) {
+        let slot = &mut self.upstreams[upstream as usize];
         self.pools_to_serve.push(slot.pool);
+        if slot.phase == Phase::Greeting {
+            slot.phase = Phase::Ready;
+            let pool = &mut self.pools[slot.pool as usize];
+            pool.opening -= 1;
+            pool.failures = 0;
+            pool.back_off_until_ns = 0;
+            self.conn_timers.clear(slot.conn.0);
+        }
     }
 
     pub(super) fn receive_upstream(&mut self, upstream: u32, mut input: &[u8]) {
@@ -108,11 +121,7 @@ impl Engine {
             }
             Event::Refused { token, .. } => self.stream_refused(token),
             Event::GoAway { .. } => self.retire_upstream(upstream),
-            Event::Settings => {
-                let slot = &mut self.upstreams[upstream as usize];
-                slot.has_settings = true;
-                self.pools_to_serve.push(slot.pool);
-            }
+            Event::Settings => self.settings_received(upstream),
             Event::Pong(_) => {}
         }
     }
@@ -154,13 +163,19 @@ impl Engine {
 
     /// The server breaks the connection's rules: the GOAWAY that says so is written, and the calls are lost.
     fn upstream_is_broken(&mut self, upstream: u32) {
+        if self.upstreams[upstream as usize].phase < Phase::Ready {
+            // It may be another protocol's server.
+            self.counters.connect_failures += 1;
+            return self.upstream_refused(upstream);
+        }
         self.fail_upstream_calls(upstream);
         self.close_upstream(upstream);
     }
 
     /// The connection is gone.
     pub(super) fn lose_upstream(&mut self, upstream: u32) {
-        if self.upstreams[upstream as usize].phase == Phase::Connecting {
+        if self.upstreams[upstream as usize].phase < Phase::Ready {
+            self.counters.connect_failures += 1;
             return self.upstream_refused(upstream);
         }
         self.fail_upstream_calls(upstream);
@@ -259,7 +274,7 @@ impl Engine {
     pub(super) fn upstream_timer_fired(&mut self, upstream: u32) {
         let slot = &self.upstreams[upstream as usize];
         match slot.phase {
-            Phase::Connecting => {
+            Phase::Connecting | Phase::Greeting => {
                 self.counters.connect_failures += 1;
                 self.upstream_refused(upstream);
             }

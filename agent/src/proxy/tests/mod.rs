@@ -1,0 +1,112 @@
+//! The data path over real sockets on the loopback: clients and servers on the `h2` crate, and plain TCP.
+
+mod calls;
+mod faults;
+mod peers;
+mod tunnels;
+
+use super::{ListenerId, ListenerSpec, OwnNamespace, Source, Workers, WorkersConfig};
+use crate::http2::Limits;
+use crate::mesh::{
+    Backend, Destination, DestinationId, Endpoint, Load, ObjectName, Picker, Pod, PodKey, ServicePort, Snapshot,
+};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// No test is judged by the time it takes; one that hangs ends here.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn fixed() -> DestinationId {
+    DestinationId::new(7).expect("in the space")
+}
+
+/// Workers with one listener, all of whose calls go to a Service of the test's own.
+struct Path {
+    workers: Workers,
+    address: SocketAddr,
+    listener: ListenerId,
+    state: Mutex<Snapshot>,
+}
+
+impl Path {
+    fn start(endpoints: &[SocketAddr]) -> Self {
+        Self::with_source(endpoints, 1, Source::Fixed(fixed()), "127.0.0.1")
+    }
+
+    fn with_source(endpoints: &[SocketAddr], threads: usize, source: Source, listen: &str) -> Self {
+        let ticks: Vec<&'static AtomicU64> =
+            (0..threads).map(|_| &*Box::leak(Box::new(AtomicU64::new(0)))).collect();
+        let config = WorkersConfig { limits: Limits::default(), dialer: Arc::new(OwnNamespace), seed: 1 };
+        let workers = Workers::start(&config, &ticks).unwrap();
+        let socket = TcpListener::bind((listen, 0)).unwrap();
+        let address = socket.local_addr().unwrap();
+        let listener = workers.listen(ListenerSpec { socket, source }).unwrap();
+        let path = Self { workers, address, listener, state: Mutex::default() };
+        path.publish(endpoints, Picker::RoundRobin, address);
+        path
+    }
+
+    fn publish(&self, endpoints: &[SocketAddr], picker: Picker, original: SocketAddr) {
+        let mut endpoints: Vec<_> = endpoints
+            .iter()
+            .map(|address| {
+                let load = Arc::new(Load::default());
+                Arc::new(Endpoint { address: *address, pod: None, zone: None, load })
+            })
+            .collect();
+        endpoints.sort_by_key(|endpoint| endpoint.address);
+        let backend = Arc::new(Backend {
+            service_port: ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 },
+            endpoints: endpoints.into(),
+            picker,
+        });
+        let snapshot = {
+            let mut state = self.state.lock().unwrap();
+            state.version += 1;
+            state.destinations.insert(fixed(), Destination { original, backend });
+            Arc::new(state.clone())
+        };
+        self.workers.publish(&snapshot);
+        assert!(self.workers.wait_applied(snapshot.version, PATIENCE));
+    }
+
+    /// Waits until nothing is left of all calls and connections of clients.
+    async fn quiesce(&self) {
+        eventually("no client is connected", || self.workers.connections(fixed()) == 0).await;
+        eventually("no call is left", || {
+            let counters = self.workers.counters();
+            let ended = counters.answered + counters.own_errors + counters.cancelled;
+            counters.calls_open == 0 && counters.calls == ended
+        })
+        .await;
+        let state = self.state.lock().unwrap();
+        for endpoint in state.destinations[&fixed()].backend.endpoints.iter() {
+            assert_eq!(endpoint.load.active(), 0, "calls count as active on {}", endpoint.address);
+        }
+    }
+}
+
+async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let end = tokio::time::Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(tokio::time::Instant::now() < end, "waited in vain until {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// Runs a test on a runtime of its own, and ends it if it hangs.
+fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, test).await.expect("the test hangs") });
+}
+
+fn pod() -> Arc<Pod> {
+    Arc::new(Pod {
+        key: PodKey { uid: "u-1".into(), netns_cookie: 1 },
+        name: ObjectName::new("shop", "client"),
+        addresses: Vec::new(),
+        netns: std::fs::File::open("/proc/self/ns/net").unwrap().into(),
+    })
+}
