@@ -67,7 +67,8 @@ pub fn metrics(questions: mpsc::Sender<Question>) -> Router {
     let scrape = |State(questions): State<mpsc::Sender<Question>>| async move {
         match answer(&questions, Page::Metrics).await {
             Some(Value::String(text)) => {
-                ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+                ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
+                    .into_response()
             }
             _ => busy(),
         }

@@ -32,7 +32,8 @@ pub(super) struct NodeDialer {
 
 impl Dialer for NodeDialer {
     fn socket(&self, _pod: Option<&Pod>, address: &SocketAddr) -> io::Result<Socket> {
-        let socket = Socket::new(Domain::for_address(*address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        let socket =
+            Socket::new(Domain::for_address(*address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         socket.set_mark(self.mark)?;
         Ok(socket)
     }

@@ -3,15 +3,15 @@
 //!
 //! A pod that is wanted and cannot be found yet is looked for again with each event of its cgroup, and from time to time.
 
+use super::sighting::Sighting;
 use crate::config::AgentConfig;
 use crate::control::Enrolment;
-use super::sighting::Sighting;
 use crate::kernel::listener::{ListenerOptions, is_loopback_up};
 use crate::kernel::{self, Kernel, Netns, PodListener, reconnect};
 use crate::lifecycle::handover::Handover;
 use crate::mesh::{Pod, PodKey};
-use crate::sources::rows::PodRow;
 use crate::proxy::{ListenerId, ListenerSpec, Source, Workers};
+use crate::sources::rows::PodRow;
 use crate::telemetry::PodCounts;
 use anyhow::Result;
 use evenkeel_common::Reason;
@@ -80,7 +80,8 @@ impl Enrolled {
 impl Enrolments {
     /// Takes over the listeners that the keeper held for the last worker process.
     pub(super) fn restore(held: impl IntoIterator<Item = (String, OwnedFd)>) -> Self {
-        let restored = PodListener::restore(held.into_iter().map(|(_, listener)| listener)).into_iter().collect();
+        let restored =
+            PodListener::restore(held.into_iter().map(|(_, listener)| listener)).into_iter().collect();
         Self { restored, ..Self::default() }
     }
 
@@ -280,7 +281,8 @@ fn enrol(
         netns: netns.try_clone()?.into_fd(),
     });
     let port = listener.port;
-    let listen = |socket: TcpListener| tools.workers.listen(ListenerSpec { socket, source: Source::Pod(pod.clone()) });
+    let listen =
+        |socket: TcpListener| tools.workers.listen(ListenerSpec { socket, source: Source::Pod(pod.clone()) });
     let mut listeners = vec![listen(listener.v4)?];
     listeners.extend(listener.v6.map(listen).transpose()?);
     tools.kernel.enrol(cookie, &facts)?;
@@ -308,7 +310,9 @@ fn opened_before(netns: &Netns, wanted: &Enrolment, tools: &Tools<'_>) -> usize 
             tokio::spawn(async move {
                 match reconnect::end_all(&netns, &captured).await {
                     Ok(ended) => info!(pod = %name, ended, "ended the connections that it opened before"),
-                    Err(error) => warn!(pod = %name, "cannot end the connections that it opened before: {error}"),
+                    Err(error) => {
+                        warn!(pod = %name, "cannot end the connections that it opened before: {error}")
+                    }
                 }
             });
         }
@@ -317,7 +321,12 @@ fn opened_before(netns: &Netns, wanted: &Enrolment, tools: &Tools<'_>) -> usize 
     count
 }
 
-fn facts_of(netns: &Netns, wanted: &Enrolment, listener_port: u16, ipv6_route: bool) -> Result<kernel::Enrolment> {
+fn facts_of(
+    netns: &Netns,
+    wanted: &Enrolment,
+    listener_port: u16,
+    ipv6_route: bool,
+) -> Result<kernel::Enrolment> {
     let addresses = &wanted.pod.addresses;
     Ok(kernel::Enrolment {
         listener_port,

@@ -5,7 +5,9 @@ use super::{runtime, start_workers};
 use crate::config::{ProxyConfig, Source, Upstreams};
 use crate::control::{Settings, World};
 use crate::lifecycle::ticks::SharedPage;
-use crate::mesh::{Backend, Destination, DestinationId, Endpoint, Load, ObjectName, Picker, ServicePort, Snapshot};
+use crate::mesh::{
+    Backend, Destination, DestinationId, Endpoint, Load, ObjectName, Picker, ServicePort, Snapshot,
+};
 use crate::proxy::{ListenerSpec, OwnNamespace, Workers};
 use crate::sources::{FolderSource, NameSource, Target};
 use anyhow::{Context as _, Result, ensure};
@@ -81,9 +83,10 @@ async fn serve(
 
 /// Each listener is a destination of its own, by its position.
 fn snapshot(version: u64, listen: &[SocketAddr], backends: Vec<Option<Arc<Backend>>>) -> Arc<Snapshot> {
-    let destinations = listen.iter().zip(backends).enumerate().filter_map(|(position, (&original, backend))| {
-        Some((destination(position)?, Destination { original, backend: backend? }))
-    });
+    let destinations =
+        listen.iter().zip(backends).enumerate().filter_map(|(position, (&original, backend))| {
+            Some((destination(position)?, Destination { original, backend: backend? }))
+        });
     Arc::new(Snapshot { version, destinations: destinations.collect() })
 }
 
@@ -116,7 +119,8 @@ impl HostBackends {
     async fn open(to: Vec<Target>, picker: Picker, listeners: usize) -> Self {
         let (names, addresses) = NameSource::open(to).await;
         let service_port = ServicePort { service: ObjectName::new("-", "to"), port: 0 };
-        let mut backends = Self { names, addresses: vec![], loads: HashMap::new(), service_port, picker, listeners };
+        let mut backends =
+            Self { names, addresses: vec![], loads: HashMap::new(), service_port, picker, listeners };
         backends.set(addresses);
         backends
     }

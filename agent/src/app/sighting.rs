@@ -29,7 +29,8 @@ impl Sighting {
             }
         };
         let of_pod = processes.get(&*pod.cgroup_uid).context("no process of it runs on this node yet")?;
-        pods::network_namespace(of_pod).ok_or_else(|| anyhow!("its processes are still in the node's network namespace"))
+        pods::network_namespace(of_pod)
+            .ok_or_else(|| anyhow!("its processes are still in the node's network namespace"))
     }
 
     /// Whether a pod that was found is there no more.
@@ -37,7 +38,8 @@ impl Sighting {
         if let Some(path) = &pod.netns {
             return !pods::is_named(path, netns);
         }
-        let look = || pods::live_namespaces().map_err(|error| warn!("cannot see which pods are gone: {error}")).ok();
+        let look =
+            || pods::live_namespaces().map_err(|error| warn!("cannot see which pods are gone: {error}")).ok();
         let Some(live) = self.live_namespaces.get_or_init(look) else { return false };
         pods::namespace_inode(netns).is_ok_and(|inode| !live.contains(&inode))
     }

@@ -57,17 +57,24 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     admin::serve("readiness", probes_at, admin::probes(readiness.clone()));
 
     let restored = !inherited.kernel.is_empty();
-    let kernel = Arc::new(if restored { Kernel::restore(inherited.kernel)? } else { load(&config, &keeper)? });
-    let log = kernel.logger().map_err(|error| warn!("the kernel programs' own log cannot be read: {error}")).ok();
+    let kernel =
+        Arc::new(if restored { Kernel::restore(inherited.kernel)? } else { load(&config, &keeper)? });
+    let log =
+        kernel.logger().map_err(|error| warn!("the kernel programs' own log cannot be read: {error}")).ok();
     if let Some(log) = log {
         tokio::spawn(forward_kernel_log(log));
     }
     let mut events = kernel.pod_events()?.into_async()?;
 
-    let mut world =
-        World::new(Settings { node: None, own_pod_uid: None, destinations: config.max_destinations, explicit_ports: vec![] });
+    let mut world = World::new(Settings {
+        node: None,
+        own_pod_uid: None,
+        destinations: config.max_destinations,
+        explicit_ports: vec![],
+    });
     let now = Instant::now();
-    let live: Vec<_> = kernel.known_destinations()?.into_iter().map(|known| (known.address, known.id)).collect();
+    let live: Vec<_> =
+        kernel.known_destinations()?.into_iter().map(|known| (known.address, known.id)).collect();
     let captured = Arc::new(live.iter().map(|(address, _)| *address).collect());
     world.restore(live, kernel.known_ids()?.into_iter().map(|(id, _)| id), now);
 
@@ -149,8 +156,12 @@ impl Inherited {
         loop {
             match keeper.receive(false)? {
                 Some(Message::Ready) => break,
-                Some(Message::Hold(label, page)) if label == TICKS_LABEL => ticks = Some(SharedPage::map(&page)?),
-                Some(Message::Hold(label, fd)) if Enrolments::is_listener(&label) => listeners.push((label, fd)),
+                Some(Message::Hold(label, page)) if label == TICKS_LABEL => {
+                    ticks = Some(SharedPage::map(&page)?)
+                }
+                Some(Message::Hold(label, fd)) if Enrolments::is_listener(&label) => {
+                    listeners.push((label, fd))
+                }
                 // The keeper alone needs it.
                 Some(Message::Hold(label, _)) if label == HEARTBEAT_LABEL => (),
                 Some(Message::Hold(label, fd)) => kernel.push(Held { label, fd }),
@@ -323,7 +334,9 @@ fn raise_descriptor_limit() {
 /// Passes on what the kernel programs log, until the end.
 async fn forward_kernel_log(log: aya_log::EbpfLogger<&'static dyn log::Log>) {
     // SAFETY: the logger is its one ring buffer's descriptor and never another.
-    let Ok(mut readable) = (unsafe { AsyncFd::register_with_interest(log, Interest::READABLE) }) else { return };
+    let Ok(mut readable) = (unsafe { AsyncFd::register_with_interest(log, Interest::READABLE) }) else {
+        return;
+    };
     while let Ok(mut guard) = readable.readable_mut().await {
         guard.get_inner_mut().flush();
         guard.clear_ready();

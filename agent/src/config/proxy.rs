@@ -13,10 +13,22 @@ use std::time::Duration;
 pub struct ProxyArgs {
     /// Where to listen, as 127.0.0.1:9000; with --source also which Service port is served there:
     /// ADDR=NAMESPACE/SERVICE:PORT. May be given more than once
-    #[arg(long, env = "EVENKEEL_LISTEN", value_name = "ADDR[=NAMESPACE/SERVICE:PORT]", required = true, value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "EVENKEEL_LISTEN",
+        value_name = "ADDR[=NAMESPACE/SERVICE:PORT]",
+        required = true,
+        value_delimiter = ','
+    )]
     listen: Vec<NamedListener>,
     /// The endpoints, addresses or names, which are resolved again as their records change
-    #[arg(long, env = "EVENKEEL_TO", value_name = "HOST:PORT,…", value_delimiter = ',', conflicts_with = "source")]
+    #[arg(
+        long,
+        env = "EVENKEEL_TO",
+        value_name = "HOST:PORT,…",
+        value_delimiter = ',',
+        conflicts_with = "source"
+    )]
     to: Vec<Target>,
     /// Where Services and endpoints are learnt from: folder:DIR
     #[arg(long, env = "EVENKEEL_SOURCE", value_name = "SOURCE", required_unless_present = "to")]
@@ -84,7 +96,9 @@ impl ProxyArgs {
         };
         let upstreams = match self.source {
             None => {
-                if let Some(NamedListener { address, .. }) = self.listen.iter().find(|l| l.service_port.is_some()) {
+                if let Some(NamedListener { address, .. }) =
+                    self.listen.iter().find(|l| l.service_port.is_some())
+                {
                     return Err(format!("--listen {address}=…: a Service can only be served with --source"));
                 }
                 let listen = self.listen.iter().map(|listener| listener.address).collect();
@@ -92,7 +106,8 @@ impl ProxyArgs {
             }
             Some(source) => {
                 let listen = self.listen.into_iter().map(|NamedListener { address, service_port }| {
-                    let missing = || format!("--listen {address}: say which Service: {address}=NAMESPACE/SERVICE:PORT");
+                    let missing =
+                        || format!("--listen {address}: say which Service: {address}=NAMESPACE/SERVICE:PORT");
                     Ok((address, service_port.ok_or_else(missing)?))
                 });
                 Upstreams::Services { source, listen: listen.collect::<Result<_, String>>()? }

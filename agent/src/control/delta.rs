@@ -17,7 +17,8 @@ pub struct Delta {
     /// Third: delete these addresses from it: their connections go straight from now on.
     pub remove: Vec<SocketAddr>,
     /// Fourth: tell [`World::removed_from_kernel`](super::World::removed_from_kernel) of these ids: the map leads to
-    /// none of them any more. Connections may carry them still.
+    /// none of them any more. Connections may carry them still. If one of the second or third step failed, it may lead to
+    /// one yet: then do not tell of them, and they are never used again.
     pub retired: Vec<DestinationId>,
     /// Fifth: enrol these pods.
     pub enrol: Vec<Enrolment>,

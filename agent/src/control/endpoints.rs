@@ -1,6 +1,6 @@
 //! Which endpoints may serve a call to a Service port.
 
-use crate::mesh::{Backend, Endpoint, Load, Picker, ServicePort};
+use crate::mesh::{Endpoint, Load};
 use crate::sources::rows::{Conditions, EndpointRow, SliceRow};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -86,26 +86,6 @@ fn select(found: &[(SocketAddr, Use, &EndpointRow)], previous: &[Arc<Endpoint>])
             }
         })
         .collect()
-}
-
-/// A backend of plain addresses, without any source that knows more of them, as for `evenkeel proxy --to`. An address that
-/// was there before goes on with its [`Load`].
-pub fn plain_backend(
-    service_port: ServicePort,
-    addresses: &[SocketAddr],
-    picker: Picker,
-    previous: Option<&Backend>,
-) -> Backend {
-    let mut addresses = addresses.to_vec();
-    addresses.sort_unstable();
-    addresses.dedup();
-    let previous = previous.map_or(&[][..], |previous| &previous.endpoints);
-    let endpoints = addresses.into_iter().map(|address| {
-        previous.iter().find(|endpoint| endpoint.address == address).cloned().unwrap_or_else(|| {
-            Arc::new(Endpoint { address, pod: None, zone: None, load: Arc::new(Load::default()) })
-        })
-    });
-    Backend { service_port, endpoints: endpoints.collect(), picker }
 }
 
 #[cfg(test)]

@@ -68,7 +68,7 @@ impl Ids {
         let capacity = capacity.min(DestinationId::SPACE);
         Self {
             capacity,
-            fresh: VecDeque::from([0..capacity]),
+            fresh: std::iter::once(0..capacity).collect(),
             free: VecDeque::new(),
             used: HashMap::new(),
             resting: BTreeSet::new(),

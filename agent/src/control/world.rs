@@ -195,7 +195,7 @@ impl World {
         for port in &old {
             for address in &port.addresses {
                 let still = service.port(port.key.port);
-                if !still.is_some_and(|still| still.addresses.binary_search(address).is_ok()) {
+                if still.is_none_or(|still| still.addresses.binary_search(address).is_err()) {
                     self.claims.remove(*address, &port.key);
                 }
             }

@@ -6,8 +6,8 @@
 
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -85,7 +85,10 @@ impl Handover {
 
     fn send(&self, kind: u8, label: &str, descriptor: Option<BorrowedFd<'_>>) -> io::Result<()> {
         if label.len() > MAX_LABEL_BYTES {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("a label of {} bytes", label.len())));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("a label of {} bytes", label.len()),
+            ));
         }
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
@@ -111,7 +114,8 @@ impl Handover {
         let mut bytes = [0; MAX_LABEL_BYTES + 1];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let flags = if nonblocking { RecvFlags::DONTWAIT } else { RecvFlags::empty() } | RecvFlags::CMSG_CLOEXEC;
+        let flags =
+            if nonblocking { RecvFlags::DONTWAIT } else { RecvFlags::empty() } | RecvFlags::CMSG_CLOEXEC;
         let received = loop {
             match recvmsg(&self.socket, &mut [IoSliceMut::new(&mut bytes)], &mut ancillary, flags) {
                 Ok(received) => break received.bytes,
@@ -132,7 +136,10 @@ impl Handover {
             (b'K', Some(descriptor)) => Ok(Some(Message::Keep(label, descriptor))),
             (b'L', None) => Ok(Some(Message::Release(label))),
             (b'R', None) => Ok(Some(Message::Ready)),
-            _ => Err(io::Error::new(io::ErrorKind::InvalidData, "an unknown message between keeper and worker")),
+            _ => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "an unknown message between keeper and worker",
+            )),
         }
     }
 }
@@ -149,7 +156,9 @@ mod tests {
         worker.hold("pipe/1", &writer).unwrap();
         worker.ready().unwrap();
         drop((worker, writer));
-        let Some(Message::Hold(label, held)) = keeper.receive(false).unwrap() else { panic!("no descriptor") };
+        let Some(Message::Hold(label, held)) = keeper.receive(false).unwrap() else {
+            panic!("no descriptor")
+        };
         assert_eq!(label, "pipe/1");
         assert!(matches!(keeper.receive(true).unwrap(), Some(Message::Ready)));
         assert!(keeper.receive(true).unwrap().is_none(), "the worker is gone");

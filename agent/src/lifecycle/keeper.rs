@@ -43,8 +43,16 @@ pub const TICKS_LABEL: &str = "ticks";
 
 /// Runs worker processes until told to stop; the exit code of the last.
 pub async fn run() -> Result<ExitCode> {
-    let (ticks, ticks_file) = SharedPage::create().context("no shared memory for the worker threads' ticks")?;
-    let mut keeper = Keeper { held: BTreeMap::new(), kept: BTreeMap::new(), ticks, ticks_file, heartbeat: None, served_before: false };
+    let (ticks, ticks_file) =
+        SharedPage::create().context("no shared memory for the worker threads' ticks")?;
+    let mut keeper = Keeper {
+        held: BTreeMap::new(),
+        kept: BTreeMap::new(),
+        ticks,
+        ticks_file,
+        heartbeat: None,
+        served_before: false,
+    };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut pause = FIRST_PAUSE;
@@ -144,7 +152,11 @@ impl Keeper {
         unsafe {
             command.pre_exec(move || {
                 // The worker's end of the socket, alone, stays open across exec.
-                if libc::fcntl(descriptor, libc::F_SETFD, 0) == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+                if libc::fcntl(descriptor, libc::F_SETFD, 0) == -1 {
+                    Err(io::Error::last_os_error())
+                } else {
+                    Ok(())
+                }
             });
         }
         let process = Command::from(command).spawn().context("cannot start the worker process")?;
@@ -170,7 +182,9 @@ impl Keeper {
                     if label == HEARTBEAT_LABEL {
                         match SharedPage::map(&descriptor) {
                             Ok(page) => self.heartbeat = Some(page),
-                            Err(error) => error!(%error, "cannot map the heartbeat: new connections will go straight"),
+                            Err(error) => {
+                                error!(%error, "cannot map the heartbeat: new connections will go straight")
+                            }
                         }
                     }
                     self.held.insert(label, descriptor);

@@ -134,7 +134,7 @@ impl NameSource {
             current: Vec::new(),
             look_ups,
             problems: Problems::default(),
-            tasks: tasks,
+            tasks,
         };
         let names = source.tasks.len();
         let first_answers = async {

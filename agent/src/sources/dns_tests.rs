@@ -37,7 +37,9 @@ fn a_target_is_read_as_it_is_written() {
 
 /// A resolver whose records a test can change.
 #[derive(Clone, Default)]
-struct Records(Arc<Mutex<HashMap<String, io::Result<Vec<&'static str>>>>>);
+struct Records(Arc<Mutex<HashMap<String, Answer>>>);
+
+type Answer = io::Result<Vec<&'static str>>;
 
 impl Records {
     fn set(&self, name: &str, addresses: &[&'static str]) {

@@ -90,7 +90,8 @@ pub fn exposition(numbers: &Numbers) -> String {
             connections.get_or_create(&labels).inc_by(*count);
         }
     }
-    let (calls, failures) = (Family::<EndpointLabels, Counter>::default(), Family::<EndpointLabels, Counter>::default());
+    let (calls, failures) =
+        (Family::<EndpointLabels, Counter>::default(), Family::<EndpointLabels, Counter>::default());
     let active = Family::<EndpointLabels, Gauge>::default();
     for counts in &numbers.endpoints {
         let labels = EndpointLabels { service: counts.service.clone(), endpoint: counts.endpoint.clone() };
@@ -103,12 +104,20 @@ pub fn exposition(numbers: &Numbers) -> String {
     let problems = Gauge::<i64>::default();
     problems.set(numbers.problems as i64);
 
-    registry.register("connections", "Connections of enrolled pods, by what became of them at connect()", connections);
+    registry.register(
+        "connections",
+        "Connections of enrolled pods, by what became of them at connect()",
+        connections,
+    );
     registry.register("endpoint_calls", "Calls begun to an endpoint", calls);
     registry.register("endpoint_failures", "Calls to an endpoint that failed", failures);
     registry.register("endpoint_active_calls", "Calls to an endpoint that are under way", active);
     registry.register("pods", "Pods of this node that are to be enrolled", pods);
-    registry.register("destinations", "Ids of destinations: live, or resting before they are used again", destinations);
+    registry.register(
+        "destinations",
+        "Ids of destinations: live, or resting before they are used again",
+        destinations,
+    );
     registry.register("source_problems", "What of the source could not be used", problems);
     let mut text = String::new();
     encode(&mut text, &registry).expect("a String takes whatever is written to it");
@@ -130,7 +139,11 @@ mod tests {
     #[test]
     fn counts_come_out_under_their_names_and_labels_are_escaped() {
         let text = exposition(&Numbers {
-            pods: vec![PodCounts { namespace: "a".into(), pod: "b\"c".into(), connections: vec![("taken", 3)] }],
+            pods: vec![PodCounts {
+                namespace: "a".into(),
+                pod: "b\"c".into(),
+                connections: vec![("taken", 3)],
+            }],
             endpoints: vec![EndpointCounts {
                 service: "a/s:1".into(),
                 endpoint: "10.0.0.1:2".into(),

@@ -171,7 +171,7 @@ impl Document<'_> {
             What::Other(kind) => *passed_over.entry(kind).or_default() += 1,
             What::Known(kind) => {
                 let object = self.deserialize(|deserializer| kind.deserialize(deserializer))?;
-                self.add(object, &head, names, contents);
+                self.add(&object, &head, names, contents);
             }
             What::List => {
                 let list: ListHead = self.deserialize(|deserializer| ListHead::deserialize(deserializer))?;
@@ -189,7 +189,7 @@ impl Document<'_> {
                 let objects = self.deserialize(|deserializer| ListSeed(&kinds).deserialize(deserializer))?;
                 let heads = list.items.iter().zip(&kinds).filter(|(_, kind)| kind.is_some());
                 for (object, (head, _)) in objects.into_iter().zip(heads) {
-                    self.add(object, head, names, contents);
+                    self.add(&object, head, names, contents);
                 }
             }
         }
@@ -226,7 +226,7 @@ impl Document<'_> {
         self.lines_before + head.referenced.line()
     }
 
-    fn add(&self, object: Object, head: &Spanned<Head>, names: &mut Interner, contents: &mut Contents) {
+    fn add(&self, object: &Object, head: &Spanned<Head>, names: &mut Interner, contents: &mut Contents) {
         let line = self.line(head);
         let name = object.name();
         let mut remarks = Remarks::new();

@@ -157,7 +157,7 @@ pub fn slice(
             }
             Some(_) => {}
             None => {
-                remarks.push(format!("port {number} is not between 1 and 65535: this port is passed over"))
+                remarks.push(format!("port {number} is not between 1 and 65535: this port is passed over"));
             }
         }
     }
@@ -367,7 +367,7 @@ fn addresses<'a>(what: &str, texts: impl Iterator<Item = &'a str>, remarks: &mut
             Some(address) if !addresses.contains(&address) => addresses.push(address),
             Some(_) => {}
             None => {
-                remarks.push(format!("{what} \"{}\" is not an address: passed over", text.escape_debug()))
+                remarks.push(format!("{what} \"{}\" is not an address: passed over", text.escape_debug()));
             }
         }
     }
