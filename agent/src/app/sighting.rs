@@ -41,6 +41,6 @@ impl Sighting {
         let look =
             || pods::live_namespaces().map_err(|error| warn!("cannot see which pods are gone: {error}")).ok();
         let Some(live) = self.live_namespaces.get_or_init(look) else { return false };
-        pods::namespace_inode(netns).is_ok_and(|inode| !live.contains(&inode))
+        netns.inode().is_ok_and(|inode| !live.contains(&inode))
     }
 }

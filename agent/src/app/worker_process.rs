@@ -59,10 +59,9 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     let restored = !inherited.kernel.is_empty();
     let kernel =
         Arc::new(if restored { Kernel::restore(inherited.kernel)? } else { load(&config, &keeper)? });
-    let log =
-        kernel.logger().map_err(|error| warn!("the kernel programs' own log cannot be read: {error}")).ok();
-    if let Some(log) = log {
-        tokio::spawn(forward_kernel_log(log));
+    match kernel.log() {
+        Ok(log) => drop(tokio::spawn(log.relay())),
+        Err(error) => warn!("the kernel programs' own log cannot be read: {error}"),
     }
     let mut events = kernel.pod_events()?.into_async()?;
 
@@ -236,28 +235,43 @@ impl Node {
                 sleep(APPLIED_POLL).await;
             }
         }
-        if !(delta.add.is_empty() && delta.remove.is_empty()) {
-            let captured = Arc::make_mut(&mut self.captured);
-            for (address, id) in delta.add {
-                match self.kernel.add_destination(address, id) {
-                    Ok(()) => drop(captured.insert(address)),
-                    Err(error) => warn!(%address, "the destination is not captured: {error}"),
-                }
-            }
-            for address in delta.remove {
-                match self.kernel.remove_destination(address) {
-                    Ok(()) => drop(captured.remove(&address)),
-                    Err(error) => warn!(%address, "the destination stays captured: {error}"),
-                }
-            }
+        if self.capture(delta.add, delta.remove) {
+            self.world.removed_from_kernel(&delta.retired, Instant::now());
         }
-        self.world.removed_from_kernel(&delta.retired, Instant::now());
         for uid in delta.withdraw {
             self.with_tools(|pods, tools| pods.withdraw(&uid, tools));
         }
         for enrolment in delta.enrol.into_iter().chain(delta.change) {
             self.with_tools(|pods, tools| pods.want(enrolment, tools));
         }
+    }
+
+    /// Changes which addresses are captured; whether all of it was done.
+    fn capture(&mut self, add: Vec<(SocketAddr, DestinationId)>, remove: Vec<SocketAddr>) -> bool {
+        if add.is_empty() && remove.is_empty() {
+            return true;
+        }
+        let captured = Arc::make_mut(&mut self.captured);
+        let mut done = true;
+        for (address, id) in add {
+            match self.kernel.add_destination(address, id) {
+                Ok(()) => drop(captured.insert(address)),
+                Err(error) => {
+                    warn!(%address, "the destination is not captured: {error}");
+                    done = false;
+                }
+            }
+        }
+        for address in remove {
+            match self.kernel.remove_destination(address) {
+                Ok(()) => drop(captured.remove(&address)),
+                Err(error) => {
+                    warn!(%address, "the destination stays captured: {error}");
+                    done = false;
+                }
+            }
+        }
+        done
     }
 
     /// Lets ids be used again whose rest is over and that no connection carries.
@@ -328,17 +342,5 @@ fn raise_descriptor_limit() {
     let current = maximum.unwrap_or(WANTED_DESCRIPTORS).min(WANTED_DESCRIPTORS);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(current), maximum }) {
         warn!(%error, "the limit of open descriptors stays as it is");
-    }
-}
-
-/// Passes on what the kernel programs log, until the end.
-async fn forward_kernel_log(log: aya_log::EbpfLogger<&'static dyn log::Log>) {
-    // SAFETY: the logger is its one ring buffer's descriptor and never another.
-    let Ok(mut readable) = (unsafe { AsyncFd::register_with_interest(log, Interest::READABLE) }) else {
-        return;
-    };
-    while let Ok(mut guard) = readable.readable_mut().await {
-        guard.get_inner_mut().flush();
-        guard.clear_ready();
     }
 }
