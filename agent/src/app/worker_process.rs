@@ -116,7 +116,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
             }
             _ = look_around.tick() => {
                 node.with_tools(Enrolments::look_around);
-                node.end_quarantines();
+                node.end_quarantines().await;
             }
             Some(question) = questions.recv() => {
                 let answer = node.answer(question.page, &source);
@@ -195,9 +195,7 @@ fn attach_point(config: &AgentConfig) -> Result<PathBuf> {
         return Ok(cgroup.clone());
     }
     let mount = pods::cgroup2_mount()?;
-    let processes = pods::processes()?;
-    let common = processes.values().flatten().find_map(|process| pods::common_ancestor(process.pid));
-    Ok(common.map_or(mount.clone(), |path| mount.join(path.trim_start_matches('/'))))
+    Ok(pods::kubepods(&mount).unwrap_or(mount))
 }
 
 /// Says when the keeper's end of the socket is closed. Nothing else ever comes from it.
@@ -275,7 +273,7 @@ impl Node {
     }
 
     /// Lets ids be used again whose rest is over and that no connection carries.
-    fn end_quarantines(&mut self) {
+    async fn end_quarantines(&mut self) {
         let over = self.world.quarantine_over(Instant::now(), |id| self.workers.connections(id));
         if over.is_empty() {
             return;
@@ -286,6 +284,9 @@ impl Node {
                 warn!("an id keeps its original address: {error}");
             }
         }
+        // Addresses that had to do without an id.
+        let delta = self.world.apply(vec![]);
+        self.carry_out(delta).await;
     }
 
     fn answer(&mut self, page: Page, source: &FolderSource) -> serde_json::Value {
