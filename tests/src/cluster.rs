@@ -35,6 +35,11 @@ pub const GREETER_TARGET_PORT: u16 = 8080;
 /// Pods' next hop: no pod has it, as it is on every veth pair's node side (Calico's address for this).
 const GATEWAY_V4: &str = "169.254.1.1";
 const GATEWAY_V6: &str = "fe80::1";
+/// The node's own addresses, and the ClusterIPs, which it routes before it translates them.
+const NODE_V4: &str = "10.244.255.254";
+const NODE_V6: &str = "fd00:10:244::ffff";
+const CLUSTER_IPS_V4: &str = "10.96.0.0/16";
+const CLUSTER_IPS_V6: &str = "fd00:10:96::/112";
 
 /// One node, its pods' namespaces and cgroups, and its folder of YAML.
 #[derive(Debug)]
@@ -69,6 +74,14 @@ impl Cluster {
         let node = Netns::create(name.clone())?;
         node.sysctl("ipv4/ip_forward", "1")?;
         node.sysctl("ipv6/conf/all/forwarding", "1")?;
+        node.ip(&format!(
+            "link add node type dummy\n\
+             addr add {NODE_V4}/32 dev node\n\
+             addr add {NODE_V6}/128 dev node nodad\n\
+             link set node up\n\
+             route add {CLUSTER_IPS_V4} dev node src {NODE_V4}\n\
+             route add {CLUSTER_IPS_V6} dev node src {NODE_V6}\n"
+        ))?;
         let cgroup = Cgroup::create()?;
         let kubepods = cgroup.child("kubepods")?;
         let manifests = tempfile::tempdir()?;
@@ -135,9 +148,8 @@ impl Cluster {
         let identity = Identity {
             name: name.to_owned(),
             uid: self.uid(number),
-            // The node's only address towards its pods.
-            ipv4: GATEWAY_V4.parse()?,
-            ipv6: GATEWAY_V6.parse()?,
+            ipv4: NODE_V4.parse()?,
+            ipv6: NODE_V6.parse()?,
             node_link: "lo".to_owned(),
         };
         let pod = Pod::start(identity, Arc::clone(&self.node), &self.kubepods)?;

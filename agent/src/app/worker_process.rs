@@ -11,7 +11,7 @@ use crate::control::{Delta, Settings, World};
 use crate::kernel::{Held, Kernel, LoadOptions, pods};
 use crate::lifecycle::handover::{Handover, Message};
 use crate::lifecycle::keeper::{HEARTBEAT_LABEL, TICKS_LABEL};
-use crate::lifecycle::ticks::SharedPage;
+use crate::lifecycle::ticks::{SharedPage, monotonic_ns};
 use crate::mesh::DestinationId;
 use crate::proxy::{Dialer, Workers};
 use crate::sources::FolderSource;
@@ -23,14 +23,18 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
 /// How often everything that comes unannounced is looked for: pods that went, `lo` that came up, ids whose rest is over.
 const LOOK_AROUND_EVERY: Duration = Duration::from_secs(1);
+
+/// How long the keeper may take to pass the first heartbeat on: many times its own pace.
+const FIRST_BEAT_LIMIT: Duration = Duration::from_secs(10);
 
 /// How often it is asked whether the workers have taken a snapshot: they do within one turn.
 const APPLIED_POLL: Duration = Duration::from_micros(500);
@@ -40,6 +44,7 @@ const WANTED_DESCRIPTORS: u64 = 1 << 20;
 
 /// Runs the worker process until it is told to stop, or the keeper is gone.
 pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCode> {
+    let started = monotonic_ns();
     let mut stop = StopSignals::take()?;
     raise_descriptor_limit();
     let inherited = Inherited::receive(&keeper)?;
@@ -63,6 +68,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         Ok(log) => drop(tokio::spawn(log.relay())),
         Err(error) => warn!("the kernel programs' own log cannot be read: {error}"),
     }
+    let heartbeat = SharedPage::map(kernel.heartbeat()?)?;
     let mut events = kernel.pod_events()?.into_async()?;
 
     let mut world = World::new(Settings {
@@ -98,6 +104,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     // What came while we were busy starting is not missed.
     node.with_tools(Enrolments::look_around);
     node.keeper.ready()?;
+    first_beat(&heartbeat, started).await?;
     readiness.set(true);
     info!(pods = node.pods.enrolled_count(), "ready");
 
@@ -196,6 +203,16 @@ fn attach_point(config: &AgentConfig) -> Result<PathBuf> {
     }
     let mount = pods::cgroup2_mount()?;
     Ok(pods::kubepods(&mount).unwrap_or(mount))
+}
+
+/// Waits until the kernel's heartbeat is of this process: before, new connections go straight.
+async fn first_beat(heartbeat: &SharedPage, started: u64) -> Result<()> {
+    let beats = async {
+        while heartbeat.words()[0].load(Relaxed) < started {
+            sleep(APPLIED_POLL).await;
+        }
+    };
+    timeout(FIRST_BEAT_LIMIT, beats).await.context("the keeper does not pass the heartbeat on to the kernel")
 }
 
 /// Says when the keeper's end of the socket is closed. Nothing else ever comes from it.

@@ -43,6 +43,8 @@ pub enum Kind {
 
 /// Arguments of `peer load`.
 #[derive(Args)]
+// Suites give a usual rate first and then their own.
+#[command(args_override_self = true)]
 pub(super) struct Load {
     #[command(flatten)]
     socket: SocketOptions,

@@ -19,7 +19,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(name = "peer", about = "Servers and clients for Evenkeel's tests")]
+#[command(name = "peer", about = "Servers and clients for Evenkeel's tests", args_override_self = true)]
 struct Arguments {
     #[command(subcommand)]
     role: Role,

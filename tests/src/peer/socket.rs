@@ -4,6 +4,10 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream};
+use std::time::Duration;
+
+/// A connection that nobody refuses nor takes must not hold the test.
+const CONNECT_LIMIT: Duration = Duration::from_secs(20);
 
 /// How a socket names its destination.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -63,7 +67,7 @@ impl SocketOptions {
         if self.fastopen {
             set_fastopen_connect(&socket)?;
         }
-        socket.connect(&destination.into()).context("connect")?;
+        socket.connect_timeout(&destination.into(), CONNECT_LIMIT).context("connect")?;
         socket.set_tcp_nodelay(true).ok();
         Ok(socket.into())
     }
