@@ -95,7 +95,8 @@ mod tests {
         const S: (&str, &str) = (":scheme", "http");
         const P: (&str, &str) = (":path", "/a/b");
         const A: (&str, &str) = (":authority", "a");
-        let cases: &[(&str, &[(&str, &str)], bool)] = &[
+        type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], bool);
+        let cases: &[Case<'_>] = &[
             ("complete", &[M, S, P, A], true),
             ("host and no authority", &[M, S, P, ("host", "a")], true),
             ("neither", &[M, S, P], true),
