@@ -269,7 +269,7 @@ fn connect_namespaces(pod: &App, server: &App) {
     server.ip("addr add 10.77.0.1/24 dev eth0");
     server.ip("addr add fd77::1/64 dev eth0 nodad");
     server.ip("addr add 10.96.5.5/32 dev lo");
-    server.ip("addr add fd96::5/128 dev lo");
+    server.ip("addr add fd96::5/128 dev lo nodad");
     pod.ip("link set eth0 up");
     server.ip("link set eth0 up");
     pod.ip("route add default via 10.77.0.1");
