@@ -41,8 +41,8 @@ impl Headers {
         *request.uri_mut() = self.uri.clone();
         let trace = self.random.u128(..);
         let span = self.random.u64(..);
-        // What is left of a second: another value for nearly every call.
-        let timeout = self.random.u32(100_000..1_000_000);
+        // What is left of a minute or so: another value for each call, and far enough for a machine under load.
+        let timeout = self.random.u32(30_000_000..90_000_000);
         let headers = request.headers_mut();
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
