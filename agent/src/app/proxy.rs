@@ -28,7 +28,7 @@ pub fn proxy(config: ProxyConfig) -> Result<ExitCode> {
 async fn run(config: ProxyConfig) -> Result<ExitCode> {
     let mut stop = StopSignals::take()?;
     let (ticks, _) = SharedPage::create()?;
-    let workers = start_workers(config.workers, Arc::new(OwnNamespace), ticks)?;
+    let workers = start_workers(config.workers, Arc::new(OwnNamespace), true, ticks)?;
     match config.upstreams {
         Upstreams::Hosts { listen, to, picker } => {
             let backends = HostBackends::open(to, picker, listen.len()).await;

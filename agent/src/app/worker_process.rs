@@ -87,7 +87,8 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         UpstreamSockets::Pod => Arc::new(PodDialer { mark: config.mark }),
         UpstreamSockets::Node => Arc::new(NodeDialer { mark: config.mark }),
     };
-    let workers = start_workers(config.workers, dialer, inherited.ticks)?;
+    let share_upstreams = config.upstream_sockets == UpstreamSockets::Node;
+    let workers = start_workers(config.workers, dialer, share_upstreams, inherited.ticks)?;
     let cgroup = attach_point(&config)?;
     let pods = Enrolments::restore(inherited.listeners);
     let mut node = Node { config, keeper, kernel, workers, world, pods, captured, cgroup };
