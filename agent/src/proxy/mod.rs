@@ -9,7 +9,6 @@
 
 mod call;
 mod census;
-mod clock;
 mod counters;
 mod deadline;
 mod dispatch;
@@ -30,7 +29,6 @@ mod upstream;
 mod worker;
 mod workers;
 
-pub use clock::monotonic_ns;
 pub use counters::Counters;
 pub use engine::{Action, ConnId, Engine};
 pub use socket::{Dialer, OwnNamespace};
