@@ -165,10 +165,10 @@ impl Inherited {
             match keeper.receive(false)? {
                 Some(Message::Ready) => break,
                 Some(Message::Hold(label, page)) if label == TICKS_LABEL => {
-                    ticks = Some(SharedPage::map(&page)?)
+                    ticks = Some(SharedPage::map(&page)?);
                 }
                 Some(Message::Hold(label, fd)) if Enrolments::is_listener(&label) => {
-                    listeners.push((label, fd))
+                    listeners.push((label, fd));
                 }
                 // The keeper alone needs it.
                 Some(Message::Hold(label, _)) if label == HEARTBEAT_LABEL => (),

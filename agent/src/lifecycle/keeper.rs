@@ -184,7 +184,7 @@ impl Keeper {
                         match SharedPage::map(&descriptor) {
                             Ok(page) => self.heartbeat = Some(page),
                             Err(error) => {
-                                error!(%error, "cannot map the heartbeat: new connections will go straight")
+                                error!(%error, "cannot map the heartbeat: new connections will go straight");
                             }
                         }
                     }

@@ -10,7 +10,7 @@ use evenkeel_common::{Counters, DEFAULT_MARK, Reason};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
