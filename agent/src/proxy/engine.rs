@@ -150,7 +150,7 @@ pub struct Engine {
     swept_ns: u64,
 }
 
-/// How often targets and pools that nobody uses are looked for.
+/// How often targets that nobody uses, and pools whose calls wait, are looked for.
 const SWEEP_NS: u64 = 1_000_000_000;
 
 impl Engine {
@@ -205,6 +205,7 @@ impl Engine {
         if self.now_ns - self.swept_ns >= SWEEP_NS {
             self.swept_ns = self.now_ns;
             self.sweep_targets();
+            self.sweep_pools();
         }
     }
 
