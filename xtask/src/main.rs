@@ -1,1 +1,73 @@
-fn main() {}
+//! The project's one command line. `cargo xtask demo` and `cargo xtask test` do everything on a fresh machine.
+//!
+//! Every command is a file: [`setup`] finds or installs what is missing, [`build`] makes the kernel programs (by the
+//! recipe in [`ebpf`]) and then the agent that carries them, and [`demo`], [`test`], [`lint`], [`bench`] start there.
+
+mod bench;
+mod build;
+mod debian;
+mod demo;
+mod ebpf;
+mod kernel_test;
+mod lint;
+mod process;
+mod setup;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use workspace::Workspace;
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Builds, shows, tests and measures Evenkeel"
+)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Finds or installs what the build and the tests need, and says what it does
+    Setup,
+    /// Builds the kernel programs, then the agent that carries them
+    Build(build::Options),
+    /// Shows Evenkeel at work on this machine, with real pods, servers and a client (needs root)
+    Demo(demo::Options),
+    /// Runs every test: units, the suites that need a kernel, the peers (needs root)
+    Test(test::Options),
+    /// Checks format, lints, documentation, licences and sources
+    Lint,
+    /// Measures what a call costs, beside other proxies (needs root)
+    Bench(bench::Options),
+    /// Runs the agent on another kernel, emulated: an enrolled pod's calls must be taken and spread there
+    KernelTest(kernel_test::Options),
+}
+
+fn main() -> ExitCode {
+    let command = Arguments::parse().command;
+    match Workspace::find().and_then(|workspace| run(&workspace, command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(workspace: &Workspace, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Setup => setup::everything().map(drop),
+        Command::Build(options) => build::start(workspace, &options),
+        Command::Demo(options) => demo::start(workspace, &options),
+        Command::Test(options) => test::start(workspace, &options),
+        Command::Lint => lint::start(workspace),
+        Command::Bench(options) => bench::start(workspace, &options),
+        Command::KernelTest(options) => kernel_test::start(workspace, &options),
+    }
+}

@@ -1,1 +1,66 @@
-//! (in work)
+//! What a person types. Each subcommand is a thin call into [`crate::app`].
+
+use crate::app;
+use crate::config::{AgentArgs, ProxyArgs};
+use anyhow::{Result, anyhow};
+use clap::{Parser, Subcommand};
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+use tracing_subscriber::EnvFilter;
+
+mod check;
+
+/// Balances every gRPC call of a Kubernetes node's pods over the Service's endpoints, without sidecars.
+#[derive(Parser, Debug)]
+#[command(name = "evenkeel", version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// What is logged: error, warn, info, debug or trace, also per module, as info,evenkeel::proxy=debug
+    #[arg(long, env = "EVENKEEL_LOG", value_name = "FILTER", default_value = "info", global = true)]
+    log: String,
+    /// Log lines as text or JSON
+    #[arg(long, env = "EVENKEEL_LOG_FORMAT", value_name = "FORMAT", default_value = "text", global = true)]
+    log_format: LogFormat,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Takes the gRPC connections of enrolled pods of this node and balances their calls
+    Agent(AgentArgs),
+    /// The same call path without eBPF: listens, and balances every call over the endpoints
+    Proxy(ProxyArgs),
+    /// Says what this node has and lacks for the agent
+    Check(check::CheckArgs),
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Runs what the command line asks for.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = start_log(&cli).and_then(|()| match cli.command {
+        Command::Agent(args) => app::agent(args.check()),
+        Command::Proxy(args) => app::proxy(args.check().map_err(|message| anyhow!(message))?),
+        Command::Check(args) => Ok(check::run(&args)),
+    });
+    outcome.unwrap_or_else(|error| {
+        // One line, whatever the log's filter: what went wrong, and because of what.
+        eprintln!("evenkeel: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn start_log(cli: &Cli) -> Result<()> {
+    let filter = EnvFilter::try_new(&cli.log).map_err(|e| anyhow!("--log {:?}: {e}", cli.log))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match cli.log_format {
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().init(),
+    }
+    Ok(())
+}

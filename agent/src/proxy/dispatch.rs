@@ -35,7 +35,14 @@ impl Engine {
             pool_of(endpoint) != NOWHERE && pools[pool_of(endpoint) as usize].back_off_until_ns > now
         };
         let mut pick = |excluded: &dyn Fn(usize) -> bool| {
-            balance::pick(backend.picker, &backend.endpoints, &mut state.picker, &mut self.random, now, excluded)
+            balance::pick(
+                backend.picker,
+                &backend.endpoints,
+                &mut state.picker,
+                &mut self.random,
+                now,
+                excluded,
+            )
         };
         let refused = |endpoint: usize| slot.refused_by == Some(pool_of(endpoint));
         let endpoint = pick(&|endpoint| tried(endpoint) || refused(endpoint) || backs_off(endpoint))

@@ -211,7 +211,8 @@ impl Engine {
 
     /// How long the driver may sleep at most, if nothing else happens; `None`: as long as it likes.
     pub fn next_tick_in_ns(&self, now_ns: u64) -> Option<u64> {
-        let timers = self.call_timers.next_in_ns(now_ns).into_iter().chain(self.conn_timers.next_in_ns(now_ns));
+        let timers =
+            self.call_timers.next_in_ns(now_ns).into_iter().chain(self.conn_timers.next_in_ns(now_ns));
         timers.min()
     }
 

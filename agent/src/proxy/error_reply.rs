@@ -109,7 +109,9 @@ impl fmt::Display for Told<'_> {
             }
             Cause::Reset { by, code } => write!(f, "{by} reset the call with {code:?}")?,
             Cause::Malformed { by } => write!(f, "{by} answered with malformed HTTP/2")?,
-            Cause::Lost { to } => write!(f, "the connection to {to} was lost before the answer was complete")?,
+            Cause::Lost { to } => {
+                write!(f, "the connection to {to} was lost before the answer was complete")?
+            }
             Cause::Deadline => write!(f, "the call's deadline passed")?,
             Cause::Draining => write!(f, "the node's agent is shutting down")?,
         }
@@ -121,7 +123,12 @@ impl fmt::Display for Told<'_> {
 }
 
 /// Fills in the header list of a whole answer without a body.
-pub(super) fn trailers_only(fields: &mut FieldList, call: &Call, cause: Cause, service: Option<&ServicePort>) {
+pub(super) fn trailers_only(
+    fields: &mut FieldList,
+    call: &Call,
+    cause: Cause,
+    service: Option<&ServicePort>,
+) {
     fields.clear();
     if call.is_grpc {
         fields.push(b":status", b"200");

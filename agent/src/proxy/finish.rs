@@ -125,7 +125,9 @@ impl Engine {
                     Cause::Reset { .. } | Cause::Malformed { .. } | Cause::Lost { .. } | Cause::Deadline => {
                         Verdict::Failure
                     }
-                    Cause::Refused { .. } | Cause::NoEndpoint | Cause::NoRoute | Cause::Draining => Verdict::None,
+                    Cause::Refused { .. } | Cause::NoEndpoint | Cause::NoRoute | Cause::Draining => {
+                        Verdict::None
+                    }
                 }
             }
             Outcome::Cancelled => {

@@ -117,9 +117,11 @@ impl Engine {
         }
         let destination = slot.destination.as_ref().expect("an endpoint was picked from it");
         let address = destination.backend.endpoints[endpoint].address;
-        let pool = *self.targets.pool_by_key.entry((slot.origin_key.clone(), address)).or_insert_with(|| {
-            self.pools.insert(Pool::new(slot.origin.clone(), address)) as u32
-        });
+        let pool = *self
+            .targets
+            .pool_by_key
+            .entry((slot.origin_key.clone(), address))
+            .or_insert_with(|| self.pools.insert(Pool::new(slot.origin.clone(), address)) as u32);
         slot.pools[endpoint] = pool;
         self.pools[pool as usize].targets += 1;
         pool
@@ -202,9 +204,8 @@ impl Engine {
 
     /// Forgets targets that no client has been connected to for a time.
     pub(super) fn sweep_targets(&mut self) {
-        let idle = |target: &Target| {
-            target.connections == 0 && self.now_ns - target.idle_since_ns >= TARGET_IDLE_NS
-        };
+        let idle =
+            |target: &Target| target.connections == 0 && self.now_ns - target.idle_since_ns >= TARGET_IDLE_NS;
         let idle: Vec<u32> =
             self.targets.slots.iter().filter(|(_, t)| idle(t)).map(|(index, _)| index as u32).collect();
         for target in idle {

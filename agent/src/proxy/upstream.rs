@@ -58,7 +58,9 @@ impl Upstream {
     }
 
     pub(super) fn wants_settling(&self) -> bool {
-        self.http2.wants_advance() || self.phase == Phase::Closing || self.http2.output().len() > PAUSE_READING_BYTES / 2
+        self.http2.wants_advance()
+            || self.phase == Phase::Closing
+            || self.http2.output().len() > PAUSE_READING_BYTES / 2
     }
 }
 
@@ -107,7 +109,9 @@ impl Engine {
             Event::Headers { token, kind: HeadersKind::Response, end_stream, .. } => {
                 self.response_headers(token, end_stream);
             }
-            Event::Headers { token, kind: HeadersKind::Informational, .. } => self.informational_headers(token),
+            Event::Headers { token, kind: HeadersKind::Informational, .. } => {
+                self.informational_headers(token)
+            }
             Event::Headers { kind: HeadersKind::Request, .. } => {}
             Event::Reset { token, code, by_peer, .. } => {
                 if by_peer {

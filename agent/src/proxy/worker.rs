@@ -63,7 +63,9 @@ pub(super) enum Command {
     End(Origin, Option<DestinationId>),
     /// A connection that another worker has accepted.
     Adopt(TcpStream, DestinationId),
-    Drain { deadline_ns: u64 },
+    Drain {
+        deadline_ns: u64,
+    },
     Stop,
 }
 
@@ -476,7 +478,8 @@ impl Worker {
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 // The client has gone while it waited.
-                Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
+                Err(error)
+                    if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
                 Err(error) => {
                     // Out of descriptors or memory: the backlog holds the connections until the next turn.
                     tracing::warn!(%error, "cannot accept a connection");

@@ -15,7 +15,10 @@ pub enum NoRoute {
 }
 
 /// Chooses the backend for a request to `destination`; `None` stands for a destination that the snapshot does not hold.
-pub fn route<'a>(destination: Option<&'a Destination>, _request: &FieldList) -> Result<&'a Arc<Backend>, NoRoute> {
+pub fn route<'a>(
+    destination: Option<&'a Destination>,
+    _request: &FieldList,
+) -> Result<&'a Arc<Backend>, NoRoute> {
     destination.map(|destination| &destination.backend).ok_or(NoRoute::UnknownDestination)
 }
 

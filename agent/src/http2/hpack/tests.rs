@@ -388,6 +388,9 @@ fn fields_of_our_own_are_found_replaced_and_removed() {
     assert_eq!(list.find(Name::Other), None);
     list.remove(Name::GrpcStatus);
     assert_eq!(pairs(&list), owned(&[(":status", "503"), ("x", "y"), ("grpc-message", "gone")]));
-    assert_eq!(list.size(), list.iter().map(|field| field.name.len() + field.value.len() + 32).sum());
+    assert_eq!(
+        list.size(),
+        list.iter().map(|field| field.name.len() + field.value.len() + 32).sum::<usize>()
+    );
     assert!(list.entries.iter().all(|entry| entry.indexing == Indexing::Allowed));
 }

@@ -8,7 +8,8 @@ mod tunnels;
 use super::{ListenerId, ListenerSpec, OwnNamespace, Source, Workers, WorkersConfig};
 use crate::http2::Limits;
 use crate::mesh::{
-    Backend, Destination, DestinationId, Endpoint, Load, ObjectName, Picker, Pod, PodKey, ServicePort, Snapshot,
+    Backend, Destination, DestinationId, Endpoint, Load, ObjectName, Picker, Pod, PodKey, ServicePort,
+    Snapshot,
 };
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::AtomicU64;

@@ -1,0 +1,195 @@
+//! `evenkeel proxy`: the call path without eBPF.
+
+use super::stop::StopSignals;
+use super::{runtime, start_workers};
+use crate::config::{ProxyConfig, Source, Upstreams};
+use crate::control::{Settings, World};
+use crate::lifecycle::ticks::SharedPage;
+use crate::mesh::{
+    Backend, Destination, DestinationId, Endpoint, Load, ObjectName, Picker, ServicePort, Snapshot,
+};
+use crate::proxy::{ListenerSpec, OwnNamespace, Workers};
+use crate::sources::{FolderSource, NameSource, Severity, Target};
+use anyhow::{Context as _, Result, bail, ensure};
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::{SocketAddr, TcpListener};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+/// Runs until told to stop.
+pub fn proxy(config: ProxyConfig) -> Result<ExitCode> {
+    runtime(1)?.block_on(run(config))
+}
+
+async fn run(config: ProxyConfig) -> Result<ExitCode> {
+    let mut stop = StopSignals::take()?;
+    let (ticks, _) = SharedPage::create()?;
+    let workers = start_workers(config.workers, Arc::new(OwnNamespace), ticks)?;
+    match config.upstreams {
+        Upstreams::Hosts { listen, to, picker } => {
+            let backends = HostBackends::open(to, picker, listen.len()).await;
+            listen_on(&listen, &workers)?;
+            serve(backends, &listen, &workers, &mut stop).await?;
+        }
+        Upstreams::Services { source, listen } => {
+            let (addresses, ports): (Vec<_>, Vec<_>) = listen.into_iter().unzip();
+            let backends = ServiceBackends::open(&source, ports)?;
+            listen_on(&addresses, &workers)?;
+            serve(backends, &addresses, &workers, &mut stop).await?;
+        }
+    }
+    workers.drain(config.drain);
+    let drained = async {
+        while !workers.drained() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::select! {
+        () = drained => (),
+        () = stop.next() => warn!("told to stop a second time: ending what is carried"),
+    }
+    workers.stop()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the listeners' calls go to, and when that changes.
+trait Backends {
+    /// The backend of each listener, in their order; `None` where there is none now.
+    fn current(&self) -> Vec<Option<Arc<Backend>>>;
+    /// Waits for a change. Cancel-safe.
+    fn changed(&mut self) -> impl Future<Output = ()>;
+}
+
+async fn serve(
+    mut backends: impl Backends,
+    listen: &[SocketAddr],
+    workers: &Workers,
+    stop: &mut StopSignals,
+) -> Result<()> {
+    let mut version = 0;
+    loop {
+        version += 1;
+        workers.publish(&snapshot(version, listen, backends.current()));
+        tokio::select! {
+            () = backends.changed() => (),
+            () = stop.next() => return Ok(()),
+        }
+    }
+}
+
+/// Each listener is a destination of its own, by its position.
+fn snapshot(version: u64, listen: &[SocketAddr], backends: Vec<Option<Arc<Backend>>>) -> Arc<Snapshot> {
+    let destinations =
+        listen.iter().zip(backends).enumerate().filter_map(|(position, (&original, backend))| {
+            Some((destination(position)?, Destination { original, backend: backend? }))
+        });
+    Arc::new(Snapshot { version, destinations: destinations.collect() })
+}
+
+fn destination(position: usize) -> Option<DestinationId> {
+    DestinationId::new(u32::try_from(position).ok()?)
+}
+
+fn listen_on(addresses: &[SocketAddr], workers: &Workers) -> Result<()> {
+    for (position, address) in addresses.iter().enumerate() {
+        let socket = TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+        socket.set_nonblocking(true)?;
+        let id = destination(position).context("more listeners than there are destinations")?;
+        workers.listen(ListenerSpec { socket, source: crate::proxy::Source::Fixed(id) })?;
+        info!(%address, "listening");
+    }
+    Ok(())
+}
+
+/// `--to`: the addresses behind names.
+struct HostBackends {
+    names: NameSource,
+    addresses: Vec<SocketAddr>,
+    loads: HashMap<SocketAddr, Arc<Load>>,
+    service_port: ServicePort,
+    picker: Picker,
+    listeners: usize,
+}
+
+impl HostBackends {
+    async fn open(to: Vec<Target>, picker: Picker, listeners: usize) -> Self {
+        let (names, addresses) = NameSource::open(to).await;
+        let service_port = ServicePort { service: ObjectName::new("-", "to"), port: 0 };
+        let mut backends =
+            Self { names, addresses: vec![], loads: HashMap::new(), service_port, picker, listeners };
+        backends.set(addresses);
+        backends
+    }
+
+    fn set(&mut self, addresses: Vec<SocketAddr>) {
+        info!(endpoints = ?addresses, "endpoints");
+        self.loads.retain(|address, _| addresses.contains(address));
+        for address in &addresses {
+            self.loads.entry(*address).or_default();
+        }
+        self.addresses = addresses;
+    }
+}
+
+impl Backends for HostBackends {
+    fn current(&self) -> Vec<Option<Arc<Backend>>> {
+        let endpoint = |address: &SocketAddr| {
+            let load = self.loads.get(address).cloned().unwrap_or_default();
+            Arc::new(Endpoint { address: *address, pod: None, zone: None, load })
+        };
+        let backend = Arc::new(Backend {
+            service_port: self.service_port.clone(),
+            endpoints: self.addresses.iter().map(endpoint).collect(),
+            picker: self.picker,
+        });
+        vec![Some(backend); self.listeners]
+    }
+
+    async fn changed(&mut self) {
+        let addresses = self.names.next().await;
+        self.set(addresses);
+    }
+}
+
+/// `--source`: Service ports.
+struct ServiceBackends {
+    source: FolderSource,
+    world: World,
+    ports: Vec<ServicePort>,
+}
+
+impl ServiceBackends {
+    fn open(source: &Source, ports: Vec<ServicePort>) -> Result<Self> {
+        let Source::Folder(folder) = source;
+        let (source, first) = FolderSource::open(folder)?;
+        let mut world = World::new(Settings {
+            node: None,
+            own_pod_uid: None,
+            destinations: DestinationId::SPACE,
+            explicit_ports: ports.clone(),
+        });
+        world.apply(first);
+        if let Some(problem) = source.problems().current().iter().find(|problem| problem.severity == Severity::Error) {
+            bail!("{}: {problem}", folder.display());
+        }
+        for port in &ports {
+            ensure!(world.backend(port).is_some(), "{}: there is no TCP port {port} in it", folder.display());
+        }
+        Ok(Self { source, world, ports })
+    }
+}
+
+impl Backends for ServiceBackends {
+    fn current(&self) -> Vec<Option<Arc<Backend>>> {
+        self.ports.iter().map(|port| self.world.backend(port)).collect()
+    }
+
+    async fn changed(&mut self) {
+        let changes = self.source.next().await;
+        self.world.apply(changes);
+    }
+}

@@ -1,0 +1,117 @@
+//! `evenkeel agent`.
+
+use super::{PortRange, Source, workers_or_cores};
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What `evenkeel agent` takes. Every flag is also an environment variable.
+#[derive(Args, Clone, Debug)]
+pub struct AgentArgs {
+    /// Where Services, endpoints and pods are learnt from: folder:DIR, a folder of the YAML that a cluster would hold
+    #[arg(long, env = "EVENKEEL_SOURCE", value_name = "SOURCE")]
+    source: Source,
+    /// The cgroup2 folder to attach at; by default the pods' common one, else the root of cgroup2
+    #[arg(long, env = "EVENKEEL_CGROUP", value_name = "DIR")]
+    cgroup: Option<PathBuf>,
+    /// Worker threads; by default one a core
+    #[arg(long, env = "EVENKEEL_WORKERS", value_name = "N")]
+    workers: Option<NonZeroUsize>,
+    /// The local admin endpoint
+    #[arg(long, env = "EVENKEEL_ADMIN", value_name = "ADDR", default_value = "127.0.0.1:15800")]
+    admin: SocketAddr,
+    /// Readiness and liveness: /readyz, /livez
+    #[arg(long, env = "EVENKEEL_READINESS", value_name = "ADDR", default_value = "0.0.0.0:15801")]
+    readiness: SocketAddr,
+    /// Prometheus metrics
+    #[arg(long, env = "EVENKEEL_METRICS", value_name = "ADDR", default_value = "0.0.0.0:15802")]
+    metrics: SocketAddr,
+    /// The ports, below the ephemeral range, of which each pod's listener takes one that the pod neither declares nor uses
+    #[arg(long, env = "EVENKEEL_LISTENER_PORTS", value_name = "FIRST-LAST", default_value = "15810-15899")]
+    listener_ports: PortRange,
+    /// The SO_MARK of the agent's own sockets, which are never redirected
+    #[arg(long, env = "EVENKEEL_MARK", value_name = "N", default_value = "0x1000", value_parser = parse_mark)]
+    mark: NonZeroU32,
+    /// The most destinations (a Service address and port each) that the kernel's map holds
+    #[arg(long, env = "EVENKEEL_MAX_DESTINATIONS", value_name = "N", default_value = "65536", value_parser = clap::value_parser!(u32).range(1..=crate::mesh::DestinationId::SPACE as i64))]
+    max_destinations: u32,
+    /// The most pods of this node that the kernel's map holds
+    #[arg(long, env = "EVENKEEL_MAX_PODS", value_name = "N", default_value = "1024", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    max_pods: u32,
+    /// Whose network namespace the connections to endpoints are opened in
+    #[arg(long, env = "EVENKEEL_UPSTREAM_SOCKETS", value_name = "WHOSE", value_enum, default_value = "pod")]
+    upstream_sockets: UpstreamSockets,
+    /// How long calls may go on after SIGTERM, in seconds
+    #[arg(long, env = "EVENKEEL_DRAIN_SECONDS", value_name = "N", default_value = "20")]
+    drain_seconds: u32,
+}
+
+/// Whose network namespace upstream connections are opened in.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UpstreamSockets {
+    /// The calling pod's: servers and NetworkPolicy see its address
+    Pod,
+    /// The agent's own: connections are shared between pods
+    Node,
+}
+
+/// A checked [`AgentArgs`].
+#[derive(Clone, Debug, Serialize)]
+pub struct AgentConfig {
+    /// Where the truth comes from.
+    pub source: Source,
+    /// Where to attach; `None`: found out.
+    pub cgroup: Option<PathBuf>,
+    /// Worker threads.
+    pub workers: usize,
+    /// The admin endpoint.
+    pub admin: SocketAddr,
+    /// The probes' endpoint.
+    pub readiness: SocketAddr,
+    /// The metrics' endpoint.
+    pub metrics: SocketAddr,
+    /// What a pod's listener may take.
+    pub listener_ports: PortRange,
+    /// The agent's SO_MARK.
+    pub mark: u32,
+    /// Entries of the kernel's destination map.
+    pub max_destinations: u32,
+    /// Entries of the kernel's pod map.
+    pub max_pods: u32,
+    /// Whose namespace upstream sockets are in.
+    pub upstream_sockets: UpstreamSockets,
+    /// From SIGTERM to the end of the last call.
+    pub drain: Duration,
+}
+
+impl AgentArgs {
+    /// Checks what one flag alone cannot say.
+    pub fn check(self) -> AgentConfig {
+        AgentConfig {
+            source: self.source,
+            cgroup: self.cgroup,
+            workers: workers_or_cores(self.workers),
+            admin: self.admin,
+            readiness: self.readiness,
+            metrics: self.metrics,
+            listener_ports: self.listener_ports,
+            mark: self.mark.get(),
+            max_destinations: self.max_destinations,
+            max_pods: self.max_pods,
+            upstream_sockets: self.upstream_sockets,
+            drain: Duration::from_secs(self.drain_seconds.into()),
+        }
+    }
+}
+
+fn parse_mark(text: &str) -> Result<NonZeroU32, String> {
+    let parsed = match text.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16),
+        None => text.parse(),
+    };
+    parsed.ok().and_then(NonZeroU32::new).ok_or_else(|| "expected a number above 0, as 0x1000".into())
+}

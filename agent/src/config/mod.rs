@@ -1,0 +1,19 @@
+//! What a person asks for: raw arguments and environment, checked once. Nothing later validates.
+//!
+//! [`agent`] and [`proxy`] hold one subcommand each, [`values`] the small words that arguments are made of.
+
+mod agent;
+mod proxy;
+mod values;
+
+pub use agent::{AgentArgs, AgentConfig, UpstreamSockets};
+pub use proxy::{ProxyArgs, ProxyConfig, Upstreams};
+pub use values::{NamedListener, PortRange, Source};
+
+use std::num::NonZeroUsize;
+
+/// As many worker threads as the process may run at once; one where that cannot be known.
+fn workers_or_cores(asked: Option<NonZeroUsize>) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    asked.map_or_else(cores, NonZeroUsize::get).min(crate::lifecycle::ticks::MAX_THREADS)
+}

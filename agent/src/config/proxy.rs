@@ -1,0 +1,122 @@
+//! `evenkeel proxy`.
+
+use super::{NamedListener, Source, workers_or_cores};
+use crate::mesh::{Picker, ServicePort};
+use crate::sources::Target;
+use clap::{Args, ValueEnum};
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+/// What `evenkeel proxy` takes: the data path without eBPF.
+#[derive(Args, Clone, Debug)]
+pub struct ProxyArgs {
+    /// Where to listen, as 127.0.0.1:9000; with --source also which Service port is served there:
+    /// ADDR=NAMESPACE/SERVICE:PORT. May be given more than once
+    #[arg(
+        long,
+        env = "EVENKEEL_LISTEN",
+        value_name = "ADDR[=NAMESPACE/SERVICE:PORT]",
+        required = true,
+        value_delimiter = ','
+    )]
+    listen: Vec<NamedListener>,
+    /// The endpoints, addresses or names, which are resolved again as their records change
+    #[arg(
+        long,
+        env = "EVENKEEL_TO",
+        value_name = "HOST:PORT,…",
+        value_delimiter = ',',
+        conflicts_with = "source"
+    )]
+    to: Vec<Target>,
+    /// Where Services and endpoints are learnt from: folder:DIR
+    #[arg(long, env = "EVENKEEL_SOURCE", value_name = "SOURCE", required_unless_present = "to")]
+    source: Option<Source>,
+    /// How an endpoint is chosen for a call; with --source a Service's own annotation says it
+    #[arg(long, env = "EVENKEEL_PICKER", value_name = "PICKER", value_enum, default_value = "peak-ewma")]
+    picker: PickerName,
+    /// Worker threads; by default one a core
+    #[arg(long, env = "EVENKEEL_WORKERS", value_name = "N")]
+    workers: Option<NonZeroUsize>,
+    /// How long calls may go on after SIGTERM, in seconds
+    #[arg(long, env = "EVENKEEL_DRAIN_SECONDS", value_name = "N", default_value = "20")]
+    drain_seconds: u32,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum PickerName {
+    /// The better of two by latency × (active calls + 1)
+    PeakEwma,
+    /// Each in turn
+    RoundRobin,
+}
+
+/// A checked [`ProxyArgs`].
+#[derive(Clone, Debug)]
+pub struct ProxyConfig {
+    /// Where calls go.
+    pub upstreams: Upstreams,
+    /// Worker threads.
+    pub workers: usize,
+    /// From SIGTERM to the end of the last call.
+    pub drain: Duration,
+}
+
+/// Where the proxy's calls go.
+#[derive(Clone, Debug)]
+pub enum Upstreams {
+    /// Every listener's to the same hosts.
+    Hosts {
+        /// The listeners.
+        listen: Vec<SocketAddr>,
+        /// The hosts.
+        to: Vec<Target>,
+        /// How one is chosen.
+        picker: Picker,
+    },
+    /// Each listener's to a Service port.
+    Services {
+        /// Where the Services are learnt from.
+        source: Source,
+        /// The listeners, each with its Service port.
+        listen: Vec<(SocketAddr, ServicePort)>,
+    },
+}
+
+impl ProxyArgs {
+    /// Checks what one flag alone cannot say.
+    ///
+    /// # Errors
+    /// A listener that names a Service without `--source`, or none with it.
+    pub fn check(self) -> Result<ProxyConfig, String> {
+        let picker = match self.picker {
+            PickerName::PeakEwma => Picker::PeakEwma,
+            PickerName::RoundRobin => Picker::RoundRobin,
+        };
+        let upstreams = match self.source {
+            None => {
+                if let Some(NamedListener { address, .. }) =
+                    self.listen.iter().find(|l| l.service_port.is_some())
+                {
+                    return Err(format!("--listen {address}=…: a Service can only be served with --source"));
+                }
+                let listen = self.listen.iter().map(|listener| listener.address).collect();
+                Upstreams::Hosts { listen, to: self.to, picker }
+            }
+            Some(source) => {
+                let listen = self.listen.into_iter().map(|NamedListener { address, service_port }| {
+                    let missing =
+                        || format!("--listen {address}: say which Service: {address}=NAMESPACE/SERVICE:PORT");
+                    Ok((address, service_port.ok_or_else(missing)?))
+                });
+                Upstreams::Services { source, listen: listen.collect::<Result<_, String>>()? }
+            }
+        };
+        Ok(ProxyConfig {
+            upstreams,
+            workers: workers_or_cores(self.workers),
+            drain: Duration::from_secs(self.drain_seconds.into()),
+        })
+    }
+}

@@ -1,0 +1,51 @@
+//! What a batch of changes asks for, and in which order.
+
+use crate::mesh::{DestinationId, Snapshot};
+use crate::sources::rows::PodRow;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// What has to be done after a batch of changes, in the order of the fields. Deltas are carried out whole, one after the
+/// other.
+#[derive(Debug, Default)]
+pub struct Delta {
+    /// First: publish this, and wait until every worker has it, so that no connection comes to a worker that does not know
+    /// its id. `None`: the data path has nothing to learn.
+    pub snapshot: Option<Arc<Snapshot>>,
+    /// Second: write these into the kernel's map of destinations, over whatever stands there for the address.
+    pub add: Vec<(SocketAddr, DestinationId)>,
+    /// Third: delete these addresses from it: their connections go straight from now on.
+    pub remove: Vec<SocketAddr>,
+    /// Fourth: tell [`World::removed_from_kernel`](super::World::removed_from_kernel) of these ids: the map leads to
+    /// none of them any more. Connections may carry them still. If one of the second or third step failed, it may lead to
+    /// one yet: then do not tell of them, and they are never used again.
+    pub retired: Vec<DestinationId>,
+    /// Fifth: enrol these pods.
+    pub enrol: Vec<Enrolment>,
+    /// Pods that stay enrolled, whose row is another now.
+    pub change: Vec<Enrolment>,
+    /// Pods, by UID, that are not to be enrolled any more.
+    pub withdraw: Vec<Arc<str>>,
+}
+
+impl Delta {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.snapshot.is_none()
+            && self.add.is_empty()
+            && self.remove.is_empty()
+            && self.retired.is_empty()
+            && self.enrol.is_empty()
+            && self.change.is_empty()
+            && self.withdraw.is_empty()
+    }
+}
+
+/// A pod that is to be enrolled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Enrolment {
+    /// The pod.
+    pub pod: Arc<PodRow>,
+    /// End the connections that it had before, so that its clients dial again.
+    pub reconnect: bool,
+}

@@ -1,0 +1,188 @@
+//! Which pods are enrolled.
+
+use crate::sources::rows::{Enabled, NamespaceRow, OnEnrol, PodRow};
+use std::fmt;
+use std::sync::Arc;
+
+/// Why a pod is not enrolled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotEnrolled {
+    /// Its own label says no.
+    OptedOut,
+    /// Its own label says neither yes nor no.
+    InvalidLabel(Arc<str>),
+    /// Its namespace is not labelled, and neither is it.
+    NamespaceNotEnabled,
+    /// Its namespace's label says neither yes nor no.
+    InvalidNamespaceLabel(Arc<str>),
+    /// Nothing is known of its namespace (yet).
+    NamespaceUnknown,
+    /// It shares the node's network namespace.
+    HostNetwork,
+    /// Its containers have ended for good.
+    Finished,
+    /// It is another node's.
+    OtherNode(Arc<str>),
+    /// It is the agent's own.
+    Agent,
+}
+
+/// Who asks: what a decision depends on besides the pod and its namespace.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Here<'a> {
+    /// This node's name, if it has one.
+    pub node: Option<&'a str>,
+    /// The agent's own pod.
+    pub own_pod_uid: Option<&'a str>,
+}
+
+/// Whether a pod is to be enrolled. What its owners say comes first, so that they read their own word back; what stands in
+/// the way comes after.
+pub fn decide(pod: &PodRow, namespace: Option<&NamespaceRow>, here: Here<'_>) -> Result<(), NotEnrolled> {
+    match (&pod.enabled, namespace.map(|namespace| &namespace.enabled)) {
+        (Enabled::Yes, _) | (Enabled::Unset, Some(Enabled::Yes)) => {}
+        (Enabled::No, _) => return Err(NotEnrolled::OptedOut),
+        (Enabled::Invalid(value), _) => return Err(NotEnrolled::InvalidLabel(value.clone())),
+        (Enabled::Unset, None) => return Err(NotEnrolled::NamespaceUnknown),
+        (Enabled::Unset, Some(Enabled::Invalid(value))) => {
+            return Err(NotEnrolled::InvalidNamespaceLabel(value.clone()));
+        }
+        (Enabled::Unset, Some(Enabled::Unset | Enabled::No)) => return Err(NotEnrolled::NamespaceNotEnabled),
+    }
+    if here.own_pod_uid == Some(&pod.uid) {
+        return Err(NotEnrolled::Agent);
+    }
+    if pod.host_network {
+        return Err(NotEnrolled::HostNetwork);
+    }
+    // A pod that names no node was written by hand for this one.
+    if let (Some(node), Some(here)) = (&pod.node, here.node)
+        && **node != *here
+    {
+        return Err(NotEnrolled::OtherNode(node.clone()));
+    }
+    if pod.finished {
+        return Err(NotEnrolled::Finished);
+    }
+    Ok(())
+}
+
+/// Whether the connections that a pod had before it was enrolled are to be ended.
+pub fn reconnect(pod: &PodRow, namespace: Option<&NamespaceRow>) -> bool {
+    pod.on_enrol.or(namespace.and_then(|namespace| namespace.on_enrol)) == Some(OnEnrol::Reconnect)
+}
+
+impl fmt::Display for NotEnrolled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotEnrolled::OptedOut => f.write_str("the pod's label says no"),
+            NotEnrolled::InvalidLabel(value) => {
+                write!(f, "the pod's label is \"{}\", not \"true\" or \"false\"", value.escape_debug())
+            }
+            NotEnrolled::NamespaceNotEnabled => {
+                f.write_str("the namespace is not labelled, and the pod is not either")
+            }
+            NotEnrolled::InvalidNamespaceLabel(value) => {
+                write!(f, "the namespace's label is \"{}\", not \"true\" or \"false\"", value.escape_debug())
+            }
+            NotEnrolled::NamespaceUnknown => f.write_str("nothing is known of the pod's namespace"),
+            NotEnrolled::HostNetwork => {
+                f.write_str("the pod is in the node's network namespace (hostNetwork)")
+            }
+            NotEnrolled::Finished => f.write_str("the pod has finished"),
+            NotEnrolled::OtherNode(node) => write!(f, "the pod is on another node, {node}"),
+            NotEnrolled::Agent => f.write_str("the pod is the agent itself"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mesh::ObjectName;
+
+    fn pod(enabled: Enabled) -> PodRow {
+        PodRow {
+            uid: "uid-1".into(),
+            cgroup_uid: "uid-1".into(),
+            name: ObjectName::new("shop", "cart-1"),
+            node: Some("node-1".into()),
+            finished: false,
+            host_network: false,
+            addresses: Vec::new(),
+            enabled,
+            on_enrol: None,
+            netns: None,
+            declared_ports: Vec::new(),
+        }
+    }
+
+    fn namespace(enabled: Enabled, on_enrol: Option<OnEnrol>) -> NamespaceRow {
+        NamespaceRow { name: "shop".into(), enabled, on_enrol }
+    }
+
+    #[test]
+    fn a_pods_label_wins_over_its_namespaces() {
+        use Enabled::{Invalid, No, Unset, Yes};
+        let odd = || Arc::<str>::from("yes");
+        for (of_pod, of_namespace, expected) in [
+            (Unset, Some(Yes), Ok(())),
+            (Unset, Some(No), Err(NotEnrolled::NamespaceNotEnabled)),
+            (Unset, Some(Unset), Err(NotEnrolled::NamespaceNotEnabled)),
+            (Unset, Some(Invalid(odd())), Err(NotEnrolled::InvalidNamespaceLabel(odd()))),
+            (Unset, None, Err(NotEnrolled::NamespaceUnknown)),
+            (Yes, Some(Unset), Ok(())),
+            (Yes, Some(No), Ok(())),
+            (Yes, Some(Invalid(odd())), Ok(())),
+            (Yes, None, Ok(())),
+            (No, Some(Yes), Err(NotEnrolled::OptedOut)),
+            (No, None, Err(NotEnrolled::OptedOut)),
+            (Invalid(odd()), Some(Yes), Err(NotEnrolled::InvalidLabel(odd()))),
+            (Invalid(odd()), None, Err(NotEnrolled::InvalidLabel(odd()))),
+        ] {
+            let namespace = of_namespace.clone().map(|enabled| namespace(enabled, None));
+            let decision = decide(&pod(of_pod.clone()), namespace.as_ref(), Here::default());
+            assert_eq!(decision, expected, "pod {of_pod:?}, namespace {of_namespace:?}");
+        }
+    }
+
+    #[test]
+    fn what_stands_in_the_way_is_named() {
+        let here = Here { node: Some("node-1"), own_pod_uid: Some("uid-agent") };
+        let decide = |pod: PodRow| decide(&pod, None, here);
+        let wanted = || pod(Enabled::Yes);
+        assert_eq!(decide(wanted()), Ok(()));
+        assert_eq!(decide(PodRow { node: None, ..wanted() }), Ok(()));
+        assert_eq!(decide(PodRow { host_network: true, ..wanted() }), Err(NotEnrolled::HostNetwork));
+        assert_eq!(decide(PodRow { finished: true, ..wanted() }), Err(NotEnrolled::Finished));
+        assert_eq!(decide(PodRow { uid: "uid-agent".into(), ..wanted() }), Err(NotEnrolled::Agent));
+        let elsewhere = decide(PodRow { node: Some("node-2".into()), ..wanted() });
+        assert_eq!(elsewhere, Err(NotEnrolled::OtherNode("node-2".into())));
+    }
+
+    #[test]
+    fn without_a_node_name_all_pods_are_this_nodes() {
+        assert_eq!(decide(&pod(Enabled::Yes), None, Here::default()), Ok(()));
+    }
+
+    #[test]
+    fn the_pods_word_on_old_connections_wins_over_its_namespaces() {
+        use OnEnrol::{Keep, Reconnect};
+        for (of_pod, of_namespace, expected) in [
+            (None, None, false),
+            (None, Some(Reconnect), true),
+            (None, Some(Keep), false),
+            (Some(Reconnect), None, true),
+            (Some(Reconnect), Some(Keep), true),
+            (Some(Keep), Some(Reconnect), false),
+        ] {
+            let pod = PodRow { on_enrol: of_pod, ..pod(Enabled::Yes) };
+            let namespace = namespace(Enabled::Yes, of_namespace);
+            assert_eq!(
+                reconnect(&pod, Some(&namespace)),
+                expected,
+                "pod {of_pod:?}, namespace {of_namespace:?}"
+            );
+        }
+    }
+}

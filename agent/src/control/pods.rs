@@ -1,0 +1,98 @@
+//! The pods and what was decided on each.
+
+use super::delta::{Delta, Enrolment};
+use super::enrolment::{self, Here, NotEnrolled};
+use crate::sources::rows::{NamespaceRow, PodRow};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// The pods, their namespaces, and what was decided on each.
+#[derive(Debug, Default)]
+pub(super) struct Pods {
+    namespaces: HashMap<Arc<str>, Arc<NamespaceRow>>,
+    pods: HashMap<Arc<str>, Arc<PodRow>>,
+    by_namespace: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
+    enrolled: HashMap<Arc<str>, Enrolment>,
+    /// Pods that the batch in hand touches.
+    touched: BTreeSet<Arc<str>>,
+}
+
+impl Pods {
+    pub(super) fn set_namespace(&mut self, row: Arc<NamespaceRow>) {
+        self.touch_namespace(&row.name.clone());
+        self.namespaces.insert(row.name.clone(), row);
+    }
+
+    pub(super) fn remove_namespace(&mut self, name: &Arc<str>) {
+        self.touch_namespace(name);
+        self.namespaces.remove(name);
+    }
+
+    fn touch_namespace(&mut self, name: &Arc<str>) {
+        self.touched.extend(self.by_namespace.get(name).into_iter().flatten().cloned());
+    }
+
+    pub(super) fn set(&mut self, row: Arc<PodRow>) {
+        self.touched.insert(row.uid.clone());
+        self.by_namespace.entry(row.name.namespace.clone()).or_default().insert(row.uid.clone());
+        let namespace = row.name.namespace.clone();
+        if let Some(old) = self.pods.insert(row.uid.clone(), row)
+            && old.name.namespace != namespace
+        {
+            // Only a person who writes UIDs by hand can move a pod.
+            self.leave_namespace(&old);
+        }
+    }
+
+    pub(super) fn remove(&mut self, uid: &Arc<str>) {
+        self.touched.insert(uid.clone());
+        if let Some(old) = self.pods.remove(uid) {
+            self.leave_namespace(&old);
+        }
+    }
+
+    fn leave_namespace(&mut self, pod: &PodRow) {
+        let namespace = &pod.name.namespace;
+        if let Some(pods) = self.by_namespace.get_mut(namespace) {
+            pods.remove(&pod.uid);
+            if pods.is_empty() {
+                self.by_namespace.remove(namespace);
+            }
+        }
+    }
+
+    /// Decides anew on the pods that the batch touched.
+    pub(super) fn settle(&mut self, here: Here<'_>, delta: &mut Delta) {
+        for uid in std::mem::take(&mut self.touched) {
+            let enrolment = self.pods.get(&uid).and_then(|pod| {
+                let namespace = self.namespaces.get(&pod.name.namespace).map(Arc::as_ref);
+                enrolment::decide(pod, namespace, here).ok()?;
+                Some(Enrolment { pod: pod.clone(), reconnect: enrolment::reconnect(pod, namespace) })
+            });
+            match (self.enrolled.get(&uid), enrolment) {
+                (None, None) => {}
+                (Some(old), Some(enrolment)) if *old == enrolment => {}
+                (Some(_), None) => {
+                    self.enrolled.remove(&uid);
+                    delta.withdraw.push(uid);
+                }
+                (old, Some(enrolment)) => {
+                    let list = if old.is_some() { &mut delta.change } else { &mut delta.enrol };
+                    list.push(enrolment.clone());
+                    self.enrolled.insert(uid, enrolment);
+                }
+            }
+        }
+    }
+
+    /// All pods, each with the decision on it and whether its old connections are to be ended.
+    pub(super) fn decisions<'a>(
+        &'a self,
+        here: Here<'a>,
+    ) -> impl Iterator<Item = (&'a PodRow, Result<(), NotEnrolled>, bool)> {
+        self.pods.values().map(move |pod| {
+            let namespace = self.namespaces.get(&pod.name.namespace).map(Arc::as_ref);
+            (pod.as_ref(), enrolment::decide(pod, namespace, here), enrolment::reconnect(pod, namespace))
+        })
+    }
+}

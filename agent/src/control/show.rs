@@ -1,0 +1,130 @@
+//! The world, for those who ask the admin endpoint.
+
+use super::destinations::Straight;
+use super::services::{Port, Service};
+use super::view::{EndpointView, IdsView, PodView, PortView, ServiceView};
+use super::world::World;
+use crate::mesh::{Endpoint, ObjectName, Picker, ServicePort};
+use crate::sources::rows::{ServicePortRow, ServiceRow, Transport};
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering::Relaxed;
+
+impl World {
+    /// The Services, by name.
+    pub fn services(&self) -> Vec<ServiceView> {
+        let known = self.services.values().filter_map(|service| Some((service, service.row.as_ref()?)));
+        known.map(|(service, row)| self.service_view(service, row)).collect()
+    }
+
+    /// The endpoints of all Service ports that have a backend, by Service port and address.
+    pub fn endpoints(&self) -> Vec<EndpointView> {
+        let ports = self.services.values().flat_map(|service| &service.ports);
+        let backends = ports.flat_map(|port| [&port.backends.v4, &port.backends.v6]).flatten();
+        backends
+            .flat_map(|backend| {
+                backend.endpoints.iter().map(|endpoint| endpoint_view(&backend.service_port, endpoint))
+            })
+            .collect()
+    }
+
+    /// The pods, by name, each with the decision on it.
+    pub fn pods(&self) -> Vec<PodView> {
+        let mut pods: Vec<PodView> = self
+            .pods
+            .decisions(self.here())
+            .map(|(pod, decision, reconnect)| PodView {
+                namespace: pod.name.namespace.to_string(),
+                name: pod.name.name.to_string(),
+                uid: pod.uid.to_string(),
+                addresses: pod.addresses.clone(),
+                enrol: decision.is_ok(),
+                reason: decision.err().map(|reason| reason.to_string()),
+                reconnect,
+            })
+            .collect();
+        pods.sort_by(|one, other| {
+            (&one.namespace, &one.name, &one.uid).cmp(&(&other.namespace, &other.name, &other.uid))
+        });
+        pods
+    }
+
+    /// How the ids of destinations are used.
+    pub fn ids(&self) -> IdsView {
+        let ids = self.capture.ids();
+        IdsView { capacity: ids.capacity(), live: ids.live(), resting: ids.resting() }
+    }
+
+    fn service_view(&self, service: &Service, row: &ServiceRow) -> ServiceView {
+        ServiceView {
+            namespace: row.name.namespace.to_string(),
+            name: row.name.name.to_string(),
+            addresses: row.cluster_ips.iter().chain(&row.external_ips).copied().collect(),
+            picker: match row.picker {
+                Picker::PeakEwma => "peak-ewma",
+                Picker::RoundRobin => "round-robin",
+            },
+            ports: row.ports.iter().map(|port| self.port_view(service, row, port)).collect(),
+        }
+    }
+
+    fn port_view(&self, service: &Service, row: &ServiceRow, port_row: &ServicePortRow) -> PortView {
+        let port = service.port(port_row.port).filter(|_| port_row.transport == Transport::Tcp);
+        let addresses = port.map(|port| port.addresses.as_slice()).unwrap_or_default();
+        let (captured, rest): (Vec<_>, Vec<_>) =
+            addresses.iter().partition(|address| self.is_captured_for(**address, &row.name, port_row.port));
+        let straight = match port.map(|port| &port.wanted) {
+            None => vec!["not TCP".to_owned()],
+            Some(Err(reason)) => vec![reason.to_string()],
+            Some(Ok(())) if addresses.is_empty() => vec![no_address(row).to_string()],
+            Some(Ok(())) => {
+                let reason = |address: &SocketAddr| self.straight_because(port?, *address);
+                rest.iter().filter_map(|address| Some(format!("{address}: {}", reason(address)?))).collect()
+            }
+        };
+        let backends = port.into_iter().flat_map(|port| [&port.backends.v4, &port.backends.v6]).flatten();
+        PortView {
+            port: port_row.port,
+            name: port_row.name.to_string(),
+            app_protocol: port_row.app_protocol.as_deref().map(str::to_owned),
+            captured,
+            straight,
+            endpoints: backends.map(|backend| backend.endpoints.len()).sum(),
+        }
+    }
+
+    fn is_captured_for(&self, address: SocketAddr, service: &ObjectName, port: u16) -> bool {
+        let owner = self.claims.owner(address);
+        self.capture.is_captured(address)
+            && owner.is_some_and(|owner| owner.service == *service && owner.port == port)
+    }
+
+    fn straight_because(&self, port: &Port, address: SocketAddr) -> Option<Straight> {
+        let owner = self.claims.owner(address)?;
+        Some(if *owner != port.key {
+            Straight::ClaimedBy(owner.clone())
+        } else if port.backend_for(address).is_none() {
+            Straight::NoEndpoint
+        } else {
+            Straight::NoId
+        })
+    }
+}
+
+/// Why a Service port that is to be captured has no address: a headless Service's are those of its endpoints.
+fn no_address(row: &ServiceRow) -> Straight {
+    if row.balance_headless { Straight::NoEndpoint } else { Straight::NoAddress }
+}
+
+fn endpoint_view(service_port: &ServicePort, endpoint: &Endpoint) -> EndpointView {
+    let latency_ns = endpoint.load.latency_ewma_ns.load(Relaxed);
+    EndpointView {
+        service_port: service_port.to_string(),
+        address: endpoint.address,
+        pod: endpoint.pod.as_deref().map(str::to_owned),
+        zone: endpoint.zone.as_deref().map(str::to_owned),
+        active: endpoint.load.active(),
+        calls: endpoint.load.calls.load(Relaxed),
+        failures: endpoint.load.failures.load(Relaxed),
+        latency_us: (latency_ns > 0).then_some(latency_ns / 1_000),
+    }
+}

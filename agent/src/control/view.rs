@@ -1,0 +1,94 @@
+//! What the world looks like, for people and programs that ask the admin endpoint.
+
+use serde::Serialize;
+use std::net::{IpAddr, SocketAddr};
+
+/// A Service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ServiceView {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its cluster addresses and external addresses.
+    pub addresses: Vec<IpAddr>,
+    /// How an endpoint is chosen for a call.
+    pub picker: &'static str,
+    /// Its ports.
+    pub ports: Vec<PortView>,
+}
+
+/// A port of a Service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PortView {
+    /// The port that clients dial.
+    pub port: u16,
+    /// Its name; empty where it has none.
+    pub name: String,
+    /// `appProtocol`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub app_protocol: Option<String>,
+    /// The addresses whose connections are captured.
+    pub captured: Vec<SocketAddr>,
+    /// Why connections to the port go straight, where they do; addresses that go straight while others of the port are
+    /// captured have their own line.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub straight: Vec<String>,
+    /// How many endpoints may serve a call.
+    pub endpoints: usize,
+}
+
+/// An endpoint of a captured Service port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EndpointView {
+    /// The Service port: `namespace/name:port`.
+    pub service_port: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The pod behind it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// Its topology zone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// Calls under way.
+    pub active: u32,
+    /// Calls begun since the endpoint was first seen.
+    pub calls: u64,
+    /// Calls of those that failed.
+    pub failures: u64,
+    /// The moving average of the time to response headers, in microseconds; absent before the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency_us: Option<u64>,
+}
+
+/// A pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PodView {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Whether it is to be enrolled.
+    pub enrol: bool,
+    /// Why not, where it is not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Whether connections from before its enrolment are ended.
+    pub reconnect: bool,
+}
+
+/// How the ids of destinations are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct IdsView {
+    /// How many there can be.
+    pub capacity: u32,
+    /// In the kernel's map of destinations.
+    pub live: usize,
+    /// On the way out of it, or out of it and not used again yet, as a connection may still carry them.
+    pub resting: usize,
+}

@@ -1,0 +1,273 @@
+//! Everything that is known, and what follows from it.
+
+use super::capture::Capture;
+use super::claims::Claims;
+use super::delta::Delta;
+use super::enrolment::Here;
+use super::pods::Pods;
+use super::services::{Service, empty_backend};
+use crate::mesh::{Backend, DestinationId, ObjectName, ServicePort, Snapshot};
+use crate::sources::rows::{Change, Row, RowKey, SliceRow};
+use crate::sources::{Problem, Problems, Severity};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// How many contested addresses are told one by one: who has more has one mistake, not as many.
+const MAX_CONTESTED_TOLD: usize = 100;
+
+/// What the world does not learn from rows.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// This node's name. Pods of other nodes are not enrolled; `None`: all pods are this node's.
+    pub node: Option<Arc<str>>,
+    /// The agent's own pod, which is never enrolled.
+    pub own_pod_uid: Option<Arc<str>>,
+    /// How many destinations the kernel's maps hold: ids are below it.
+    pub destinations: u32,
+    /// Service ports that are asked for by name, be they gRPC or not: [`World::backend`] knows these too.
+    pub explicit_ports: Vec<ServicePort>,
+}
+
+/// Everything that is known, and what follows from it.
+#[derive(Debug)]
+pub struct World {
+    node: Option<Arc<str>>,
+    own_pod_uid: Option<Arc<str>>,
+    explicit_ports: HashSet<ServicePort>,
+    pub(super) pods: Pods,
+    pub(super) services: BTreeMap<ObjectName, Service>,
+    /// The Service of each slice.
+    slices: HashMap<ObjectName, Arc<str>>,
+    pub(super) claims: Claims,
+    pub(super) capture: Capture,
+    problems: Problems,
+}
+
+impl World {
+    /// A world of which nothing is known yet.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            node: settings.node,
+            own_pod_uid: settings.own_pod_uid,
+            explicit_ports: settings.explicit_ports.into_iter().collect(),
+            pods: Pods::default(),
+            services: BTreeMap::new(),
+            slices: HashMap::new(),
+            claims: Claims::default(),
+            capture: Capture::new(settings.destinations),
+            problems: Problems::default(),
+        }
+    }
+
+    /// Takes over what a process before this one left in the kernel: `live` is the map of destinations; `named` are the ids
+    /// that the kernel still has an original address for. To be called before the first [`Self::apply`]. What the first
+    /// batch does not want any more, its delta removes.
+    pub fn restore(
+        &mut self,
+        live: impl IntoIterator<Item = (SocketAddr, DestinationId)>,
+        named: impl IntoIterator<Item = DestinationId>,
+        now: Instant,
+    ) {
+        self.capture.restore(live, named, now);
+    }
+
+    /// Applies a batch as a whole. Costs what the changes touch, however much else is known.
+    pub fn apply(&mut self, changes: Vec<Change>) -> Delta {
+        let mut delta = Delta::default();
+        let mut touched = BTreeSet::new();
+        for change in changes {
+            self.take(change, &mut touched);
+        }
+        let mut addresses = BTreeSet::new();
+        for name in &touched {
+            self.rebuild(name, &mut addresses);
+        }
+        addresses.extend(self.capture.retry());
+        for address in addresses {
+            let wanted = wanted_backend(&self.claims, &self.services, address);
+            self.capture.settle(address, wanted, &mut delta);
+        }
+        self.capture.end_restore(&mut delta);
+        let here = Here { node: self.node.as_deref(), own_pod_uid: self.own_pod_uid.as_deref() };
+        self.pods.settle(here, &mut delta);
+        delta.snapshot = self.capture.publish();
+        self.problems.replace(self.find_problems());
+        delta
+    }
+
+    /// To be called when a delta's `retired` ids are out of the kernel's map of destinations: their quarantine begins.
+    pub fn removed_from_kernel(&mut self, ids: &[DestinationId], now: Instant) {
+        self.capture.removed_from_kernel(ids, now);
+    }
+
+    /// Ends the quarantine of ids whose time is over and that no connection carries, and returns them: they are not in
+    /// [`Self::snapshot`] any more, which is to be published, and the kernel may forget their original addresses. They
+    /// are used again at the earliest after the next call of this method. To be called from time to time.
+    pub fn quarantine_over(
+        &mut self,
+        now: Instant,
+        in_use: impl Fn(DestinationId) -> u64,
+    ) -> Vec<DestinationId> {
+        self.capture.quarantine_over(now, in_use)
+    }
+
+    /// The state to publish.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.capture.snapshot()
+    }
+
+    /// Where calls to a Service port go: one that is to be captured, or one of [`Settings::explicit_ports`]. `None`: there is
+    /// no such Service port. Of a dual-stack Service, the primary family's endpoints, if it has any. Ask again after each
+    /// batch.
+    pub fn backend(&self, port: &ServicePort) -> Option<Arc<Backend>> {
+        let service = self.services.get(&port.service)?;
+        let known = service.port(port.port)?;
+        let first_ip = service.row.as_ref().and_then(|row| row.cluster_ips.first());
+        let (first, second) = if first_ip.is_some_and(|ip| ip.is_ipv6()) {
+            (&known.backends.v6, &known.backends.v4)
+        } else {
+            (&known.backends.v4, &known.backends.v6)
+        };
+        Some(first.as_ref().or(second.as_ref()).cloned().unwrap_or_else(|| empty_backend(port)))
+    }
+
+    /// What is wrong with the rows as a whole: addresses that several Services claim, ids that are used up.
+    pub fn problems(&self) -> Problems {
+        self.problems.clone()
+    }
+
+    /// What the decision on a pod depends on besides it.
+    pub(super) fn here(&self) -> Here<'_> {
+        Here { node: self.node.as_deref(), own_pod_uid: self.own_pod_uid.as_deref() }
+    }
+
+    fn take(&mut self, change: Change, touched: &mut BTreeSet<ObjectName>) {
+        match change {
+            Change::Set(Row::Namespace(row)) => self.pods.set_namespace(row),
+            Change::Remove(RowKey::Namespace(name)) => self.pods.remove_namespace(&name),
+            Change::Set(Row::Pod(row)) => self.pods.set(row),
+            Change::Remove(RowKey::Pod(uid)) => self.pods.remove(&uid),
+            Change::Set(Row::Service(row)) => {
+                let name = row.name.clone();
+                self.services.entry(name.clone()).or_default().row = Some(row);
+                touched.insert(name);
+            }
+            Change::Remove(RowKey::Service(name)) => {
+                if let Some(service) = self.services.get_mut(&name) {
+                    service.row = None;
+                    touched.insert(name);
+                }
+            }
+            Change::Set(Row::Slice(row)) => self.set_slice(row, touched),
+            Change::Remove(RowKey::Slice(name)) => {
+                if let Some(service) = self.slices.remove(&name) {
+                    self.take_slice_from(&name, service, touched);
+                }
+            }
+        }
+    }
+
+    fn set_slice(&mut self, row: Arc<SliceRow>, touched: &mut BTreeSet<ObjectName>) {
+        let service = ObjectName { namespace: row.name.namespace.clone(), name: row.service.clone() };
+        if let Some(before) = self.slices.insert(row.name.clone(), row.service.clone())
+            && before != row.service
+        {
+            self.take_slice_from(&row.name, before, touched);
+        }
+        self.services.entry(service.clone()).or_default().slices.insert(row.name.name.clone(), row);
+        touched.insert(service);
+    }
+
+    fn take_slice_from(&mut self, slice: &ObjectName, service: Arc<str>, touched: &mut BTreeSet<ObjectName>) {
+        let service = ObjectName { namespace: slice.namespace.clone(), name: service };
+        if let Some(known) = self.services.get_mut(&service) {
+            known.slices.remove(&slice.name);
+            touched.insert(service);
+        }
+    }
+
+    /// Derives a Service's ports anew, and collects the addresses on which something may be decided anew.
+    fn rebuild(&mut self, name: &ObjectName, addresses: &mut BTreeSet<SocketAddr>) {
+        let Some(service) = self.services.get_mut(name) else { return };
+        let old = service.rebuild(|port| self.explicit_ports.contains(port) || self.capture.carries(port));
+        for port in &old {
+            for address in &port.addresses {
+                let still = service.port(port.key.port);
+                if still.is_none_or(|still| still.addresses.binary_search(address).is_err()) {
+                    self.claims.remove(*address, &port.key);
+                }
+            }
+            addresses.extend(&port.addresses);
+        }
+        for port in &service.ports {
+            for address in &port.addresses {
+                self.claims.add(*address, &port.key);
+            }
+            addresses.extend(&port.addresses);
+        }
+        let keys: BTreeSet<&ServicePort> = old.iter().chain(&service.ports).map(|port| &port.key).collect();
+        for key in keys {
+            let port = service.port(key.port);
+            self.capture.refresh(key, |address| port.and_then(|port| port.backend_for(address)));
+        }
+        if service.is_unknown() {
+            self.services.remove(name);
+        }
+    }
+
+    fn find_problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for (address, owner, others) in self.claims.contested() {
+            let asked_for = |port: &ServicePort| {
+                let port_known = self.services.get(&port.service).and_then(|service| service.port(port.port));
+                port_known.is_some_and(|known| known.wanted.is_ok())
+            };
+            if problems.len() < MAX_CONTESTED_TOLD && (asked_for(owner) || others.iter().any(asked_for)) {
+                let others: Vec<String> = others.iter().map(ToString::to_string).collect();
+                problems.push(problem(
+                    Some(format!("Service {}", owner.service)),
+                    format!(
+                        "address {address} is also that of {}: {owner} is first by name and has it; give each Service \
+                         its own address",
+                        others.join(", ")
+                    ),
+                ));
+            }
+        }
+        let unplaced = self.capture.unplaced();
+        if let Some(first) = unplaced.first() {
+            problems.push(problem(
+                None,
+                format!(
+                    "{} addresses, {first} first, are not captured: all {} ids of destinations are in use or resting; \
+                     raise the limit of destinations",
+                    unplaced.len(),
+                    self.capture.ids().capacity()
+                ),
+            ));
+        }
+        problems
+    }
+}
+
+fn problem(object: Option<String>, cause: String) -> Problem {
+    Problem { severity: Severity::Warning, file: None, line: None, column: None, object, cause }
+}
+
+/// Where calls to an address are to go, if its connections are to be captured.
+fn wanted_backend<'a>(
+    claims: &Claims,
+    services: &'a BTreeMap<ObjectName, Service>,
+    address: SocketAddr,
+) -> Option<&'a Arc<Backend>> {
+    let owner = claims.owner(address)?;
+    let port = services.get(&owner.service)?.port(owner.port)?;
+    port.wanted.as_ref().ok()?;
+    port.backend_for(address)
+}
+
+#[cfg(test)]
+#[path = "world_tests.rs"]
+mod tests;

@@ -1,0 +1,172 @@
+//! The metrics as OpenMetrics text. A registry is made for each scrape and filled from the counts: nothing is kept twice,
+//! and what is gone from the node is gone from the metrics.
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use std::fmt::Debug;
+use std::hash::Hash;
+
+/// What the metrics are made of.
+#[derive(Debug, Default)]
+pub struct Numbers {
+    /// The enrolled pods.
+    pub pods: Vec<PodCounts>,
+    /// Pods that are to be enrolled and are not yet.
+    pub pods_waiting: usize,
+    /// The endpoints.
+    pub endpoints: Vec<EndpointCounts>,
+    /// Destinations whose connections are taken.
+    pub destinations: usize,
+    /// Ids of former destinations that rest.
+    pub resting_ids: usize,
+    /// What of the source could not be used.
+    pub problems: usize,
+}
+
+/// An enrolled pod's connections.
+#[derive(Debug)]
+pub struct PodCounts {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub pod: String,
+    /// How many connections met each outcome at `connect()`, by its name: taken, or straight because of what.
+    pub connections: Vec<(&'static str, u64)>,
+}
+
+/// An endpoint's calls.
+#[derive(Debug)]
+pub struct EndpointCounts {
+    /// `namespace/name:port`.
+    pub service: String,
+    /// Its address.
+    pub endpoint: String,
+    /// Calls begun.
+    pub calls: u64,
+    /// Calls that failed.
+    pub failures: u64,
+    /// Calls under way.
+    pub active: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ConnectionLabels {
+    namespace: String,
+    pod: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EndpointLabels {
+    service: String,
+    endpoint: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabel {
+    state: State,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[expect(non_camel_case_types, reason = "label values are written as they are named")]
+enum State {
+    enrolled,
+    waiting,
+    live,
+    resting,
+}
+
+/// The text of a scrape.
+pub fn exposition(numbers: &Numbers) -> String {
+    let mut registry = Registry::with_prefix("evenkeel");
+    let connections = Family::<ConnectionLabels, Counter>::default();
+    for PodCounts { namespace, pod, connections: outcomes } in &numbers.pods {
+        for (outcome, count) in outcomes {
+            let labels = ConnectionLabels { namespace: escaped(namespace), pod: escaped(pod), outcome };
+            connections.get_or_create(&labels).inc_by(*count);
+        }
+    }
+    let (calls, failures) =
+        (Family::<EndpointLabels, Counter>::default(), Family::<EndpointLabels, Counter>::default());
+    let active = Family::<EndpointLabels, Gauge>::default();
+    for counts in &numbers.endpoints {
+        let labels = EndpointLabels { service: escaped(&counts.service), endpoint: escaped(&counts.endpoint) };
+        calls.get_or_create(&labels).inc_by(counts.calls);
+        failures.get_or_create(&labels).inc_by(counts.failures);
+        active.get_or_create(&labels).set(counts.active.into());
+    }
+    let pods = states([(State::enrolled, numbers.pods.len()), (State::waiting, numbers.pods_waiting)]);
+    let destinations = states([(State::live, numbers.destinations), (State::resting, numbers.resting_ids)]);
+    let problems = Gauge::<i64>::default();
+    problems.set(numbers.problems as i64);
+
+    registry.register(
+        "connections",
+        "Connections of enrolled pods, by what became of them at connect()",
+        connections,
+    );
+    registry.register("endpoint_calls", "Calls begun to an endpoint", calls);
+    registry.register("endpoint_failures", "Calls to an endpoint that failed", failures);
+    registry.register("endpoint_active_calls", "Calls to an endpoint that are under way", active);
+    registry.register("pods", "Pods of this node that are to be enrolled", pods);
+    registry.register(
+        "destinations",
+        "Ids of destinations: live, or resting before they are used again",
+        destinations,
+    );
+    registry.register("source_problems", "What of the source could not be used", problems);
+    let mut text = String::new();
+    encode(&mut text, &registry).expect("a String takes whatever is written to it");
+    text
+}
+
+/// A label's value as the format wants it; the encoder writes values as they are.
+fn escaped(value: &str) -> String {
+    value.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n")
+}
+
+fn states(counts: [(State, usize); 2]) -> Family<StateLabel, Gauge> {
+    let family = Family::<StateLabel, Gauge>::default();
+    for (state, count) in counts {
+        family.get_or_create(&StateLabel { state }).set(count as i64);
+    }
+    family
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_come_out_under_their_names_and_labels_are_escaped() {
+        let text = exposition(&Numbers {
+            pods: vec![PodCounts {
+                namespace: "a".into(),
+                pod: "b\"c".into(),
+                connections: vec![("taken", 3)],
+            }],
+            endpoints: vec![EndpointCounts {
+                service: "a/s:1".into(),
+                endpoint: "10.0.0.1:2".into(),
+                calls: 7,
+                failures: 1,
+                active: 2,
+            }],
+            destinations: 4,
+            ..Numbers::default()
+        });
+        for line in [
+            r#"evenkeel_connections_total{namespace="a",pod="b\"c",outcome="taken"} 3"#,
+            r#"evenkeel_endpoint_calls_total{service="a/s:1",endpoint="10.0.0.1:2"} 7"#,
+            r#"evenkeel_endpoint_active_calls{service="a/s:1",endpoint="10.0.0.1:2"} 2"#,
+            r#"evenkeel_pods{state="enrolled"} 1"#,
+            r#"evenkeel_destinations{state="live"} 4"#,
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}\nis not in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! The real agent, on a [`Cluster`].
+
+use crate::cgroup::{self, Cgroup};
+use crate::netns::Netns;
+use crate::process::{Place, Process, children, signal_to};
+use crate::wait::eventually_some;
+use crate::{Cluster, eventually, host};
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The admin's port of the first agent; its other two follow, and the next agent's stand so much higher.
+const FIRST_PORT: u16 = 15_800;
+const NEXT_AGENT: u16 = 200;
+
+/// How one agent differs from another.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// 0, or higher for agents that run beside the first.
+    pub number: u16,
+    /// See a host on which nothing but cgroup2 is mounted at `/sys/fs/cgroup`.
+    pub pure_cgroup2: bool,
+    /// Let the agent find the pods' common cgroup by itself.
+    pub finds_cgroup: bool,
+    /// Further arguments.
+    pub arguments: Vec<String>,
+}
+
+/// A running `evenkeel agent`.
+#[derive(Debug)]
+pub struct Agent {
+    /// The keeper process.
+    pub process: Process,
+    node: Arc<Netns>,
+    number: u16,
+    // Ends what the keeper might have left.
+    _cgroup: Cgroup,
+}
+
+impl Agent {
+    /// Starts the agent on the cluster's node and waits until it is ready.
+    ///
+    /// # Errors
+    /// With the agent's last words when it ends instead.
+    pub fn start(cluster: &Cluster) -> Result<Self> {
+        Self::start_with(cluster, &Options::default())
+    }
+
+    /// Starts an agent with these options and waits until it is ready.
+    ///
+    /// # Errors
+    /// With the agent's last words when it ends instead.
+    pub fn start_with(cluster: &Cluster, options: &Options) -> Result<Self> {
+        let mut agent = Self::launch(cluster, options)?;
+        agent.ready()?;
+        Ok(agent)
+    }
+
+    /// Starts an agent and does not wait.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn launch(cluster: &Cluster, options: &Options) -> Result<Self> {
+        let cgroup = cluster.system_cgroup(&format!("agent-{}", options.number))?;
+        let place = Place::new(cgroup.path(), Some(cluster.node.open()?))?;
+        let command = command(cluster, options)?;
+        Ok(Self {
+            process: Process::spawn(&format!("agent-{}", options.number), command, Some(place))?,
+            node: Arc::clone(&cluster.node),
+            number: options.number,
+            _cgroup: cgroup,
+        })
+    }
+
+    /// Waits until the agent says that all pods of the node are enrolled.
+    ///
+    /// # Errors
+    /// With the agent's last words when it ends instead.
+    pub fn ready(&mut self) -> Result<()> {
+        eventually_some("the agent is ready", || {
+            if let Some(status) = self.process.ended()? {
+                bail!("the agent ended ({status}): {}", self.process.stderr().join("\n"));
+            }
+            Ok(self.is_ready().then_some(()))
+        })
+    }
+
+    /// Whether `/readyz` says 200 now.
+    pub fn is_ready(&self) -> bool {
+        self.get(self.port(1), "/readyz").is_ok_and(|(status, _)| status == 200)
+    }
+
+    /// The admin endpoint's JSON at a path such as `/pods`.
+    ///
+    /// # Errors
+    /// When it does not answer 200 with JSON.
+    pub fn admin(&self, path: &str) -> Result<Value> {
+        let (status, body) = self.get(self.port(0), path)?;
+        ensure!(status == 200, "{path}: {status} {body}");
+        serde_json::from_str(&body).with_context(|| body)
+    }
+
+    /// The worker process, which the keeper runs.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn worker_process(&self) -> Result<i32> {
+        eventually_some("the keeper has a worker process", || Ok(children(self.process.pid()).pop()))
+    }
+
+    /// Kills the worker process with -9, and waits until the keeper has started another and that is ready.
+    ///
+    /// # Errors
+    /// When that does not happen.
+    pub fn kill_worker_process(&mut self) -> Result<()> {
+        let before = self.worker_process()?;
+        signal_to(before, libc::SIGKILL);
+        eventually("the keeper starts another worker process", || {
+            children(self.process.pid()).iter().any(|&pid| pid != before)
+        })?;
+        self.ready()
+    }
+
+    /// Stops the agent in order (SIGTERM).
+    ///
+    /// # Errors
+    /// When it does not exit with 0.
+    pub fn stop(&mut self) -> Result<()> {
+        let status = self.process.stop()?;
+        ensure!(status.success(), "the agent ended with {status}, signal {:?}", status.signal());
+        Ok(())
+    }
+
+    /// The admin's port, or one of those that follow it.
+    fn port(&self, offset: u16) -> u16 {
+        FIRST_PORT + NEXT_AGENT * self.number + offset
+    }
+
+    fn get(&self, port: u16, path: &str) -> Result<(u16, String)> {
+        self.node.enter(|| get((Ipv4Addr::LOCALHOST, port).into(), path))?
+    }
+}
+
+/// The command line of an agent on that cluster.
+///
+/// # Errors
+/// When the binary has not been built.
+pub fn command(cluster: &Cluster, options: &Options) -> Result<Command> {
+    let port = FIRST_PORT + NEXT_AGENT * options.number;
+    let binary = host::evenkeel_binary()?;
+    let mut arguments: Vec<OsString> = vec![
+        "agent".into(),
+        "--source".into(),
+        format!("folder:{}", cluster.folder().display()).into(),
+        "--workers".into(),
+        "2".into(),
+        "--admin".into(),
+        format!("127.0.0.1:{port}").into(),
+        "--readiness".into(),
+        format!("0.0.0.0:{}", port + 1).into(),
+        "--metrics".into(),
+        format!("0.0.0.0:{}", port + 2).into(),
+    ];
+    if !options.finds_cgroup {
+        arguments.push("--cgroup".into());
+        arguments.push(seen_cgroup(cluster.kubepods.path(), options.pure_cgroup2)?.into());
+    }
+    arguments.extend(options.arguments.iter().map(Into::into));
+    let mut command = if options.pure_cgroup2 { in_pure_cgroup2_host(&binary) } else { Command::new(binary) };
+    command.args(arguments);
+    Ok(command)
+}
+
+/// The cgroup's folder as the agent's mount namespace has it.
+fn seen_cgroup(path: &Path, pure: bool) -> Result<std::path::PathBuf> {
+    if !pure {
+        return Ok(path.to_owned());
+    }
+    Ok(Path::new("/sys/fs/cgroup").join(path.strip_prefix(cgroup::mount()?)?))
+}
+
+/// Runs a program where only cgroup2 is mounted, at the place that a pure host has it.
+fn in_pure_cgroup2_host(program: &Path) -> Command {
+    let script = "umount -R /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]).arg(program);
+    command
+}
+
+/// One HTTP request; the whole answer's status and body.
+fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
+    let limit = Duration::from_secs(5);
+    let mut stream = TcpStream::connect_timeout(&address, limit)?;
+    stream.set_read_timeout(Some(limit))?;
+    stream.write_all(
+        format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes(),
+    )?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("an HTTP answer has a head")?;
+    let status = head.split(' ').nth(1).context("an HTTP answer has a status")?;
+    Ok((status.parse()?, body.to_owned()))
+}

@@ -1,0 +1,118 @@
+//! A network namespace with a name, as a container runtime makes it.
+
+use crate::host::run;
+use anyhow::{Context, Result};
+use std::fs::File;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+
+/// Where `ip netns` keeps namespaces by name.
+pub const NETNS_FOLDER: &str = "/run/netns";
+
+/// A named network namespace; the name goes on drop, the namespace when nothing in it is left.
+#[derive(Debug)]
+pub struct Netns {
+    name: String,
+}
+
+impl Netns {
+    /// Makes it, with `lo` up.
+    ///
+    /// # Errors
+    /// `ip`'s own.
+    pub fn create(name: String) -> Result<Self> {
+        run("ip", &["netns", "add", &name], "")?;
+        let netns = Self { name };
+        netns.ip("link set lo up\n")?;
+        Ok(netns)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The file by which it can be entered.
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from(NETNS_FOLDER).join(&self.name)
+    }
+
+    /// Opens [`Self::path`].
+    ///
+    /// # Errors
+    /// When it has gone.
+    pub fn open(&self) -> Result<OwnedFd> {
+        let path = self.path();
+        let file = File::open(&path).with_context(|| path.display().to_string())?;
+        Ok(file.into())
+    }
+
+    /// Runs lines of `ip` commands in it.
+    ///
+    /// # Errors
+    /// `ip`'s own.
+    pub fn ip(&self, batch: &str) -> Result<()> {
+        run("ip", &["-n", &self.name, "-batch", "-"], batch).map(drop)
+    }
+
+    /// Loads rules into it, all or none.
+    ///
+    /// # Errors
+    /// `nft`'s own.
+    pub fn nft(&self, rules: &str) -> Result<()> {
+        let netns = format!("--net={}", self.path().display());
+        run("nsenter", &[&netns, "nft", "-f", "-"], rules).map(drop)
+    }
+
+    /// Writes a setting below `/proc/sys/net`, such as `ipv4/ip_forward`.
+    ///
+    /// # Errors
+    /// When the kernel does not take it.
+    pub fn sysctl(&self, setting: &str, value: &str) -> Result<()> {
+        let path = format!("/proc/sys/net/{setting}");
+        self.enter(|| std::fs::write(&path, value).with_context(|| path.clone()))?
+    }
+
+    /// Does `work` on a thread inside the namespace: its sockets belong there.
+    ///
+    /// # Errors
+    /// When the namespace has gone.
+    pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        let target = self.open()?;
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                enter(&target)?;
+                Ok(work())
+            });
+            match inside.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        })
+    }
+
+    /// Whether the namespace has a link of that name.
+    pub fn has_link(&self, link: &str) -> bool {
+        run("ip", &["-n", &self.name, "link", "show", "dev", link], "").is_ok()
+    }
+}
+
+/// Moves the calling thread into the namespace, for good.
+///
+/// # Errors
+/// The kernel's own.
+pub fn enter(netns: &OwnedFd) -> Result<()> {
+    // SAFETY: an open descriptor; setns changes the calling thread only.
+    if unsafe { libc::setns(netns.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
+        return Err(std::io::Error::last_os_error()).context("setns");
+    }
+    Ok(())
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        if let Err(error) = run("ip", &["netns", "delete", &self.name], "") {
+            eprintln!("{error:#}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! The gRPC server.
+
+use crate::greeter::greeter_server::{Greeter, GreeterServer};
+use crate::greeter::{HelloReply, HelloRequest};
+use crate::peer::{asked_to_stop, pattern};
+use anyhow::Result;
+use clap::Args;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Request, Response, Status, Streaming};
+
+/// Replies that wait for a slow reader.
+const REPLIES_AHEAD: usize = 4;
+
+/// Arguments of `peer serve`.
+#[derive(Args)]
+pub(super) struct Serve {
+    #[arg(long)]
+    listen: SocketAddr,
+    /// What the replies call this server.
+    #[arg(long)]
+    name: String,
+}
+
+impl Serve {
+    pub(super) async fn run(self) -> Result<()> {
+        let listener = TcpListener::bind(self.listen).await?;
+        println!("ready {}", listener.local_addr()?);
+        tonic::transport::Server::builder()
+            .add_service(GreeterServer::new(Named { name: self.name }))
+            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async {
+                let _ = asked_to_stop().await;
+            })
+            .await?;
+        Ok(())
+    }
+}
+
+struct Named {
+    name: String,
+}
+
+impl Named {
+    fn reply(&self, peer: Option<IpAddr>, received: u32, request: &HelloRequest) -> HelloReply {
+        HelloReply {
+            server: self.name.clone(),
+            peer: peer.map(|address| address.to_string()).unwrap_or_default(),
+            received,
+            payload: pattern(request.reply_bytes),
+        }
+    }
+}
+
+/// Over a dual-stack listener an IPv4 client has a mapped address.
+fn peer_of<T>(request: &Request<T>) -> Option<IpAddr> {
+    request.remote_addr().map(|address| address.ip().to_canonical())
+}
+
+async fn hold(request: &HelloRequest) {
+    if request.hold_milliseconds > 0 {
+        tokio::time::sleep(Duration::from_millis(request.hold_milliseconds.into())).await;
+    }
+}
+
+#[tonic::async_trait]
+impl Greeter for Named {
+    async fn say_hello(&self, request: Request<HelloRequest>) -> Result<Response<HelloReply>, Status> {
+        let peer = peer_of(&request);
+        let request = request.into_inner();
+        hold(&request).await;
+        Ok(Response::new(self.reply(peer, 1, &request)))
+    }
+
+    async fn upload(
+        &self,
+        request: Request<Streaming<HelloRequest>>,
+    ) -> Result<Response<HelloReply>, Status> {
+        let peer = peer_of(&request);
+        let mut stream = request.into_inner();
+        let mut last = HelloRequest::default();
+        let mut received = 0;
+        while let Some(message) = stream.message().await? {
+            received += 1;
+            last = message;
+        }
+        hold(&last).await;
+        Ok(Response::new(self.reply(peer, received, &last)))
+    }
+
+    type DownloadStream = ReceiverStream<Result<HelloReply, Status>>;
+
+    async fn download(
+        &self,
+        request: Request<HelloRequest>,
+    ) -> Result<Response<Self::DownloadStream>, Status> {
+        let peer = peer_of(&request);
+        let request = request.into_inner();
+        let (replies, stream) = mpsc::channel(REPLIES_AHEAD);
+        let reply = self.reply(peer, 1, &request);
+        tokio::spawn(async move {
+            for _ in 0..request.replies {
+                hold(&request).await;
+                if replies.send(Ok(reply.clone())).await.is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    type ChatStream = ReceiverStream<Result<HelloReply, Status>>;
+
+    async fn chat(
+        &self,
+        request: Request<Streaming<HelloRequest>>,
+    ) -> Result<Response<Self::ChatStream>, Status> {
+        let peer = peer_of(&request);
+        let mut stream = request.into_inner();
+        let (replies, answers) = mpsc::channel(REPLIES_AHEAD);
+        let server = Self { name: self.name.clone() };
+        tokio::spawn(async move {
+            let mut received = 0;
+            while let Some(message) = stream.next().await {
+                received += 1;
+                let reply = match message {
+                    Ok(message) => {
+                        hold(&message).await;
+                        Ok(server.reply(peer, received, &message))
+                    }
+                    Err(status) => Err(status),
+                };
+                if replies.send(reply).await.is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(answers)))
+    }
+}

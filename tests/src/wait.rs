@@ -1,0 +1,35 @@
+//! Waiting for a condition, never for a time.
+
+use anyhow::{Result, bail};
+use std::time::{Duration, Instant};
+
+/// The one limit of all waiting: generous, since a passing test never meets it and a slow machine must not fail one.
+pub const WAIT_LIMIT: Duration = Duration::from_secs(60);
+
+/// How often a condition is looked at.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// Waits until `condition` holds.
+///
+/// # Errors
+/// Naming `what` when it does not within [`WAIT_LIMIT`].
+pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) -> Result<()> {
+    eventually_some(what, || Ok(condition().then_some(())))
+}
+
+/// Waits until `condition` gives a value.
+///
+/// # Errors
+/// The condition's own, at once; else naming `what` when there is none within [`WAIT_LIMIT`].
+pub fn eventually_some<T>(what: &str, mut condition: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = condition()? {
+            return Ok(value);
+        }
+        if start.elapsed() > WAIT_LIMIT {
+            bail!("waited {} s in vain: {what}", WAIT_LIMIT.as_secs());
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}

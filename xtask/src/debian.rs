@@ -1,0 +1,71 @@
+//! Debian's packages: the one place that names them, and installs those that are missing.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::process::{is_root, run, step, succeeds};
+
+/// A compiler and the core library's source that match each other, for the kernel programs.
+pub(crate) const EBPF_COMPILER: &[&str] = &["rustc-web", "rust-web-src"];
+/// What a build of bpf-linker, and of crates with C inside, asks for.
+pub(crate) const C_TOOLCHAIN: &[&str] = &["gcc", "g++", "libc6-dev", "pkg-config"];
+/// `ip`, `ss` and `nft`: the test harness makes pods of network namespaces with them.
+pub(crate) const HARNESS: &[&str] = &["iproute2", "nftables", "procps"];
+/// Test peers in other languages; a toolchain that is on PATH already is taken as it is.
+pub(crate) const PYTHON: &[&str] = &["python3", "python3-venv"];
+pub(crate) const GO: &[&str] = &["golang-go"];
+pub(crate) const NODE: &[&str] = &["nodejs", "npm"];
+/// The proxy that the benchmark compares with.
+pub(crate) const BENCH: &[&str] = &["haproxy"];
+/// Another kernel's machine, and its first programs.
+pub(crate) const EMULATOR: &[&str] = &["qemu-system-x86", "busybox-static"];
+
+/// Whether this machine has Debian's package tools.
+pub(crate) fn is_here() -> bool {
+    Path::new("/usr/bin/apt-get").exists() && Path::new("/usr/bin/dpkg-query").exists()
+}
+
+/// Whether Debian's archive, as this machine knows it, has the package.
+pub(crate) fn offers(package: &str) -> bool {
+    // `apt-cache show` succeeds only for a package with a version that can be installed.
+    succeeds(Command::new("apt-cache").args(["show", package]))
+}
+
+/// Installs what is missing of `packages`.
+///
+/// # Errors
+/// If something is missing and this is no Debian, or we are not root, or the install fails.
+pub(crate) fn install(packages: &[&str]) -> Result<()> {
+    let missing: Vec<_> = packages.iter().copied().filter(|package| !is_installed(package)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names = missing.join(" ");
+    if !is_here() {
+        bail!("please install what Debian calls {names}: this machine has no apt-get");
+    }
+    if !is_root() {
+        bail!("packages are missing: run `apt-get install {names}` as root");
+    }
+    step(&format!("installing {names}"));
+    update()?;
+    run(Command::new("apt-get")
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .args(["install", "-y", "-q", "--no-install-recommends"])
+        .args(missing))
+}
+
+/// Brings the list of packages up to date.
+///
+/// # Errors
+/// If apt-get fails.
+pub(crate) fn update() -> Result<()> {
+    run(Command::new("apt-get").args(["update", "-q"]))
+}
+
+fn is_installed(package: &str) -> bool {
+    let query = Command::new("dpkg-query").args(["-W", "-f", "${db:Status-Status}", package]).output();
+    query.is_ok_and(|answer| answer.status.success() && answer.stdout == b"installed")
+}

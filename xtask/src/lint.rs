@@ -1,0 +1,72 @@
+//! Format, lints, documentation; licences, bans and sources of what we depend on.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::process::{run, step};
+use crate::workspace::{self, Workspace};
+
+const CARGO_DENY_VERSION: &str = "0.20.2";
+
+/// A name and what checks it.
+type Check = (&'static str, fn(&Workspace) -> Result<()>);
+
+/// # Errors
+/// If a check fails, or a tool is missing and cannot be installed.
+pub(crate) fn start(workspace: &Workspace) -> Result<()> {
+    let checks: [Check; 4] = [
+        ("format", format),
+        ("lints", clippy),
+        ("documentation", documentation),
+        ("licences, bans and sources of the dependencies", dependencies),
+    ];
+    // All of them, so that one run names all that is to be done.
+    let mut failed = Vec::new();
+    for (name, check) in checks {
+        step(&format!("checking {name}"));
+        if let Err(error) = check(workspace) {
+            eprintln!("error: {error:#}");
+            failed.push(name);
+        }
+    }
+    ensure!(failed.is_empty(), "these checks failed: {}", failed.join("; "));
+    Ok(())
+}
+
+fn format(workspace: &Workspace) -> Result<()> {
+    run(workspace.cargo().args(["fmt", "--all", "--check"]))
+}
+
+/// The kernel programs too: for this machine instead of BPF, which is all that a stable compiler can check.
+fn clippy(workspace: &Workspace) -> Result<()> {
+    run(workspace.cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+}
+
+fn documentation(workspace: &Workspace) -> Result<()> {
+    let doc = ["doc", "--no-deps", "--document-private-items"];
+    run(workspace.cargo().env("RUSTDOCFLAGS", "-D warnings").args(doc))
+}
+
+/// Without advisories: their database is kept outside of the package registries; see `deny.toml`.
+fn dependencies(workspace: &Workspace) -> Result<()> {
+    run(workspace.cargo().env("PATH", cargo_deny()?).args(["deny", "check", "bans", "licenses", "sources"]))
+}
+
+/// PATH with a folder in front that holds cargo-deny, built once and kept in the cache.
+fn cargo_deny() -> Result<std::ffi::OsString> {
+    let root = workspace::cache()?.join(format!("cargo-deny-{CARGO_DENY_VERSION}"));
+    let folder: PathBuf = root.join("bin");
+    if !folder.join("cargo-deny").exists() {
+        step(&format!("building cargo-deny {CARGO_DENY_VERSION} (once, about two minutes)"));
+        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        // Not optimised: it builds in half the time, and our graph is small.
+        run(Command::new(cargo)
+            .args(["install", "cargo-deny", "--version", CARGO_DENY_VERSION, "--locked", "--debug", "--root"])
+            .arg(&root))?;
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::join_paths(std::iter::once(folder).chain(env::split_paths(&path))).context("PATH cannot be extended")
+}
