@@ -19,6 +19,8 @@ mod error_reply;
 mod finish;
 mod pool;
 mod pump;
+#[cfg(test)]
+mod sim;
 mod socket;
 mod target;
 #[cfg(test)]
