@@ -19,6 +19,8 @@ pub(crate) const GO: &[&str] = &["golang-go"];
 pub(crate) const NODE: &[&str] = &["nodejs", "npm"];
 /// The proxy that the benchmark compares with.
 pub(crate) const BENCH: &[&str] = &["haproxy"];
+/// Another kernel's machine, and its first programs.
+pub(crate) const EMULATOR: &[&str] = &["qemu-system-x86", "busybox-static"];
 
 /// Whether this machine has Debian's package tools.
 pub(crate) fn is_here() -> bool {

@@ -8,6 +8,7 @@ mod build;
 mod debian;
 mod demo;
 mod ebpf;
+mod kernel_test;
 mod lint;
 mod process;
 mod setup;
@@ -44,6 +45,8 @@ enum Command {
     Lint,
     /// Measures what a call costs, beside other proxies (needs root)
     Bench(bench::Options),
+    /// Runs the agent on another kernel, emulated: an enrolled pod's calls must be taken and spread there
+    KernelTest(kernel_test::Options),
 }
 
 fn main() -> ExitCode {
@@ -65,5 +68,6 @@ fn run(workspace: &Workspace, command: Command) -> anyhow::Result<()> {
         Command::Test(options) => test::start(workspace, &options),
         Command::Lint => lint::start(workspace),
         Command::Bench(options) => bench::start(workspace, &options),
+        Command::KernelTest(options) => kernel_test::start(workspace, &options),
     }
 }

@@ -9,8 +9,8 @@ use crate::mesh::{
     Backend, Destination, DestinationId, Endpoint, Load, ObjectName, Picker, ServicePort, Snapshot,
 };
 use crate::proxy::{ListenerSpec, OwnNamespace, Workers};
-use crate::sources::{FolderSource, NameSource, Target};
-use anyhow::{Context as _, Result, ensure};
+use crate::sources::{FolderSource, NameSource, Severity, Target};
+use anyhow::{Context as _, Result, bail, ensure};
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
@@ -28,7 +28,7 @@ pub fn proxy(config: ProxyConfig) -> Result<ExitCode> {
 async fn run(config: ProxyConfig) -> Result<ExitCode> {
     let mut stop = StopSignals::take()?;
     let (ticks, _) = SharedPage::create()?;
-    let workers = start_workers(config.workers, Arc::new(OwnNamespace), ticks)?;
+    let workers = start_workers(config.workers, Arc::new(OwnNamespace), true, ticks)?;
     match config.upstreams {
         Upstreams::Hosts { listen, to, picker } => {
             let backends = HostBackends::open(to, picker, listen.len()).await;
@@ -173,6 +173,9 @@ impl ServiceBackends {
             explicit_ports: ports.clone(),
         });
         world.apply(first);
+        if let Some(problem) = source.problems().current().iter().find(|problem| problem.severity == Severity::Error) {
+            bail!("{}: {problem}", folder.display());
+        }
         for port in &ports {
             ensure!(world.backend(port).is_some(), "{}: there is no TCP port {port} in it", folder.display());
         }

@@ -87,7 +87,8 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         UpstreamSockets::Pod => Arc::new(PodDialer { mark: config.mark }),
         UpstreamSockets::Node => Arc::new(NodeDialer { mark: config.mark }),
     };
-    let workers = start_workers(config.workers, dialer, inherited.ticks)?;
+    let share_upstreams = config.upstream_sockets == UpstreamSockets::Node;
+    let workers = start_workers(config.workers, dialer, share_upstreams, inherited.ticks)?;
     let cgroup = attach_point(&config)?;
     let pods = Enrolments::restore(inherited.listeners);
     let mut node = Node { config, keeper, kernel, workers, world, pods, captured, cgroup };
@@ -123,7 +124,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
             }
             _ = look_around.tick() => {
                 node.with_tools(Enrolments::look_around);
-                node.end_quarantines();
+                node.end_quarantines().await;
             }
             Some(question) = questions.recv() => {
                 let answer = node.answer(question.page, &source);
@@ -202,9 +203,7 @@ fn attach_point(config: &AgentConfig) -> Result<PathBuf> {
         return Ok(cgroup.clone());
     }
     let mount = pods::cgroup2_mount()?;
-    let processes = pods::processes()?;
-    let common = processes.values().flatten().find_map(|process| pods::common_ancestor(process.pid));
-    Ok(common.map_or(mount.clone(), |path| mount.join(path.trim_start_matches('/'))))
+    Ok(pods::kubepods(&mount).unwrap_or(mount))
 }
 
 /// Waits until the kernel's heartbeat is of this process: before, new connections go straight.
@@ -292,7 +291,7 @@ impl Node {
     }
 
     /// Lets ids be used again whose rest is over and that no connection carries.
-    fn end_quarantines(&mut self) {
+    async fn end_quarantines(&mut self) {
         let over = self.world.quarantine_over(Instant::now(), |id| self.workers.connections(id));
         if over.is_empty() {
             return;
@@ -303,6 +302,9 @@ impl Node {
                 warn!("an id keeps its original address: {error}");
             }
         }
+        // Addresses that had to do without an id.
+        let delta = self.world.apply(vec![]);
+        self.carry_out(delta).await;
     }
 
     fn answer(&mut self, page: Page, source: &FolderSource) -> serde_json::Value {

@@ -47,9 +47,6 @@ pub struct AgentArgs {
     /// How long calls may go on after SIGTERM, in seconds
     #[arg(long, env = "EVENKEEL_DRAIN_SECONDS", value_name = "N", default_value = "20")]
     drain_seconds: u32,
-    /// How long a destination's id rests, once nothing carries it, before it may stand for another, in seconds
-    #[arg(long, env = "EVENKEEL_QUARANTINE_SECONDS", value_name = "N", default_value = "120")]
-    quarantine_seconds: u32,
 }
 
 /// Whose network namespace upstream connections are opened in.
@@ -89,8 +86,6 @@ pub struct AgentConfig {
     pub upstream_sockets: UpstreamSockets,
     /// From SIGTERM to the end of the last call.
     pub drain: Duration,
-    /// An id's rest.
-    pub quarantine: Duration,
 }
 
 impl AgentArgs {
@@ -109,7 +104,6 @@ impl AgentArgs {
             max_pods: self.max_pods,
             upstream_sockets: self.upstream_sockets,
             drain: Duration::from_secs(self.drain_seconds.into()),
-            quarantine: Duration::from_secs(self.quarantine_seconds.into()),
         }
     }
 }

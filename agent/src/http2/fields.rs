@@ -47,6 +47,10 @@ pub(super) struct Entry {
 impl Entry {
     /// A field that is an entry of the static table.
     pub(super) fn of_static(index: u8) -> Self {
+        STATIC_ENTRIES[usize::from(index) - 1]
+    }
+
+    const fn from_static(index: u8) -> Self {
         let field = static_table::entry(index);
         Self {
             at: 0,
@@ -65,6 +69,16 @@ impl Entry {
         self.name_len as usize + self.value_len as usize + FIELD_OVERHEAD
     }
 }
+
+static STATIC_ENTRIES: [Entry; static_table::LEN as usize] = {
+    let mut entries = [Entry::from_static(1); static_table::LEN as usize];
+    let mut index = 1;
+    while index <= static_table::LEN {
+        entries[index as usize - 1] = Entry::from_static(index);
+        index += 1;
+    }
+    entries
+};
 
 /// One field of a [`FieldList`].
 #[derive(Copy, Clone, Debug)]
@@ -175,6 +189,12 @@ impl FieldList {
         self.entries.push(entry);
     }
 
+    pub(super) fn pop_entry(&mut self) {
+        if let Some(entry) = self.entries.pop() {
+            self.size -= entry.size();
+        }
+    }
+
     pub(super) fn field(&self, entry: &Entry) -> Field<'_> {
         let (name, value) = if entry.whole_static != 0 {
             let field = static_table::entry(entry.whole_static);
@@ -186,10 +206,12 @@ impl FieldList {
         Field { name, value, never_indexed: entry.indexing == Indexing::Never, known: entry.name }
     }
 
-    /// The value's Huffman form as it came; empty if it came without.
-    pub(super) fn huffman(&self, entry: &Entry) -> &[u8] {
-        let at = entry.at as usize + entry.name_len as usize + entry.value_len as usize;
-        &self.bytes[at..at + entry.huffman_len as usize]
+    /// Of a field that is not in the static table: name and value one behind the other, and the value's Huffman form as
+    /// it came, empty if it came without.
+    pub(super) fn text(&self, entry: &Entry) -> (&[u8], &[u8]) {
+        let behind = &self.bytes[entry.at as usize..];
+        let (text, behind) = behind.split_at((entry.name_len + entry.value_len) as usize);
+        (text, &behind[..entry.huffman_len as usize])
     }
 
     fn position(&self, name: Name) -> Option<usize> {

@@ -20,16 +20,15 @@ pub(super) enum ResponseKind {
 /// that `:protocol` is an unknown pseudo-header field like any other (RFC 8441 §4).
 pub(super) fn check_request(fields: &FieldList) -> Result<(), Malformed> {
     let seen = pseudo_fields(fields)?;
-    let has = |name: Name| seen & bit(name) != 0;
-    if has(Name::Status) || !has(Name::Method) {
-        return Err(Malformed);
-    }
-    if fields.find(Name::Method) == Some(b"CONNECT") {
-        let is_plain_connect = has(Name::Authority) && !has(Name::Scheme) && !has(Name::Path);
-        return if is_plain_connect { Ok(()) } else { Err(Malformed) };
+    // A method, a scheme and a path, as nearly every request.
+    if seen & !bit(Name::Authority) != bit(Name::Method) | bit(Name::Scheme) | bit(Name::Path) {
+        let is_plain_connect = seen == bit(Name::Method) | bit(Name::Authority);
+        let connects = is_plain_connect && fields.find(Name::Method) == Some(b"CONNECT");
+        return if connects { Ok(()) } else { Err(Malformed) };
     }
     let path = fields.find(Name::Path).unwrap_or_default();
-    if has(Name::Scheme) && (path.starts_with(b"/") || path == b"*") { Ok(()) } else { Err(Malformed) }
+    let is_connect = fields.find(Name::Method) == Some(b"CONNECT");
+    if (path.first() == Some(&b'/') || path == b"*") && !is_connect { Ok(()) } else { Err(Malformed) }
 }
 
 /// A response's list.
@@ -96,7 +95,8 @@ mod tests {
         const S: (&str, &str) = (":scheme", "http");
         const P: (&str, &str) = (":path", "/a/b");
         const A: (&str, &str) = (":authority", "a");
-        let cases: &[(&str, &[(&str, &str)], bool)] = &[
+        type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], bool);
+        let cases: &[Case<'_>] = &[
             ("complete", &[M, S, P, A], true),
             ("host and no authority", &[M, S, P, ("host", "a")], true),
             ("neither", &[M, S, P], true),

@@ -7,7 +7,7 @@ use super::netns::{Netns, cookie_of};
 use super::{KernelError, pods, reconnect};
 use std::fs;
 use std::os::fd::AsFd as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The result of one probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,12 +126,11 @@ fn ending_connections() -> Probe {
     )
 }
 
-/// Only the root cgroup has no `cgroup.events`.
 fn whole_hierarchy(mount: &Path) -> Probe {
-    let outcome = if mount.join("cgroup.events").exists() {
-        Err(format!("{} is rooted at a cgroup of its own: pods elsewhere are not seen", mount.display()))
-    } else {
+    let outcome = if pods::is_whole(mount) {
         Ok(format!("{} holds the whole hierarchy", mount.display()))
+    } else {
+        Err(format!("{} is rooted at a cgroup of its own: pods elsewhere are not seen", mount.display()))
     };
     result("host's cgroups", true, outcome, "mount the host's /sys/fs/cgroup into the agent's pod (hostPath)")
 }
@@ -156,7 +155,7 @@ fn tracepoints(kernel: &Kernel) -> Probe {
     )
 }
 
-fn legacy_attachments(mount: &Path, cgroup: &PathBuf) -> Probe {
+fn legacy_attachments(mount: &Path, cgroup: &Path) -> Probe {
     let outcome =
         legacy::attachments(mount, cgroup).map_err(|e: KernelError| e.to_string()).and_then(|found| {
             if found.is_empty() {

@@ -34,14 +34,14 @@ impl Kernel {
     }
 }
 
-/// The stream of events. Readable (epoll) when there are some; [`PodEvents::next`] never waits.
+/// The stream of events. Readable (epoll) when there are some; [`PodEvents::try_next`] never waits.
 pub struct PodEvents {
     ring: RingBuf<MapData>,
 }
 
 impl PodEvents {
     /// The next event of a pod that waits, if one does.
-    pub fn next(&mut self) -> Option<PodEvent> {
+    pub fn try_next(&mut self) -> Option<PodEvent> {
         loop {
             // An event that names no pod's UID, as one of `kubepods` itself, is passed over.
             let item = self.ring.next()?;
@@ -88,13 +88,13 @@ impl AsyncPodEvents {
     /// The runtime ends.
     pub async fn next(&mut self) -> io::Result<PodEvent> {
         loop {
-            if let Some(event) = self.inner.get_mut().next() {
+            if let Some(event) = self.inner.get_mut().try_next() {
                 return Ok(event);
             }
             let mut ready = self.inner.readable_mut().await?;
             // One that came between the look and now: seen by a look after the flag is down.
             ready.clear_ready();
-            if let Some(event) = ready.get_inner_mut().next() {
+            if let Some(event) = ready.get_inner_mut().try_next() {
                 return Ok(event);
             }
         }

@@ -197,8 +197,8 @@ mod tests {
         let id = |local: &str| destination_of(local.parse().unwrap()).map(DestinationId::number);
         assert_eq!(id("127.1.0.5:15810"), Some(5));
         assert_eq!(id("127.0.0.1:15810"), None);
-        let six = SocketAddr::new(Ipv6Addr::from(ula(15810, 0x0102_03)).into(), 15810);
-        assert_eq!(destination_of(six).map(DestinationId::number), Some(0x0102_03));
+        let six = SocketAddr::new(Ipv6Addr::from(ula(15810, 0x01_0203)).into(), 15810);
+        assert_eq!(destination_of(six).map(DestinationId::number), Some(0x01_0203));
         assert_eq!(destination_of(SocketAddr::new(six.ip(), 15811)), None, "another listener's network");
         assert_eq!(id("[::1]:15810"), None);
         assert_eq!(id("[fd65::7f01:5]:15810"), None, "an address of the pod's own");

@@ -10,7 +10,7 @@ use super::error::{Context as _, KernelError};
 use super::maps::Tables;
 use super::object::object;
 use aya::maps::{Map, MapData};
-use aya::programs::{CgroupSockAddr, RawTracePoint};
+use aya::programs::{CgroupSockAddr, ProgramError, RawTracePoint};
 use aya::{Ebpf, EbpfLoader};
 use evenkeel_common::names;
 use std::ffi::CStr;
@@ -111,13 +111,13 @@ impl Kernel {
         let mut programs = Vec::new();
         for (name, _) in CGROUP_PROGRAMS {
             let program: &mut CgroupSockAddr = program(&mut ebpf, name)?;
-            program.load().map_err(|e| KernelError::refused(format!("loading {name}"), e))?;
+            verify(name, || program.load())?;
             let fd = program.fd().map_err(|e| KernelError::refused(format!("loading {name}"), e))?;
             programs.push((name, duplicate(fd.as_fd(), name)?));
         }
         for (name, _) in TRACEPOINT_PROGRAMS {
             let program: &mut RawTracePoint = program(&mut ebpf, name)?;
-            program.load().map_err(|e| KernelError::refused(format!("loading {name}"), e))?;
+            verify(name, || program.load())?;
             let fd = program.fd().map_err(|e| KernelError::refused(format!("loading {name}"), e))?;
             programs.push((name, duplicate(fd.as_fd(), name)?));
         }
@@ -244,6 +244,23 @@ impl Kernel {
     }
 }
 
+/// Loads a program; again where a signal, as of a child's end, broke into the verifier's work (EAGAIN).
+fn verify(name: &str, mut load: impl FnMut() -> Result<(), ProgramError>) -> Result<(), KernelError> {
+    /// Signals do not come faster than the verifier works, but for an odd one.
+    const ATTEMPTS: usize = 10;
+    let mut attempt = 1;
+    loop {
+        match load() {
+            Err(ProgramError::LoadError { io_error, .. })
+                if io_error.raw_os_error() == Some(libc::EAGAIN) && attempt < ATTEMPTS =>
+            {
+                attempt += 1;
+            }
+            loaded => return loaded.map_err(|e| KernelError::refused(format!("loading {name}"), e)),
+        }
+    }
+}
+
 /// Reads the object, with the maps' sizes and the constants set.
 fn parse(options: &LoadOptions) -> Result<Ebpf, KernelError> {
     let log_level: u8 =
@@ -261,14 +278,12 @@ fn parse(options: &LoadOptions) -> Result<Ebpf, KernelError> {
 
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, KernelError>
 where
-    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = aya::programs::ProgramError>,
+    &'a mut P: TryFrom<&'a mut aya::programs::Program, Error = ProgramError>,
 {
     let program = ebpf
         .program_mut(name)
         .ok_or_else(|| KernelError::refused("reading the object", format!("no program {name}")))?;
-    program
-        .try_into()
-        .map_err(|e: aya::programs::ProgramError| KernelError::refused(format!("loading {name}"), e))
+    program.try_into().map_err(|e: ProgramError| KernelError::refused(format!("loading {name}"), e))
 }
 
 fn data_of<'a>(map: &'a Map, name: &str) -> Result<&'a MapData, KernelError> {

@@ -173,11 +173,11 @@ pub fn is_outside_of_pods(pid: u32) -> io::Result<bool> {
 
 /// The host's is the first process's (the agent's pod has hostPID), and this process's where it runs on the host itself.
 fn is_excluded(namespace: &fs::Metadata) -> bool {
-    let is_that_of = |process: &str| {
-        let other = fs::metadata(format!("/proc/{process}/ns/net"));
-        other.is_ok_and(|other| (other.st_dev(), other.st_ino()) == (namespace.st_dev(), namespace.st_ino()))
-    };
-    is_that_of("1") || is_that_of("self")
+    let identity = |of: &fs::Metadata| (of.st_dev(), of.st_ino());
+    let is_that =
+        |other: io::Result<fs::Metadata>| other.is_ok_and(|other| identity(&other) == identity(namespace));
+    let own = || File::from(home()?.try_clone_to_owned()?).metadata();
+    is_that(fs::metadata("/proc/1/ns/net")) || is_that(own())
 }
 
 /// Sets a socket option.

@@ -85,28 +85,60 @@ pub fn is_named(path: &Path, netns: &Netns) -> bool {
     Netns::open(path).is_ok_and(|named| named.cookie() == netns.cookie())
 }
 
-/// The cgroup2 hierarchy's mount, also where it stands beside cgroup v1.
+/// The cgroup2 hierarchy's mount, also where it stands beside cgroup v1. Where there are several, as in a container with the host's
+/// mounted beside its own, one that holds the whole hierarchy.
 ///
 /// # Errors
 /// It is not mounted.
 pub fn cgroup2_mount() -> Result<PathBuf, KernelError> {
     let path = "/proc/self/mountinfo";
     let mounts = fs::read_to_string(path).context(|| format!("reading {path}"))?;
-    cgroup2_in(&mounts).ok_or_else(|| {
-        KernelError::refused(
-            "finding cgroup2",
-            "not mounted: `mount -t cgroup2 none /sys/fs/cgroup` or boot with it",
-        )
-    })
+    let found = cgroup2_in(&mounts);
+    let whole = found.iter().find(|mount| is_whole(mount));
+    whole
+        .or(found.first())
+        .cloned()
+        .ok_or_else(|| KernelError::refused("finding cgroup2", "it is not mounted"))
 }
 
-/// The cgroup that holds all pods of the node, relative to the hierarchy's mount: from the path of any one pod's process, in the
-/// cgroup2 hierarchy (`0::` in `/proc/PID/cgroup`). `None` where that path names no pod: a node with cgroup v1 and the cgroupfs
-/// driver has its pods' processes elsewhere in cgroup2, and its root is the fallback.
-pub fn common_ancestor(pid: u32) -> Option<String> {
-    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    let path = cgroups.lines().find_map(|line| line.strip_prefix("0::"))?;
-    ancestor_in(path)
+/// Whether a cgroup2 mount holds the whole hierarchy, not one cgroup's part: only the root has no `cgroup.events`.
+pub(super) fn is_whole(mount: &Path) -> bool {
+    !mount.join("cgroup.events").exists()
+}
+
+/// The cgroup that holds all pods of the node: the first `kubepods` from the top of the hierarchy, whether or not a pod runs yet.
+/// `None` on a node with cgroup v1 and the cgroupfs driver, whose pods are elsewhere in cgroup2, and on a plain host: the
+/// root is the fallback.
+///
+/// It is looked for by name, since from a private cgroup namespace pods' own paths do not show it (`/../../burstable/pod…`).
+pub fn kubepods(mount: &Path) -> Option<PathBuf> {
+    /// A node that is itself a container has it at the fourth level: /docker/ID/kubelet.slice/kubelet-kubepods.slice.
+    const DEEPEST: usize = 4;
+    let mut level = vec![mount.to_owned()];
+    for _ in 0..DEEPEST {
+        let mut below: Vec<PathBuf> = level.iter().flat_map(|cgroup| directories(cgroup)).collect();
+        below.sort();
+        if let Some(found) = below.iter().find(|cgroup| is_kubepods(cgroup)) {
+            return Some(found.clone());
+        }
+        level = below;
+    }
+    None
+}
+
+fn directories(cgroup: &Path) -> Vec<PathBuf> {
+    // Cgroups come and go.
+    let entries = fs::read_dir(cgroup).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect()
+}
+
+/// `kubepods` or `kubepods.slice`, the latter with any prefix, but none of its classes (`kubepods-burstable.slice`).
+fn is_kubepods(cgroup: &Path) -> bool {
+    let name = cgroup.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name == "kubepods" || name == "kubepods.slice" || name.ends_with("-kubepods.slice")
 }
 
 /// The UID in a pod's cgroup path, dashes restored.
@@ -134,23 +166,14 @@ fn pod_of(cgroups: &str) -> Option<(String, String)> {
     })
 }
 
-/// The path up to the last component that is a `kubepods` but not a pod's, nor a class of them.
-fn ancestor_in(path: &str) -> Option<String> {
-    let components: Vec<&str> = path.split('/').collect();
-    let at = components.iter().position(|c| {
-        let name = c.strip_suffix(".slice").unwrap_or(c);
-        name == "kubepods" || name.ends_with("-kubepods")
-    })?;
-    Some(components.get(..=at)?.join("/"))
-}
-
 /// Reads `/proc/PID/mountinfo` (proc_pid_mountinfo(5)): the mount point is the fifth field, the type follows a lone dash.
-fn cgroup2_in(mounts: &str) -> Option<PathBuf> {
-    mounts.lines().find_map(|line| {
+fn cgroup2_in(mounts: &str) -> Vec<PathBuf> {
+    let points = mounts.lines().filter_map(|line| {
         let (mount, filesystem) = line.split_once(" - ")?;
         let point = mount.split(' ').nth(4)?;
         filesystem.starts_with("cgroup2 ").then(|| PathBuf::from(unescape(point)))
-    })
+    });
+    points.collect()
 }
 
 /// Spaces and such stand as octal escapes in mountinfo.
@@ -227,20 +250,18 @@ mod tests {
     }
 
     #[test]
-    fn all_pods_have_one_ancestor() {
-        for (path, ancestor) in [
-            ("/kubepods/burstable/podab/c0", Some("/kubepods")),
-            (
-                "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-podab.slice/x.scope",
-                Some("/kubepods.slice"),
-            ),
-            (
-                "/docker/c0/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-podab.slice/x.scope",
-                Some("/docker/c0/kubelet.slice/kubelet-kubepods.slice"),
-            ),
-            ("/system.slice/containerd.service", None),
+    fn the_cgroup_of_all_pods_is_known_by_its_name() {
+        for name in ["/kubepods", "/kubepods.slice", "/docker/c0/kubelet.slice/kubelet-kubepods.slice"] {
+            assert!(is_kubepods(Path::new(name)), "{name}");
+        }
+        for name in [
+            "/",
+            "/kubepods/burstable",
+            "/kubepods.slice/kubepods-burstable.slice",
+            "/my-kubepods",
+            "/kubelet.slice",
         ] {
-            assert_eq!(ancestor_in(path).as_deref(), ancestor, "{path}");
+            assert!(!is_kubepods(Path::new(name)), "{name}");
         }
     }
 
@@ -248,9 +269,9 @@ mod tests {
     fn cgroup2_is_found_beside_cgroup1_and_alone() {
         let hybrid = "30 24 0:26 / /sys/fs/cgroup/memory rw shared:9 - cgroup cgroup rw,memory\n\
                       31 24 0:27 / /sys/fs/cgroup/unified rw,relatime shared:10 - cgroup2 cgroup2 rw\n";
-        assert_eq!(cgroup2_in(hybrid), Some("/sys/fs/cgroup/unified".into()));
+        assert_eq!(cgroup2_in(hybrid), [Path::new("/sys/fs/cgroup/unified")]);
         let pure = "31 24 0:27 / /host\\040cgroup rw - cgroup2 none rw\n";
-        assert_eq!(cgroup2_in(pure), Some("/host cgroup".into()));
-        assert_eq!(cgroup2_in("30 24 0:26 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"), None);
+        assert_eq!(cgroup2_in(pure), [Path::new("/host cgroup")]);
+        assert_eq!(cgroup2_in("30 24 0:26 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n").len(), 0);
     }
 }

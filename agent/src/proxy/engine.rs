@@ -123,6 +123,7 @@ pub struct Engine {
     pub(super) now_ns: u64,
     pub(super) random: Random,
     pub(super) limits: Limits,
+    pub(super) share_upstreams: bool,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) conns: Conns,
     pub(super) sniffing: Slab<Sniffing>,
@@ -160,6 +161,7 @@ impl Engine {
             now_ns,
             random: Random::new(seed),
             limits,
+            share_upstreams: false,
             snapshot: Arc::default(),
             conns: Conns::default(),
             sniffing: Slab::new(),
@@ -182,6 +184,13 @@ impl Engine {
             expired: Vec::new(),
             swept_ns: now_ns,
         }
+    }
+
+    /// Has calls of all origins share connections to servers, which are then the agent's own.
+    #[must_use]
+    pub fn sharing_upstreams(mut self, share: bool) -> Self {
+        self.share_upstreams = share;
+        self
     }
 
     // ---- inputs

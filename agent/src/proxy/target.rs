@@ -117,11 +117,12 @@ impl Engine {
         }
         let destination = slot.destination.as_ref().expect("an endpoint was picked from it");
         let address = destination.backend.endpoints[endpoint].address;
+        let owner = if self.share_upstreams { Origin::Agent } else { slot.origin.clone() };
         let pool = *self
             .targets
             .pool_by_key
-            .entry((slot.origin_key.clone(), address))
-            .or_insert_with(|| self.pools.insert(Pool::new(slot.origin.clone(), address)) as u32);
+            .entry((owner.key(), address))
+            .or_insert_with(|| self.pools.insert(Pool::new(owner, address)) as u32);
         slot.pools[endpoint] = pool;
         self.pools[pool as usize].targets += 1;
         pool

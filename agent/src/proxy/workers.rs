@@ -24,6 +24,8 @@ pub struct WorkersConfig {
     pub limits: Limits,
     /// Where sockets to servers come from.
     pub dialer: Arc<dyn Dialer>,
+    /// Whether pods share connections to servers, which are then opened in the agent's own network namespace.
+    pub share_upstreams: bool,
     /// Seed of all random choices; each worker derives its own.
     pub seed: u64,
 }
@@ -110,7 +112,8 @@ impl Workers {
         for (index, ((poll, commands), tick)) in ends.into_iter().zip(ticks).enumerate() {
             let now = monotonic_ns();
             tick.store(now, Relaxed);
-            let engine = Engine::new(config.limits.clone(), config.seed.wrapping_add(index as u64), now);
+            let engine = Engine::new(config.limits.clone(), config.seed.wrapping_add(index as u64), now)
+                .sharing_upstreams(config.share_upstreams);
             let worker = Worker::new(index, Arc::clone(&shared), commands, tick, poll, engine);
             threads.push(thread::Builder::new().name(format!("worker-{index}")).spawn(|| worker.run())?);
         }

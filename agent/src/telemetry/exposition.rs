@@ -86,7 +86,7 @@ pub fn exposition(numbers: &Numbers) -> String {
     let connections = Family::<ConnectionLabels, Counter>::default();
     for PodCounts { namespace, pod, connections: outcomes } in &numbers.pods {
         for (outcome, count) in outcomes {
-            let labels = ConnectionLabels { namespace: namespace.clone(), pod: pod.clone(), outcome };
+            let labels = ConnectionLabels { namespace: escaped(namespace), pod: escaped(pod), outcome };
             connections.get_or_create(&labels).inc_by(*count);
         }
     }
@@ -94,7 +94,7 @@ pub fn exposition(numbers: &Numbers) -> String {
         (Family::<EndpointLabels, Counter>::default(), Family::<EndpointLabels, Counter>::default());
     let active = Family::<EndpointLabels, Gauge>::default();
     for counts in &numbers.endpoints {
-        let labels = EndpointLabels { service: counts.service.clone(), endpoint: counts.endpoint.clone() };
+        let labels = EndpointLabels { service: escaped(&counts.service), endpoint: escaped(&counts.endpoint) };
         calls.get_or_create(&labels).inc_by(counts.calls);
         failures.get_or_create(&labels).inc_by(counts.failures);
         active.get_or_create(&labels).set(counts.active.into());
@@ -122,6 +122,11 @@ pub fn exposition(numbers: &Numbers) -> String {
     let mut text = String::new();
     encode(&mut text, &registry).expect("a String takes whatever is written to it");
     text
+}
+
+/// A label's value as the format wants it; the encoder writes values as they are.
+fn escaped(value: &str) -> String {
+    value.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n")
 }
 
 fn states(counts: [(State, usize); 2]) -> Family<StateLabel, Gauge> {

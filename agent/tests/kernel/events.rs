@@ -57,12 +57,40 @@ fn a_pods_first_process_is_announced_and_found() {
             }
         };
         assert_eq!(netns.cookie(), Netns::of_process(app.pid()).unwrap().cookie());
-        let ancestor = pods::common_ancestor(app.pid()).unwrap();
-        assert!(form.starts_with(ancestor.rsplit('/').next().unwrap()), "{ancestor}");
-
         app.kill();
+        let top = form.split('/').next().unwrap();
+        assert_eq!(pods::kubepods(&cgroup.path), Some(cgroup.path.join(top)));
+        cgroup.clear();
+
         assert!(pods::find(&uid).unwrap().is_none());
     }
+}
+
+#[test]
+fn the_next_worker_reads_on_where_the_last_one_stopped() {
+    if !can_run() {
+        return;
+    }
+    let kernel = Kernel::load(&LoadOptions::default()).unwrap();
+    let mut cgroup = Cgroup::new();
+    let _links = kernel.attach(&cgroup.path).unwrap();
+    let uids = [1, 2, 3].map(|n| format!("{UID}-0000000001{n:02}"));
+    let mut read = |kernel: &Kernel, uid: &str| {
+        cgroup.make(&format!("kubepods/pod{uid}"));
+        let mut events = kernel.pod_events().unwrap();
+        let mut earlier = Vec::new();
+        loop {
+            match events.try_next() {
+                Some(event) if event.uid == uid => return earlier,
+                event => earlier.extend(event.map(|event| event.uid)),
+            }
+        }
+    };
+    read(&kernel, &uids[0]);
+    let restored = Kernel::restore(kernel.hold().unwrap()).unwrap();
+    drop(kernel);
+    assert!(!read(&restored, &uids[1]).contains(&uids[0]), "what was read once is not read again");
+    assert!(!read(&restored, &uids[2]).contains(&uids[1]));
 }
 
 #[test]
@@ -82,7 +110,7 @@ fn a_cgroup_of_no_pod_is_not_announced() {
     cgroup.make(&long);
     let mut seen = Vec::new();
     while !seen.iter().any(|event: &PodEvent| event.path.ends_with(&long)) {
-        seen.extend(events.next());
+        seen.extend(events.try_next());
     }
     assert!(
         seen.iter().all(|event| !event.path.contains("cron") && !event.path.contains("kubepods-x")),

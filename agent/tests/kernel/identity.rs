@@ -1,9 +1,10 @@
 //! What the app sees of its connections.
 
 use crate::app::{Dial, dial};
-use crate::node::{Node, POD_V4, SERVICE_V4, can_run, listen};
-use evenkeel::kernel::Enrolment;
+use crate::node::{Node, POD_V4, POD_V6, SERVICE_V4, SERVICE_V6, can_run, listen};
+use evenkeel::kernel::{Enrolment, pods};
 use evenkeel::mesh::DestinationId;
+use evenkeel_common::DEFAULT_MARK;
 
 #[test]
 fn a_pods_own_use_of_loopback_keeps_its_names() {
@@ -71,4 +72,34 @@ fn a_pod_without_a_known_address_sees_loopback_as_its_own() {
     let names = node.taken(dial(SERVICE_V4), 4);
     assert_eq!(names.peer.to_string(), SERVICE_V4);
     assert!(names.own.ip().is_loopback());
+}
+
+#[test]
+fn the_agent_is_not_deceived_where_the_programs_see_its_own_sockets() {
+    if !can_run() {
+        return;
+    }
+    let mut node = Node::start();
+    // The root holds this very process, as `kubepods` holds the agent's.
+    node.links = node.kernel.attach(&pods::cgroup2_mount().unwrap()).unwrap();
+    for (service, id) in [(SERVICE_V4, 4), (SERVICE_V6, 6)] {
+        let (socket, arrival) = node.dial(dial(service));
+        let stream = arrival.expect_agent(id);
+        let names = node.app.names(socket);
+        assert_eq!(names.peer.to_string(), service);
+        let (local, peer) = (stream.local_addr().unwrap(), stream.peer_addr().unwrap());
+        assert_eq!((local.port(), peer.port()), (node.listener.port, names.own.port()));
+        assert_ne!(local.ip(), names.peer.ip());
+
+        let address: std::net::SocketAddr = service.parse().unwrap();
+        let family = i32::from(socket2::Domain::for_address(address));
+        let upstream = node.netns.socket(family, libc::SOCK_STREAM, 0, Some(DEFAULT_MARK)).unwrap();
+        let upstream = socket2::Socket::from(upstream);
+        upstream.connect(&address.into()).unwrap();
+        let (from, _stream) = node.arrival().expect_server();
+        assert_eq!(upstream.local_addr().unwrap().as_socket(), Some(from));
+        assert_eq!(upstream.peer_addr().unwrap().as_socket(), Some(address));
+        let wants = if address.is_ipv4() { POD_V4 } else { POD_V6 };
+        assert_eq!(from.ip().to_string(), wants, "the server sees the pod's own address");
+    }
 }

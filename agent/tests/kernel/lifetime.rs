@@ -1,7 +1,7 @@
 //! Who keeps what alive: links, maps, listeners, namespaces.
 
 use crate::app::{Dial, dial};
-use crate::node::{Node, POD_V4, POD_V6, SERVICE_V4, SERVICE_V6, can_run, listen, listener_options};
+use crate::node::{Arrival, Node, POD_V4, POD_V6, SERVICE_V4, SERVICE_V6, can_run, listen, listener_options};
 use evenkeel::kernel::listener::{ListenerOptions, is_loopback_up};
 use evenkeel::kernel::{Kernel, KnownDestination, Netns, PodListener, heartbeat, pods};
 use evenkeel::mesh::DestinationId;
@@ -16,8 +16,9 @@ fn without_its_links_everything_goes_straight() {
     let mut node = Node::start();
     node.taken(dial(SERVICE_V4), 4);
     node.links.clear();
-    let (_, arrival) = node.dial(dial(SERVICE_V4));
-    arrival.expect_server();
+    // Another test's process, forked this moment, may hold a copy of the links until it is another program.
+    let straight = (0..100).any(|_| matches!(node.dial(dial(SERVICE_V4)).1, Arrival::Server { .. }));
+    assert!(straight);
 }
 
 #[test]
@@ -148,8 +149,7 @@ fn a_port_that_the_pod_declares_or_uses_is_never_the_listeners() {
         return;
     }
     let node = Node::start();
-    let ports = 15_820..=15_824;
-    let options = ListenerOptions { ports: ports.clone(), ..listener_options() };
+    let options = ListenerOptions { ports: 15_820..=15_824, ..listener_options() };
     let _used_v4 = listen(&node.netns, "10.77.0.2:15821");
     let _used_v6 = listen(&node.netns, "[::1]:15822");
     let avoid = [15_820, 15_823];

@@ -87,17 +87,29 @@ fn remove_tree(cgroup: &Path) {
     let _ = fs::remove_dir(cgroup);
 }
 
+impl Cgroup {
+    /// Removes all below.
+    pub(crate) fn clear(&mut self) {
+        for path in self.below.drain(..).rev() {
+            remove(&path);
+        }
+    }
+}
+
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        for path in self.below.iter().rev().chain([&self.path]) {
-            // A process that was killed leaves its cgroup a moment later.
-            for _ in 0..1_000 {
-                if fs::remove_dir(path).is_ok() || !path.exists() {
-                    break;
-                }
-                std::thread::sleep(std::time::Duration::from_millis(5));
-            }
+        self.clear();
+        remove(&self.path);
+    }
+}
+
+fn remove(cgroup: &Path) {
+    // A process that was killed leaves its cgroup a moment later.
+    for _ in 0..1_000 {
+        if fs::remove_dir(cgroup).is_ok() || !cgroup.exists() {
+            return;
         }
+        std::thread::sleep(std::time::Duration::from_millis(5));
     }
 }
 
@@ -257,7 +269,7 @@ fn connect_namespaces(pod: &App, server: &App) {
     server.ip("addr add 10.77.0.1/24 dev eth0");
     server.ip("addr add fd77::1/64 dev eth0 nodad");
     server.ip("addr add 10.96.5.5/32 dev lo");
-    server.ip("addr add fd96::5/128 dev lo");
+    server.ip("addr add fd96::5/128 dev lo nodad");
     pod.ip("link set eth0 up");
     server.ip("link set eth0 up");
     pod.ip("route add default via 10.77.0.1");

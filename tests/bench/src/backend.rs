@@ -1,7 +1,7 @@
 //! A gRPC server that answers as the request asks, on the h2 crate.
 
 use std::io::Write as _;
-use std::net::{Ipv4Addr, TcpListener as StdListener};
+use std::net::{SocketAddr, TcpListener as StdListener};
 
 use anyhow::{Context, Result};
 use bytes::{Bytes, BytesMut};
@@ -24,11 +24,14 @@ pub(crate) struct Options {
     /// What its answers call it
     #[arg(long)]
     number: u8,
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
 }
 
 /// Serves until it is killed; its first line is its port.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot listen on loopback")?;
+    let listener =
+        StdListener::bind(options.listen).with_context(|| format!("cannot listen on {}", options.listen))?;
     listener.set_nonblocking(true)?;
     let mut stdout = std::io::stdout();
     writeln!(stdout, "{}", listener.local_addr()?.port())?;

@@ -12,6 +12,7 @@ mod backend;
 mod cpu;
 mod load;
 mod peers;
+mod pod;
 mod process;
 mod relay;
 mod report;

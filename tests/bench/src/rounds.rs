@@ -105,7 +105,7 @@ fn start_backends() -> Result<(Vec<Process>, Vec<SocketAddr>)> {
 }
 
 fn start_peers(options: &Options, backends: &[SocketAddr], folder: &Path) -> Result<Vec<Peer>> {
-    let all = [Kind::Relay, Kind::Evenkeel, Kind::Haproxy, Kind::Envoy];
+    let all = [Kind::Relay, Kind::Evenkeel, Kind::Redirect, Kind::Haproxy, Kind::Envoy];
     let wanted = if options.peers.is_empty() { &all[..] } else { &options.peers };
     let mut peers = Vec::new();
     for &kind in wanted {
@@ -132,7 +132,8 @@ fn show_balance(peer: &Peer) -> Result<()> {
 
 fn load(peer: &Peer, scenario: &Scenario, more: &[&str]) -> Result<Seen> {
     let pids = peer.pids().iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    let output = pinned(Core::Load, std::env::current_exe()?)
+    let output = peer
+        .load(std::env::current_exe()?)
         .args(["load", "--to", &peer.address.to_string(), "--scenario", scenario.name, "--pids", &pids])
         .args(more)
         .stderr(Stdio::inherit())

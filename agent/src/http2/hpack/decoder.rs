@@ -67,19 +67,16 @@ impl Decoder {
             }
             only_updates_so_far = false;
             let kept = fields.bytes.len();
-            let (entry, valid) = if first & 0x80 != 0 {
+            let valid = if first & 0x80 != 0 {
                 self.indexed(first, &mut block, fields)?
             } else {
                 self.literal(first, &mut block, fields)?
             };
             decoded.invalid_field |= !valid;
-            if fields.size() + entry.size() > limits.bytes || fields.len() >= limits.fields {
-                decoded.too_large = true;
-            }
+            decoded.too_large |= fields.size() > limits.bytes || fields.len() > limits.fields;
             if decoded.too_large {
+                fields.pop_entry();
                 fields.bytes.truncate(kept);
-            } else {
-                fields.push_entry(entry);
             }
         }
         Ok(decoded)
@@ -99,21 +96,21 @@ impl Decoder {
         }
     }
 
-    fn indexed(
-        &mut self,
-        first: u8,
-        block: &mut &[u8],
-        fields: &mut FieldList,
-    ) -> Result<(Entry, bool), BadBlock> {
+    /// Adds a field of a table to the list; whether it is valid.
+    fn indexed(&mut self, first: u8, block: &mut &[u8], fields: &mut FieldList) -> Result<bool, BadBlock> {
         const NO_ENTRY: BadBlock = BadBlock("index of no entry");
         let index = integer::decode(first, 7, block).ok_or(NO_ENTRY)?;
         if index <= u32::from(static_table::LEN) {
-            return if index == 0 { Err(NO_ENTRY) } else { Ok((Entry::of_static(index as u8), true)) };
+            if index == 0 {
+                return Err(NO_ENTRY);
+            }
+            fields.push_entry(Entry::of_static(index as u8));
+            return Ok(true);
         }
         let field = self.table.field(index as usize - FIRST_DYNAMIC).ok_or(NO_ENTRY)?;
         let at = fields.bytes.len() as u32;
         fields.bytes.extend_from_slice(self.table.bytes(field));
-        let entry = Entry {
+        fields.push_entry(Entry {
             at,
             name_len: field.name_len,
             value_len: field.value_len,
@@ -123,16 +120,12 @@ impl Decoder {
             name: field.name,
             indexing: Indexing::Allowed,
             whole_static: 0,
-        };
-        Ok((entry, field.valid))
+        });
+        Ok(field.valid)
     }
 
-    fn literal(
-        &mut self,
-        first: u8,
-        block: &mut &[u8],
-        fields: &mut FieldList,
-    ) -> Result<(Entry, bool), BadBlock> {
+    /// Adds a literal to the list, and to the table if it belongs there; whether it is valid.
+    fn literal(&mut self, first: u8, block: &mut &[u8], fields: &mut FieldList) -> Result<bool, BadBlock> {
         let (indexing, prefix) = match first {
             0x40.. => (Indexing::Allowed, 6),
             0x10.. => (Indexing::Never, 4),
@@ -143,16 +136,17 @@ impl Decoder {
         let (name, name_len, name_hash, name_valid) = self.literal_name(index as usize, block, fields)?;
         let from = *block;
         let value = string(block, &mut fields.bytes)?;
-        let (name_bytes, value_bytes) = fields.bytes[at..].split_at(name_len as usize);
+        let text = &fields.bytes[at..];
+        let value_bytes = &text[name_len as usize..];
         let valid = name_valid && is_valid_value(value_bytes);
         // Nobody looks for a field that its sender keeps out of the tables.
         let hash = if indexing == Indexing::Allowed { hash::with_value(name_hash, value_bytes) } else { 0 };
         if indexing == Indexing::Allowed {
             let field = TableField::new(name, name_len, value.len, name_hash, hash, valid);
-            self.table.insert(field, name_bytes, value_bytes);
+            self.table.insert(field, text);
         }
         fields.bytes.extend_from_slice(&from[value.huffman_at..value.huffman_at + value.huffman_len]);
-        let entry = Entry {
+        fields.push_entry(Entry {
             at: at as u32,
             name_len,
             value_len: value.len,
@@ -162,8 +156,8 @@ impl Decoder {
             name,
             indexing,
             whole_static: 0,
-        };
-        Ok((entry, valid))
+        });
+        Ok(valid)
     }
 
     /// Adds a literal's name to the list's bytes: which one it is, its length, its hash, whether it is valid.

@@ -7,7 +7,7 @@
 use super::dynamic_table::{DEFAULT_BYTES, DynamicTable, TableField};
 use super::index::Index;
 use super::{huffman, integer, static_table};
-use crate::http2::fields::{Entry, Field, FieldList, Indexing};
+use crate::http2::fields::{Entry, FieldList, Indexing};
 
 /// Fields remembered from having been sent as literals, to know one that comes back: so many sets of a few.
 const REMEMBERED_SETS: usize = 32;
@@ -69,11 +69,11 @@ impl Encoder {
                 out.push(0x80 | entry.whole_static);
                 continue;
             }
-            let field = fields.field(entry);
+            let (text, huffman_form) = fields.text(entry);
             match entry.indexing {
-                Indexing::Allowed => self.indexable(entry, &field, fields.huffman(entry), out),
-                Indexing::Without => self.literal(entry, &field, fields.huffman(entry), 0x00, out),
-                Indexing::Never => self.literal(entry, &field, fields.huffman(entry), 0x10, out),
+                Indexing::Allowed => self.indexable(entry, text, huffman_form, out),
+                Indexing::Without => self.literal(entry, text, huffman_form, 0x00, out),
+                Indexing::Never => self.literal(entry, text, huffman_form, 0x10, out),
             }
         }
     }
@@ -84,32 +84,34 @@ impl Encoder {
             + self.remembered.capacity() * size_of::<[u32; REMEMBERED_PER_SET]>()
     }
 
-    fn indexable(&mut self, entry: &Entry, field: &Field<'_>, huffman_form: &[u8], out: &mut Vec<u8>) {
-        if let Some(age) = self.index.find(&self.table, entry.hash, field.name, field.value) {
+    /// `text` is the field's name and value, one behind the other.
+    fn indexable(&mut self, entry: &Entry, text: &[u8], huffman_form: &[u8], out: &mut Vec<u8>) {
+        if let Some(age) = self.index.find(&self.table, entry.hash, text, entry.name_len) {
             integer::encode(FIRST_DYNAMIC + age, 7, 0x80, out);
             return;
         }
-        let name_index = self.name_index(entry, field.name);
+        let (name, value) = text.split_at(entry.name_len as usize);
+        let name_index = self.name_index(entry, name);
         if !self.is_worth_indexing(entry, name_index) {
-            literal_head(name_index, 4, 0x00, field.name, out);
-            passed_on(field.value, huffman_form, out);
+            literal_head(name_index, 4, 0x00, name, out);
+            passed_on(value, huffman_form, out);
             return;
         }
-        literal_head(name_index, 6, 0x40, field.name, out);
+        literal_head(name_index, 6, 0x40, name, out);
         if huffman_form.is_empty() {
-            shortest(field.value, out);
+            shortest(value, out);
         } else {
-            passed_on(field.value, huffman_form, out);
+            passed_on(value, huffman_form, out);
         }
-        let known =
-            TableField::new(entry.name, entry.name_len, entry.value_len, entry.name_hash, entry.hash, true);
-        self.table.insert(known, field.name, field.value);
-        self.index.inserted(&self.table, entry.hash, entry.name_hash);
+        let Entry { name, name_len, value_len, name_hash, hash, .. } = *entry;
+        let field = TableField::new(name, name_len, value_len, name_hash, hash, true);
+        self.index.insert(&mut self.table, field, text);
     }
 
-    fn literal(&self, entry: &Entry, field: &Field<'_>, huffman_form: &[u8], pattern: u8, out: &mut Vec<u8>) {
-        literal_head(self.name_index(entry, field.name), 4, pattern, field.name, out);
-        passed_on(field.value, huffman_form, out);
+    fn literal(&self, entry: &Entry, text: &[u8], huffman_form: &[u8], pattern: u8, out: &mut Vec<u8>) {
+        let (name, value) = text.split_at(entry.name_len as usize);
+        literal_head(self.name_index(entry, name), 4, pattern, name, out);
+        passed_on(value, huffman_form, out);
     }
 
     /// Indexing pays for a name that no table has, and for a value that comes back. A value that changes with every call

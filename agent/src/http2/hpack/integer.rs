@@ -2,12 +2,17 @@
 
 /// Reads an integer whose prefix is `prefix` bits of `first`, which was taken off `rest` already. `None` if it is cut
 /// short or does not fit 32 bits, more than any length or index of ours.
+#[inline]
 pub(super) fn decode(first: u8, prefix: u32, rest: &mut &[u8]) -> Option<u32> {
     let mask = (1u32 << prefix) - 1;
-    let mut value = u32::from(first) & mask;
+    let value = u32::from(first) & mask;
     if value < mask {
         return Some(value);
     }
+    decode_rest(value, rest)
+}
+
+fn decode_rest(mut value: u32, rest: &mut &[u8]) -> Option<u32> {
     for shift in [0, 7, 14, 21, 28] {
         let (byte, behind) = rest.split_first()?;
         *rest = behind;
@@ -21,6 +26,7 @@ pub(super) fn decode(first: u8, prefix: u32, rest: &mut &[u8]) -> Option<u32> {
 }
 
 /// Writes an integer; `pattern` are the bits in front of its prefix.
+#[inline]
 pub(super) fn encode(value: usize, prefix: u32, pattern: u8, out: &mut Vec<u8>) {
     let mask = (1usize << prefix) - 1;
     if value < mask {
@@ -28,7 +34,10 @@ pub(super) fn encode(value: usize, prefix: u32, pattern: u8, out: &mut Vec<u8>) 
         return;
     }
     out.push(pattern | mask as u8);
-    let mut rest = value - mask;
+    encode_rest(value - mask, out);
+}
+
+fn encode_rest(mut rest: usize, out: &mut Vec<u8>) {
     while rest >= 0x80 {
         out.push(rest as u8 | 0x80);
         rest >>= 7;

@@ -14,8 +14,8 @@ pub(in crate::http2) struct StaticField {
 pub(in crate::http2) const LEN: u8 = 61;
 
 /// The entry with that index, 1 to [`LEN`].
-pub(in crate::http2) fn entry(index: u8) -> &'static StaticField {
-    &TABLE[usize::from(index) - 1]
+pub(in crate::http2) const fn entry(index: u8) -> &'static StaticField {
+    &TABLE[index as usize - 1]
 }
 
 /// The entry with that name and that value. Entries without a value are only names: no field is found there.

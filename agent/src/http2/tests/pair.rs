@@ -29,11 +29,11 @@ impl Pair {
         (here, there)
     }
 
-    fn to_server(&mut self) -> Vec<Seen> {
+    fn at_server(&mut self) -> Vec<Seen> {
         carry(&mut self.client, &mut self.server)
     }
 
-    fn to_client(&mut self) -> Vec<Seen> {
+    fn at_client(&mut self) -> Vec<Seen> {
         carry(&mut self.server, &mut self.client)
     }
 }
@@ -54,7 +54,7 @@ fn a_unary_call_goes_there_and_back_and_leaves_nothing_open() {
     for _ in 0..300 {
         let here = pair.client.open(&request("/a/b"), false, 7).expect("there is room");
         assert_eq!(pair.client.send_data(here, b"ping", true), 4);
-        let seen = pair.to_server();
+        let seen = pair.at_server();
         let [Seen::Headers { stream: there, fields, end_stream: false, .. }, data] = &seen[..] else {
             panic!("{seen:?}");
         };
@@ -70,7 +70,7 @@ fn a_unary_call_goes_there_and_back_and_leaves_nothing_open() {
         pair.server.send_trailers(there, &trailers());
         assert!(pair.server.is_closed(there));
         pair.server.release(there);
-        let seen = pair.to_client();
+        let seen = pair.at_client();
         let kinds: Vec<_> = seen
             .iter()
             .filter_map(|seen| match seen {
@@ -100,7 +100,7 @@ fn request_trailers_arrive_behind_the_body() {
     let (here, there) = pair.call(false);
     pair.client.send_data(here, b"body", false);
     pair.client.send_trailers(here, &list(&[("checksum", "1")]));
-    let seen = pair.to_server();
+    let seen = pair.at_server();
     assert_eq!(body(&seen), b"body");
     let Some(Seen::Headers { stream, kind: HeadersKind::Trailers, end_stream: true, .. }) = seen.last()
     else {
@@ -120,7 +120,7 @@ fn a_body_larger_than_the_window_waits_in_its_stream_and_all_of_it_arrives_with_
     pair.server.send_trailers(there, &trailers());
     let (mut came, mut left, mut progress) = (Vec::new(), 9_500, Vec::new());
     loop {
-        let seen = pair.to_client();
+        let seen = pair.at_client();
         let part = body(&seen);
         assert!(part.len() <= 1_000);
         pair.client.grant(here, part.len() as u32);
@@ -128,7 +128,7 @@ fn a_body_larger_than_the_window_waits_in_its_stream_and_all_of_it_arrives_with_
         if let Some(Seen::Headers { kind: HeadersKind::Trailers, end_stream: true, .. }) = seen.last() {
             break;
         }
-        pair.to_server();
+        pair.at_server();
         assert!(pair.server.wants_advance());
         progress.clear();
         pair.server.advance(&mut progress);
@@ -157,7 +157,7 @@ fn output_is_bounded_and_streams_take_turns_when_it_drains() {
     let mut progress = Vec::new();
     let mut order = Vec::new();
     loop {
-        for seen in pair.to_client() {
+        for seen in pair.at_client() {
             if let Seen::Data { stream, payload, .. } = seen {
                 let i = streams.iter().position(|(here, _)| *here == stream).expect("one of ours");
                 came[i] += payload.len();
@@ -165,7 +165,7 @@ fn output_is_bounded_and_streams_take_turns_when_it_drains() {
                 pair.client.grant(stream, payload.len() as u32);
             }
         }
-        pair.to_server();
+        pair.at_server();
         if !pair.server.wants_advance() {
             break;
         }
@@ -185,12 +185,12 @@ fn a_stalled_stream_never_stalls_its_connection() {
     let payload = vec![1; 65_535];
     pair.server.send_headers(stalled.1, &response(), false);
     assert_eq!(pair.server.send_data(stalled.1, &payload, false), 65_535);
-    assert_eq!(body(&pair.to_client()).len(), 65_535);
-    pair.to_server();
+    assert_eq!(body(&pair.at_client()).len(), 65_535);
+    pair.at_server();
     let other = pair.call(true);
     pair.server.send_headers(other.1, &response(), false);
     assert_eq!(pair.server.send_data(other.1, &payload, true), 65_535);
-    assert_eq!(body(&pair.to_client()).len(), 65_535);
+    assert_eq!(body(&pair.at_client()).len(), 65_535);
 }
 
 #[test]
@@ -202,10 +202,10 @@ fn a_window_grows_as_long_as_its_consumer_keeps_up() {
     pair.server.send_data(there, &vec![1; 400_000], false);
     let mut at_once = Vec::new();
     for _ in 0..12 {
-        let came = body(&pair.to_client()).len();
+        let came = body(&pair.at_client()).len();
         at_once.push(came);
         pair.client.grant(here, came as u32);
-        pair.to_server();
+        pair.at_server();
         pair.server.advance(&mut Vec::new());
     }
     assert_eq!(at_once[0], 10_000);
@@ -220,7 +220,7 @@ fn a_reset_reaches_the_other_end_and_late_frames_for_it_are_ignored() {
     let late = drain(&mut pair.client);
     pair.server.reset(there, ErrorCode::RefusedStream);
     assert_eq!(
-        pair.to_client(),
+        pair.at_client(),
         [Seen::Reset { stream: here, token: 7, code: ErrorCode::RefusedStream, by_peer: true }]
     );
     assert_eq!(feed(&mut pair.server, &late), Ok(vec![]));
@@ -236,14 +236,14 @@ fn a_released_stream_is_reset_with_cancel_or_no_error() {
     let mut pair = Pair::new(&Limits::default());
     let (here, there) = pair.call(false);
     pair.client.release(here);
-    let seen = pair.to_server();
+    let seen = pair.at_server();
     assert_eq!(seen, [Seen::Reset { stream: there, token: 70, code: ErrorCode::Cancel, by_peer: true }]);
     pair.server.release(there);
 
     let (here, there) = pair.call(false);
     pair.server.send_headers(there, &response(), true);
     pair.server.release(there);
-    let seen = pair.to_client();
+    let seen = pair.at_client();
     let [Seen::Headers { end_stream: true, .. }, Seen::Reset { stream, code: ErrorCode::NoError, .. }] =
         &seen[..]
     else {
@@ -259,12 +259,12 @@ fn header_lists_for_streams_that_are_gone_still_feed_the_table() {
     // The client gives up; the answer, with fields for the table, is on the way already.
     pair.server.send_headers(there, &list(&[(":status", "200"), ("x-first", "value")]), true);
     pair.client.release(here);
-    assert_eq!(pair.to_client(), []);
-    pair.to_server();
+    assert_eq!(pair.at_client(), []);
+    pair.at_server();
     pair.server.release(there);
     let (_, there) = pair.call(true);
     pair.server.send_headers(there, &list(&[(":status", "200"), ("x-first", "value")]), true);
-    let seen = pair.to_client();
+    let seen = pair.at_client();
     let [Seen::Headers { fields, .. }] = &seen[..] else { panic!("{seen:?}") };
     assert_eq!(fields[1], ("x-first".into(), "value".into()));
 }
@@ -297,16 +297,16 @@ fn go_away_refuses_the_streams_above_its_last_and_lets_the_others_end() {
     let (served, there) = pair.call(true);
     let late = pair.client.open(&request("/late"), true, 8).expect("there is room");
     pair.server.go_away(ErrorCode::NoError, LastStream::Seen);
-    let seen = pair.to_client();
+    let seen = pair.at_client();
     assert_eq!(
         seen,
         [Seen::GoAway { last_stream: 1, code: ErrorCode::NoError }, Seen::Refused { stream: late, token: 8 }]
     );
     assert_eq!(pair.client.open(&request("/"), true, 0), Err(OpenError::GoingAway));
-    assert_eq!(pair.to_server(), [], "the server ignores what it has not let through");
+    assert_eq!(pair.at_server(), [], "the server ignores what it has not let through");
     pair.client.release(late);
     pair.server.send_headers(there, &response(), true);
-    assert!(matches!(&pair.to_client()[..], [Seen::Headers { stream, .. }] if *stream == served));
+    assert!(matches!(&pair.at_client()[..], [Seen::Headers { stream, .. }] if *stream == served));
 }
 
 #[test]
@@ -314,8 +314,8 @@ fn the_graceful_notice_lets_streams_through_that_are_on_the_way() {
     let mut pair = Pair::new(&Limits::default());
     pair.client.open(&request("/late"), true, 8).expect("there is room");
     pair.server.go_away(ErrorCode::NoError, LastStream::Max);
-    assert_eq!(pair.to_client(), [Seen::GoAway { last_stream: 0x7fff_ffff, code: ErrorCode::NoError }]);
-    assert!(matches!(pair.to_server()[..], [Seen::Headers { .. }]));
+    assert_eq!(pair.at_client(), [Seen::GoAway { last_stream: 0x7fff_ffff, code: ErrorCode::NoError }]);
+    assert!(matches!(pair.at_server()[..], [Seen::Headers { .. }]));
     assert!(!pair.client.can_open());
 }
 
@@ -323,8 +323,8 @@ fn the_graceful_notice_lets_streams_through_that_are_on_the_way() {
 fn a_ping_comes_back() {
     let mut pair = Pair::new(&Limits::default());
     pair.client.ping(*b"12345678");
-    assert_eq!(pair.to_server(), []);
-    assert_eq!(pair.to_client(), [Seen::Pong(*b"12345678")]);
+    assert_eq!(pair.at_server(), []);
+    assert_eq!(pair.at_client(), [Seen::Pong(*b"12345678")]);
 }
 
 #[test]
@@ -333,7 +333,7 @@ fn a_header_list_of_many_frames_arrives_whole() {
     let large = "x\u{7f}".repeat(25_000);
     let (_, there) = pair.call(true);
     pair.server.send_headers(there, &list(&[(":status", "200"), ("x-large", &large)]), true);
-    let seen = pair.to_client();
+    let seen = pair.at_client();
     let [Seen::Headers { fields, end_stream: true, .. }] = &seen[..] else { panic!("{} events", seen.len()) };
     assert!(fields[1].1 == large);
 }

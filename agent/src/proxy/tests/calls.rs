@@ -55,7 +55,10 @@ fn all_four_shapes_of_call_pass_with_their_trailers() {
         send.send_trailers(trailers).unwrap();
         assert!(stream.data().await.is_none());
         let trailers = stream.trailers().await.unwrap().unwrap();
-        assert_eq!((&trailers["grpc-status"], &trailers["x-request-trailer"]), (&"0".parse().unwrap(), &"kept".parse().unwrap()));
+        assert_eq!(
+            (&trailers["grpc-status"], &trailers["x-request-trailer"]),
+            (&"0".parse().unwrap(), &"kept".parse().unwrap())
+        );
         // Many to one, one to many, and an answer without a body.
         let size = 3_000_000;
         let answer = client.call("/echo", pattern(0, size)).await.unwrap();
@@ -117,8 +120,10 @@ fn a_reader_that_stops_stalls_nobody_else() {
         }
         drop((unread, lazy, busy));
         path.quiesce().await;
-        eventually("the servers hear of it", || servers[0].cancelled.load(std::sync::atomic::Ordering::Relaxed) == 20)
-            .await;
+        eventually("the servers hear of it", || {
+            servers[0].cancelled.load(std::sync::atomic::Ordering::Relaxed) == 20
+        })
+        .await;
     });
 }
 
@@ -158,7 +163,8 @@ fn beyond_a_servers_stream_limit_another_connection_is_opened_and_then_calls_que
             streams.push((tokio::spawn(read(response)), send));
         }
         eventually("all connections are open", || path.workers.counters().upstreams_open == 8).await;
-        eventually("the limit is used", || server.calls.load(std::sync::atomic::Ordering::Relaxed) == 24).await;
+        eventually("the limit is used", || server.calls.load(std::sync::atomic::Ordering::Relaxed) == 24)
+            .await;
         for (answer, mut send) in streams {
             send.send_data(Bytes::from_static(b"done"), true).unwrap();
             assert_eq!(answer.await.unwrap().unwrap().body, b"done");
@@ -180,7 +186,8 @@ fn a_pods_destination_rides_in_the_address_it_dialled() {
         assert_eq!(client.call("/echo", Bytes::from_static(b"x")).await.unwrap().body, b"x");
         assert_eq!((path.workers.pod_connections(&pod.key), path.workers.connections(fixed())), (1, 1));
         // An id that nobody knows.
-        let unknown = SocketAddr::new(DestinationId::new(8).unwrap().to_loopback().into(), path.address.port());
+        let unknown =
+            SocketAddr::new(DestinationId::new(8).unwrap().to_loopback().into(), path.address.port());
         let connect_and_read = async {
             let mut stream = tokio::net::TcpStream::connect(unknown).await?;
             tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 8]).await

@@ -148,7 +148,12 @@ fn a_server_that_dies_ends_its_calls_with_a_status() {
         };
         let (answer, ()) = tokio::join!(client.call("/echo", Bytes::from_static(b"x")), dying);
         let answer = answer.unwrap();
-        assert!(matches!(answer.grpc_status(), Some("14" | "1")), "{:?} {}", answer.grpc_status(), answer.message());
+        assert!(
+            matches!(answer.grpc_status(), Some("14" | "1")),
+            "{:?} {}",
+            answer.grpc_status(),
+            answer.message()
+        );
         drop(client);
         path.quiesce().await;
     });

@@ -189,7 +189,8 @@ impl Client {
         extra: &[(&str, &str)],
         end: bool,
     ) -> (h2::client::ResponseFuture, SendStream<Bytes>) {
-        let mut request = Request::post(format!("http://cart.shop{path}")).header("content-type", content_type);
+        let mut request =
+            Request::post(format!("http://cart.shop{path}")).header("content-type", content_type);
         for (name, value) in extra {
             request = request.header(*name, *value);
         }
@@ -239,4 +240,3 @@ pub(super) async fn read(response: h2::client::ResponseFuture) -> Result<Answer,
     let trailers = stream.trailers().await?.unwrap_or_default();
     Ok(Answer { status: head.status.as_u16(), headers: head.headers, body, trailers })
 }
-

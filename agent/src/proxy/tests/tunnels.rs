@@ -47,7 +47,12 @@ fn a_hundred_megabytes_each_way_and_each_end_by_itself() {
             }
             assert_eq!(total, SIZE);
         }
-        tokio::join!(produce(client_write), produce(server_write), consume(client_read), consume(server_read));
+        tokio::join!(
+            produce(client_write),
+            produce(server_write),
+            consume(client_read),
+            consume(server_read)
+        );
         path.quiesce().await;
     });
 }

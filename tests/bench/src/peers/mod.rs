@@ -3,12 +3,15 @@
 
 mod envoy;
 mod haproxy;
+mod redirect;
 
-use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ffi::OsStr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+use std::{fmt, fs};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
@@ -27,6 +30,8 @@ pub(crate) enum Kind {
     Relay,
     /// `evenkeel proxy`: the call path without eBPF
     Evenkeel,
+    /// `evenkeel agent`: the calls of an enrolled pod, taken by eBPF (needs root)
+    Redirect,
     Haproxy,
     Envoy,
 }
@@ -48,6 +53,8 @@ pub(crate) struct Peer {
     pub(crate) kind: Kind,
     pub(crate) address: SocketAddr,
     process: Process,
+    /// For the redirect: the pod that the load must run in.
+    inside: Option<redirect::Inside>,
 }
 
 impl Programs {
@@ -55,7 +62,7 @@ impl Programs {
     pub(crate) fn of(&self, kind: Kind) -> Option<PathBuf> {
         let program = match kind {
             Kind::Relay => std::env::current_exe().ok(),
-            Kind::Evenkeel => self.evenkeel.clone(),
+            Kind::Evenkeel | Kind::Redirect => self.evenkeel.clone(),
             Kind::Haproxy => Some(self.haproxy.clone()),
             Kind::Envoy => self.envoy.clone(),
         };
@@ -80,6 +87,9 @@ impl Kind {
         let listen = address.to_string();
         match self {
             Self::Relay => command.args(["relay", "--listen", &listen, "--to", &to]),
+            Self::Redirect => {
+                return redirect::start(program, backends.len(), folder).context("cannot start the agent");
+            }
             Self::Evenkeel => command
                 .args([
                     "proxy",
@@ -99,7 +109,7 @@ impl Kind {
         let log = folder.join(format!("{self}.log"));
         let process =
             listening(&mut command, address, &log).with_context(|| format!("cannot start {self}"))?;
-        Ok(Peer { kind: self, address, process })
+        Ok(Peer { kind: self, address, process, inside: None })
     }
 }
 
@@ -108,6 +118,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Self::Relay => "relay",
             Self::Evenkeel => "evenkeel",
+            Self::Redirect => "redirect",
             Self::Haproxy => "haproxy",
             Self::Envoy => "envoy",
         })
@@ -119,19 +130,33 @@ impl Peer {
     pub(crate) fn pids(&self) -> Vec<u32> {
         cpu::family(self.process.pid())
     }
+
+    /// A command on the load's core, from where this peer can be called.
+    pub(crate) fn load(&self, program: impl AsRef<OsStr>) -> Command {
+        match &self.inside {
+            Some(inside) => inside.pod.command(Core::Load, program),
+            None => pinned(Core::Load, program),
+        }
+    }
 }
 
 fn listening(command: &mut Command, address: SocketAddr, log: &Path) -> Result<Process> {
     let mut process = Process::start(command, log)?;
-    let start = std::time::Instant::now();
-    while std::net::TcpStream::connect(address).is_err() {
-        if process.has_ended() || start.elapsed() > START_LIMIT {
-            let said = std::fs::read_to_string(log).unwrap_or_default();
-            bail!("it does not listen on {address}; it said: {}", said.trim());
-        }
-        std::thread::sleep(START_POLL);
-    }
+    wait_for(&mut process, log, "does not listen", || TcpStream::connect(address).is_ok())?;
     Ok(process)
+}
+
+/// Waits until a proxy is `up`.
+fn wait_for(process: &mut Process, log: &Path, complaint: &str, up: impl Fn() -> bool) -> Result<()> {
+    let start = Instant::now();
+    while !up() {
+        if process.has_ended() || start.elapsed() > START_LIMIT {
+            let said = fs::read_to_string(log).unwrap_or_default();
+            bail!("it {complaint}; it said: {}", said.trim());
+        }
+        sleep(START_POLL);
+    }
+    Ok(())
 }
 
 /// An address that nobody uses now.
