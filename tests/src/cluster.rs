@@ -75,7 +75,7 @@ impl Cluster {
         node.sysctl("ipv4/ip_forward", "1")?;
         node.sysctl("ipv6/conf/all/forwarding", "1")?;
         node.ip(&format!(
-            "link add node type dummy\n\
+            "link add node type bridge\n\
              addr add {NODE_V4}/32 dev node\n\
              addr add {NODE_V6}/128 dev node nodad\n\
              link set node up\n\

@@ -96,10 +96,13 @@ fn with_the_default_picker_every_server_is_used() -> Outcome {
     }
     shop.cluster.publish()?;
     let _agent = Agent::start(&shop.cluster)?;
-    let tally = shop.client.call(&shop.v4(), CALLS, RATE)?;
-    tally.is_clean()?;
-    // Chosen by latency among equals: no server may be left out, none may take most.
-    tally.is_even(&shop.names(), 0.5)
+    let mut load = shop.client.load(&shop.v4(), RATE)?;
+    // It follows latency, so shares cannot be told in advance; but no server may be forgotten.
+    let all_used = |tally: &evenkeel_tests::Tally| {
+        shop.names().iter().all(|server| tally.calls.get(*server).is_some_and(|&calls| calls >= 50))
+    };
+    load.until("every server is used", &evenkeel_tests::Tally::default(), all_used)?;
+    load.stop()?.is_clean()
 }
 
 fn another_stack_is_spread(stack: Stack) -> Outcome {
