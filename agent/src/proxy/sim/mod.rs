@@ -74,7 +74,12 @@ impl World {
         let limits = match random.below(3) {
             0 => Limits::default(),
             1 => Limits { max_output: 2_000, ..Limits::default() },
-            _ => Limits { stream_window: 3_000, max_stream_window: 20_000, max_output: 10_000, ..Limits::default() },
+            _ => Limits {
+                stream_window: 3_000,
+                max_stream_window: 20_000,
+                max_output: 10_000,
+                ..Limits::default()
+            },
         };
         let endpoints: Vec<_> = (1..=1 + random.below(4))
             .map(|host| {
@@ -362,7 +367,10 @@ impl World {
             });
         }
         let counters = self.engine.counters();
-        assert_eq!(counters.calls, counters.answered + counters.own_errors + counters.cancelled + counters.calls_open);
+        assert_eq!(
+            counters.calls,
+            counters.answered + counters.own_errors + counters.cancelled + counters.calls_open
+        );
     }
 
     /// All clients go, time passes: every slab is empty, and no endpoint counts a call as under way.
@@ -371,7 +379,9 @@ impl World {
             link.to_engine_ends = true;
         }
         for conn in self.clients.keys().copied().collect::<Vec<_>>() {
-            while self.links.get(&conn).is_some_and(|link| !link.to_engine_ended) && !self.links[&conn].is_stuck(&self.engine, conn) {
+            while self.links.get(&conn).is_some_and(|link| !link.to_engine_ended)
+                && !self.links[&conn].is_stuck(&self.engine, conn)
+            {
                 self.deliver_to_engine(conn, 100_000);
                 self.settle();
             }
