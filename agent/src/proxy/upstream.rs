@@ -110,7 +110,7 @@ impl Engine {
                 self.response_headers(token, end_stream);
             }
             Event::Headers { token, kind: HeadersKind::Informational, .. } => {
-                self.informational_headers(token)
+                self.informational_headers(token);
             }
             Event::Headers { kind: HeadersKind::Request, .. } => {}
             Event::Reset { token, code, by_peer, .. } => {

@@ -197,14 +197,14 @@ impl World {
             if actions.is_empty() {
                 break;
             }
-            for action in actions {
+            for action in &actions {
                 self.act(action);
             }
         }
     }
 
-    fn act(&mut self, action: Action) {
-        match action {
+    fn act(&mut self, action: &Action) {
+        match *action {
             Action::Connect { conn, address, .. } => {
                 let endpoint = self.endpoints.iter().position(|endpoint| endpoint.address == address);
                 let endpoint = endpoint.expect("an address of an endpoint");
@@ -329,7 +329,8 @@ impl World {
             4 if self.faults.endpoints_change => {
                 let from = self.random.below(self.endpoints.len());
                 let count = 1 + self.random.below(self.endpoints.len() - from);
-                self.publish(&self.endpoints[from..][..count].to_vec());
+                let some = self.endpoints[from..][..count].to_vec();
+                self.publish(&some);
             }
             _ => {}
         }
