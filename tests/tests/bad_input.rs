@@ -21,12 +21,11 @@ fn ends_with(mut process: Process, words: &[&str]) -> Outcome {
     Ok(())
 }
 
-fn agent_with(cluster: &Cluster, arguments: &[&str]) -> Result<Process> {
-    let mut command = agent::command(cluster, &Options::default())?;
-    command.args(arguments);
-    let netns = Some(cluster.node.open()?);
-    let place = evenkeel_tests::process::Place::new(cluster.system_cgroup("bad-input")?.path(), netns)?;
-    Process::spawn("agent", command, Some(place))
+/// On the cluster's node, outside its pods.
+fn on_the_node(cluster: &Cluster, command: Command) -> Result<(Process, Cgroup)> {
+    let cgroup = cluster.system_cgroup("bad-input")?;
+    let place = Place::new(cgroup.path(), Some(cluster.node.open()?))?;
+    Ok((Process::spawn("agent", command, Some(place))?, cgroup))
 }
 
 #[test]
