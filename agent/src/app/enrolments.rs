@@ -317,7 +317,7 @@ fn opened_before(netns: &Netns, wanted: &Enrolment, tools: &Tools<'_>) -> usize 
                 match reconnect::end_all(&netns, &captured).await {
                     Ok(ended) => info!(pod = %name, ended, "ended the connections that it opened before"),
                     Err(error) => {
-                        warn!(pod = %name, "cannot end the connections that it opened before: {error}")
+                        warn!(pod = %name, "cannot end the connections that it opened before: {error}");
                     }
                 }
             });

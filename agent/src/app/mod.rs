@@ -58,7 +58,12 @@ fn runtime(threads: usize) -> Result<Runtime> {
 }
 
 /// Starts the call path's threads, each with a word of the page to tick into. The page is theirs for good.
-fn start_workers(count: usize, dialer: Arc<dyn Dialer>, share_upstreams: bool, ticks: SharedPage) -> Result<Workers> {
+fn start_workers(
+    count: usize,
+    dialer: Arc<dyn Dialer>,
+    share_upstreams: bool,
+    ticks: SharedPage,
+) -> Result<Workers> {
     let ticks: &'static SharedPage = Box::leak(Box::new(ticks));
     let ticks: Vec<_> = ticks.words().iter().take(count).collect();
     // Not a secret: workers and nodes only must not choose alike.

@@ -173,7 +173,9 @@ impl ServiceBackends {
             explicit_ports: ports.clone(),
         });
         world.apply(first);
-        if let Some(problem) = source.problems().current().iter().find(|problem| problem.severity == Severity::Error) {
+        if let Some(problem) =
+            source.problems().current().iter().find(|problem| problem.severity == Severity::Error)
+        {
             bail!("{}: {problem}", folder.display());
         }
         for port in &ports {

@@ -6,12 +6,13 @@ use super::start_workers;
 use super::stop::StopSignals;
 use super::view;
 use crate::admin::{self, Page, Readiness};
+use crate::clock::monotonic_ns;
 use crate::config::{AgentConfig, Source, UpstreamSockets};
 use crate::control::{Delta, Settings, World};
 use crate::kernel::{Held, Kernel, LoadOptions, pods};
 use crate::lifecycle::handover::{Handover, Message};
 use crate::lifecycle::keeper::{HEARTBEAT_LABEL, TICKS_LABEL};
-use crate::lifecycle::ticks::{SharedPage, monotonic_ns};
+use crate::lifecycle::ticks::SharedPage;
 use crate::mesh::DestinationId;
 use crate::proxy::{Dialer, Workers};
 use crate::sources::FolderSource;
@@ -164,10 +165,10 @@ impl Inherited {
             match keeper.receive(false)? {
                 Some(Message::Ready) => break,
                 Some(Message::Hold(label, page)) if label == TICKS_LABEL => {
-                    ticks = Some(SharedPage::map(&page)?)
+                    ticks = Some(SharedPage::map(&page)?);
                 }
                 Some(Message::Hold(label, fd)) if Enrolments::is_listener(&label) => {
-                    listeners.push((label, fd))
+                    listeners.push((label, fd));
                 }
                 // The keeper alone needs it.
                 Some(Message::Hold(label, _)) if label == HEARTBEAT_LABEL => (),

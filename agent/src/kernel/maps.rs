@@ -1,5 +1,5 @@
 //! How the agent talks to the kernel programs: who is enrolled, what is captured, what was counted.
-//! Next: [`heartbeat`](super::heartbeat).
+//! Next: [`pods`](super::pods), who is to be enrolled.
 //!
 //! The maps outlive a worker process; a new one reads from them what the old one had told the kernel
 //! ([`Kernel::enrolled`], [`Kernel::known_destinations`], [`Kernel::known_ids`]).
@@ -13,6 +13,7 @@ use evenkeel_common::pod::{POD_AT_CONNECTION_LIMIT, POD_IPV6_ROUTE, POD_LEAVING,
 use evenkeel_common::{Counters, Destination, DestinationEntry, Original, PodEntry, names};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::{MutexGuard, PoisonError};
 
 /// The maps with their types, and which counter slots are taken.
@@ -56,6 +57,16 @@ pub struct KnownDestination {
 }
 
 impl Kernel {
+    /// A copy of the heartbeat's descriptor: a mappable array of one word, the time ([`clock`](crate::clock)) at which the agent
+    /// was last alive. While that is older than [`HEARTBEAT_LIMIT_NS`](evenkeel_common::HEARTBEAT_LIMIT_NS), connections go
+    /// straight.
+    ///
+    /// # Errors
+    /// No more descriptors.
+    pub fn heartbeat(&self) -> Result<OwnedFd, KernelError> {
+        self.map_fd(names::HEARTBEAT)
+    }
+
     /// Enrols a pod, or changes what is known of it; its counters go on.
     ///
     /// # Errors

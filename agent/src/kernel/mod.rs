@@ -2,14 +2,13 @@
 //!
 //! In order of use: [`check`] says whether the node can do it. [`object`] carries the kernel programs, [`load`] brings them
 //! into the kernel and attaches them (by [`bpf`], the few system calls that aya keeps to itself; [`legacy`] finds what is in the way), [`maps`] is how the agent
-//! talks to them, [`heartbeat`] how they know that it lives, [`log`] what they say. [`pods`] finds a pod, [`events`] says when to look, [`netns`] goes
+//! talks to them, [`log`] what they say. [`pods`] finds a pod, [`events`] says when to look, [`netns`] goes
 //! into its network namespace, [`listener`] opens what its connections are sent to (with [`route`] for IPv6), and
 //! [`reconnect`] ends the connections that it had before.
 
 mod bpf;
 pub mod check;
 pub mod events;
-pub mod heartbeat;
 pub mod legacy;
 pub mod listener;
 pub mod load;
@@ -26,7 +25,6 @@ mod error;
 
 pub use error::KernelError;
 pub use events::{PodEvent, PodEvents};
-pub use heartbeat::Heartbeat;
 pub use listener::PodListener;
 pub use load::{Held, Kernel, LoadOptions};
 pub use log::KernelLog;

@@ -5,7 +5,8 @@
 //! go straight, and the worker, whose socket ends, drains.
 
 use super::handover::{Handover, KEEPER_FD_ENV, Message};
-use super::ticks::{SharedPage, monotonic_ns};
+use super::ticks::SharedPage;
+use crate::clock::monotonic_ns;
 use anyhow::{Context as _, Result};
 use std::collections::BTreeMap;
 use std::io;
@@ -183,7 +184,7 @@ impl Keeper {
                         match SharedPage::map(&descriptor) {
                             Ok(page) => self.heartbeat = Some(page),
                             Err(error) => {
-                                error!(%error, "cannot map the heartbeat: new connections will go straight")
+                                error!(%error, "cannot map the heartbeat: new connections will go straight");
                             }
                         }
                     }

@@ -2,7 +2,6 @@
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
-use rustix::time::{ClockId, clock_gettime};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
@@ -13,12 +12,6 @@ const PAGE_BYTES: usize = 4096;
 
 /// The most worker threads that fit the page.
 pub const MAX_THREADS: usize = PAGE_BYTES / size_of::<AtomicU64>();
-
-/// Nanoseconds of `CLOCK_MONOTONIC`, the clock that the kernel programs compare the heartbeat with.
-pub fn monotonic_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
-}
 
 /// A page of 64-bit words, shared between processes by its descriptor: an anonymous file here, or a kernel map.
 #[derive(Debug)]

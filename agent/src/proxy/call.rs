@@ -77,11 +77,11 @@ pub(super) struct Call {
     pub(super) pool: u32,
     /// The endpoint's load, which this call is part of while this is set.
     pub(super) load: Option<Arc<Load>>,
-    /// Pools that refused the call, or whose connections could not be opened.
+    /// Pools whose connections could not be opened.
     pub(super) tried: [u32; MAX_ENDPOINTS],
     pub(super) tried_count: u8,
-    /// Whether the one retry of a refused stream was used.
-    pub(super) retried: bool,
+    /// The pool whose server refused the stream: the one retry that there is goes to another if it can.
+    pub(super) refused_by: Option<u32>,
 
     /// The request's fields, kept for sending them again.
     pub(super) request: FieldList,
@@ -127,7 +127,7 @@ impl Call {
             load: None,
             tried: [NOWHERE; MAX_ENDPOINTS],
             tried_count: 0,
-            retried: false,
+            refused_by: None,
             request: FieldList::new(),
             body: Vec::new(),
             trailers: None,

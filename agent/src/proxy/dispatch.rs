@@ -44,10 +44,11 @@ impl Engine {
                 excluded,
             )
         };
-        let endpoint = pick(&|endpoint| tried(endpoint) || backs_off(endpoint))
-            .or_else(|| pick(&tried))
-            // A refused stream may go to the same endpoint once more where there is no other.
-            .or_else(|| if slot.retried { pick(&|_| false) } else { None });
+        let refused = |endpoint: usize| slot.refused_by == Some(pool_of(endpoint));
+        let endpoint = pick(&|endpoint| tried(endpoint) || refused(endpoint) || backs_off(endpoint))
+            .or_else(|| pick(&|endpoint| tried(endpoint) || refused(endpoint)))
+            // Where there is no other, a refused stream goes to the same endpoint once more.
+            .or_else(|| pick(&tried));
         let Some(endpoint) = endpoint else {
             let last = self.pools[slot.pool as usize].address;
             return self.answer(call, Cause::Refused { last, tried: u32::from(slot.tried_count) });

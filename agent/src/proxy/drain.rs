@@ -34,7 +34,7 @@ impl Engine {
     pub fn drain(&mut self, deadline_ns: u64) {
         let time = deadline_ns.saturating_sub(self.now_ns);
         self.drain = Some(Drain { deadline_ns });
-        let spread = (time / SPREAD_SHARE).min(MAX_SPREAD_NS).max(1);
+        let spread = (time / SPREAD_SHARE).clamp(1, MAX_SPREAD_NS);
         for (_, downstream) in &self.downstreams {
             if downstream.phase == Phase::Serving {
                 let at = self.now_ns + self.random.below(spread as usize) as u64;

@@ -151,7 +151,7 @@ pub struct Engine {
     swept_ns: u64,
 }
 
-/// How often targets and pools that nobody uses are looked for.
+/// How often targets that nobody uses, and pools whose calls wait, are looked for.
 const SWEEP_NS: u64 = 1_000_000_000;
 
 impl Engine {
@@ -214,6 +214,7 @@ impl Engine {
         if self.now_ns - self.swept_ns >= SWEEP_NS {
             self.swept_ns = self.now_ns;
             self.sweep_targets();
+            self.sweep_pools();
         }
     }
 

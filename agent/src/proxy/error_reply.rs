@@ -110,7 +110,7 @@ impl fmt::Display for Told<'_> {
             Cause::Reset { by, code } => write!(f, "{by} reset the call with {code:?}")?,
             Cause::Malformed { by } => write!(f, "{by} answered with malformed HTTP/2")?,
             Cause::Lost { to } => {
-                write!(f, "the connection to {to} was lost before the answer was complete")?
+                write!(f, "the connection to {to} was lost before the answer was complete")?;
             }
             Cause::Deadline => write!(f, "the call's deadline passed")?,
             Cause::Draining => write!(f, "the node's agent is shutting down")?,

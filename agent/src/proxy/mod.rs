@@ -9,7 +9,6 @@
 
 mod call;
 mod census;
-mod clock;
 mod counters;
 mod deadline;
 mod dispatch;
@@ -20,6 +19,8 @@ mod error_reply;
 mod finish;
 mod pool;
 mod pump;
+#[cfg(test)]
+mod sim;
 mod socket;
 mod target;
 #[cfg(test)]
@@ -30,7 +31,6 @@ mod upstream;
 mod worker;
 mod workers;
 
-pub use clock::monotonic_ns;
 pub use counters::Counters;
 pub use engine::{Action, ConnId, Engine};
 pub use socket::{Dialer, OwnNamespace};

@@ -136,8 +136,20 @@ impl Engine {
         if slot.waiting.is_empty() || slot.opening > 0 || slot.targets == 0 {
             return;
         }
-        if self.live_connections(pool) < MAX_CONNECTIONS {
+        let live = self.live_connections(pool);
+        // Calls that have connections to wait for can wait until the endpoint takes another one.
+        let backs_off = live > 0 && slot.back_off_until_ns > self.now_ns;
+        if live < MAX_CONNECTIONS && !backs_off {
             self.dial(pool);
+        }
+    }
+
+    /// Tries again where calls wait and an earlier attempt to open a connection failed.
+    pub(super) fn sweep_pools(&mut self) {
+        for (pool, slot) in &self.pools {
+            if !slot.waiting.is_empty() {
+                self.pools_to_serve.push(pool as u32);
+            }
         }
     }
 

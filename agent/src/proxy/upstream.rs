@@ -110,7 +110,7 @@ impl Engine {
                 self.response_headers(token, end_stream);
             }
             Event::Headers { token, kind: HeadersKind::Informational, .. } => {
-                self.informational_headers(token)
+                self.informational_headers(token);
             }
             Event::Headers { kind: HeadersKind::Request, .. } => {}
             Event::Reset { token, code, by_peer, .. } => {
@@ -154,7 +154,7 @@ impl Engine {
         self.detach(call);
         if self.calls[call].response == Response::Complete {
             self.check_done(call);
-        } else if self.can_retry(call) && !self.calls[call].retried {
+        } else if self.can_retry(call) && self.calls[call].refused_by.is_none() {
             self.retry(call);
         } else {
             self.answer(call, Cause::Reset { by, code: ErrorCode::RefusedStream });
@@ -212,8 +212,7 @@ impl Engine {
         self.leave_endpoint(call, Verdict::None);
         self.counters.retries += 1;
         let slot = &mut self.calls[call];
-        slot.retried = true;
-        slot.add_tried(slot.pool);
+        slot.refused_by = Some(slot.pool);
         self.dispatch(call);
     }
 

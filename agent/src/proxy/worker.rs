@@ -2,12 +2,12 @@
 //! call, and what a turn wrote to a connection goes out in one write.
 
 use super::census::Census;
-use super::clock::monotonic_ns;
 use super::counters::SharedCounters;
 use super::engine::{Action, ConnId, Engine};
 use super::socket::{self, Dialer};
 use super::target::Origin;
 use super::workers::{Applied, ListenerId};
+use crate::clock::monotonic_ns;
 use crate::mesh::{DestinationId, Pod, PodKey, Snapshot};
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};

@@ -1,11 +1,11 @@
 //! The handle on all worker threads.
 
 use super::census::Census;
-use super::clock::monotonic_ns;
 use super::counters::{Counters, SharedCounters};
 use super::engine::Engine;
 use super::socket::Dialer;
 use super::worker::{Command, Mailbox, Shared, Source, WAKE, Worker};
+use crate::clock::monotonic_ns;
 use crate::http2::Limits;
 use crate::mesh::{DestinationId, PodKey, Snapshot};
 use mio::{Poll, Waker};

@@ -94,7 +94,8 @@ pub fn exposition(numbers: &Numbers) -> String {
         (Family::<EndpointLabels, Counter>::default(), Family::<EndpointLabels, Counter>::default());
     let active = Family::<EndpointLabels, Gauge>::default();
     for counts in &numbers.endpoints {
-        let labels = EndpointLabels { service: escaped(&counts.service), endpoint: escaped(&counts.endpoint) };
+        let labels =
+            EndpointLabels { service: escaped(&counts.service), endpoint: escaped(&counts.endpoint) };
         calls.get_or_create(&labels).inc_by(counts.calls);
         failures.get_or_create(&labels).inc_by(counts.failures);
         active.get_or_create(&labels).set(counts.active.into());

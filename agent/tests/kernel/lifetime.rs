@@ -2,11 +2,14 @@
 
 use crate::app::{Dial, dial};
 use crate::node::{Arrival, Node, POD_V4, POD_V6, SERVICE_V4, SERVICE_V6, can_run, listen, listener_options};
+use evenkeel::clock::monotonic_ns;
 use evenkeel::kernel::listener::{ListenerOptions, is_loopback_up};
-use evenkeel::kernel::{Kernel, KnownDestination, Netns, PodListener, heartbeat, pods};
+use evenkeel::kernel::{Kernel, KnownDestination, Netns, PodListener, pods};
+use evenkeel::lifecycle::ticks::SharedPage;
 use evenkeel::mesh::DestinationId;
 use evenkeel_common::Reason;
 use std::os::fd::AsFd as _;
+use std::sync::atomic::Ordering::Relaxed;
 
 #[test]
 fn without_its_links_everything_goes_straight() {
@@ -100,8 +103,8 @@ fn two_agents_that_overlap_do_not_meet() {
     let _new_links = new.attach(&node.cgroup.path).unwrap();
     let new_listener = PodListener::open(&node.netns, &listener_options(), &[]).unwrap();
     assert_ne!(new_listener.port, node.listener.port);
-    let hour_ahead = heartbeat::monotonic_ns() + 3_600_000_000_000;
-    evenkeel::kernel::Heartbeat::new(new.heartbeat().unwrap().as_fd()).unwrap().write(hour_ahead);
+    let hour_ahead = monotonic_ns() + 3_600_000_000_000;
+    SharedPage::map(new.heartbeat().unwrap()).unwrap().words()[0].store(hour_ahead, Relaxed);
     for (address, id) in [(SERVICE_V4, 40), (SERVICE_V6, 60)] {
         new.add_destination(address.parse().unwrap(), DestinationId::new(id).unwrap()).unwrap();
     }

@@ -1,16 +1,16 @@
 //! A node with a pod, and a server behind a Service's address in another network namespace.
 
 use crate::app::{App, Dial, Names};
+use evenkeel::clock::monotonic_ns;
 use evenkeel::kernel::listener::{ListenerOptions, destination_of};
-use evenkeel::kernel::{
-    Enrolment, Heartbeat, Held, Kernel, LoadOptions, Netns, PodListener, heartbeat, object, pods,
-};
+use evenkeel::kernel::{Enrolment, Held, Kernel, LoadOptions, Netns, PodListener, object, pods};
+use evenkeel::lifecycle::ticks::SharedPage;
 use evenkeel::mesh::DestinationId;
 use evenkeel_common::{Counters, DEFAULT_MARK, Reason};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -178,7 +178,7 @@ impl Node {
         let netns = Netns::of_process(app.pid()).unwrap();
         let listener = PodListener::open(&netns, &listener_options(), &[]).unwrap();
         let node = Self { links, kernel, app, netns, listener, server, server_process, cgroup };
-        node.beat(heartbeat::monotonic_ns() + 3_600_000_000_000);
+        node.beat(monotonic_ns() + 3_600_000_000_000);
         node
     }
 
@@ -197,7 +197,7 @@ impl Node {
     }
 
     pub(crate) fn beat(&self, at_ns: u64) {
-        Heartbeat::new(self.kernel.heartbeat().unwrap().as_fd()).unwrap().write(at_ns);
+        SharedPage::map(self.kernel.heartbeat().unwrap()).unwrap().words()[0].store(at_ns, Relaxed);
     }
 
     /// Dials from the pod, and finds out where the connection arrived.

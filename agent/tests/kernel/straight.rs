@@ -2,7 +2,8 @@
 
 use crate::app::{Dial, dial};
 use crate::node::{Node, OTHER_V4, SERVICE_V4, SERVICE_V6, can_run};
-use evenkeel::kernel::{Enrolment, heartbeat};
+use evenkeel::clock::monotonic_ns;
+use evenkeel::kernel::Enrolment;
 use evenkeel::mesh::DestinationId;
 use evenkeel_common::{DEFAULT_MARK, HEARTBEAT_LIMIT_NS, Reason};
 
@@ -38,12 +39,12 @@ fn a_silent_agent_takes_nothing() {
         return;
     }
     let mut node = Node::start();
-    node.beat(heartbeat::monotonic_ns() - HEARTBEAT_LIMIT_NS);
+    node.beat(monotonic_ns() - HEARTBEAT_LIMIT_NS);
     node.straight(dial(SERVICE_V4), Reason::AgentSilent);
     node.straight(dial(SERVICE_V6), Reason::AgentSilent);
     node.beat(0);
     node.straight(dial(SERVICE_V4), Reason::AgentSilent);
-    node.beat(heartbeat::monotonic_ns() + HEARTBEAT_LIMIT_NS * 60);
+    node.beat(monotonic_ns() + HEARTBEAT_LIMIT_NS * 60);
     node.taken(dial(SERVICE_V4), 4);
 }
 

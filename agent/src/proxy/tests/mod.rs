@@ -39,7 +39,12 @@ impl Path {
     fn with_source(endpoints: &[SocketAddr], threads: usize, source: Source, listen: &str) -> Self {
         let ticks: Vec<&'static AtomicU64> =
             (0..threads).map(|_| &*Box::leak(Box::new(AtomicU64::new(0)))).collect();
-        let config = WorkersConfig { limits: Limits::default(), dialer: Arc::new(OwnNamespace), share_upstreams: false, seed: 1 };
+        let config = WorkersConfig {
+            limits: Limits::default(),
+            dialer: Arc::new(OwnNamespace),
+            share_upstreams: false,
+            seed: 1,
+        };
         let workers = Workers::start(&config, &ticks).unwrap();
         let socket = TcpListener::bind((listen, 0)).unwrap();
         let address = socket.local_addr().unwrap();

@@ -1,0 +1,423 @@
+//! A simulator: the engine between virtual clients and servers, over a network that cuts, delays and breaks as a seed says.
+//!
+//! `story` says what each call is to do and what its client may see, `network` carries the bytes, `client` and `server` act
+//! the stories out on the project's own HTTP/2 layer, and this file is the world with its clock and its dice. Every
+//! failure replays: `SEED=1234 cargo test -p evenkeel --lib proxy::sim`.
+
+mod client;
+mod network;
+mod server;
+mod story;
+
+use self::client::SimClient;
+use self::network::Link;
+use self::server::SimServer;
+use self::story::{Story, Tally};
+use super::{Action, ConnId, Engine, Origin};
+use crate::balance::Random;
+use crate::http2::Limits;
+use crate::mesh::{
+    Backend, Destination, DestinationId, Endpoint, Load, ObjectName, Picker, ServicePort, Snapshot,
+};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+const MS: u64 = 1_000_000;
+/// Steps after which a world that has not come to its end never will.
+const MOST_STEPS: usize = 400_000;
+
+/// What may go wrong in a world.
+#[derive(Debug, Clone, Copy, Default)]
+struct Faults {
+    /// Connections to servers break, and servers are down for a time.
+    servers_break: bool,
+    /// Servers say GOAWAY.
+    servers_leave: bool,
+    /// Clients' connections break.
+    clients_break: bool,
+    /// Endpoints come and go.
+    endpoints_change: bool,
+}
+
+struct World {
+    engine: Engine,
+    random: Random,
+    now_ns: u64,
+    faults: Faults,
+    links: BTreeMap<ConnId, Link>,
+    clients: BTreeMap<ConnId, SimClient>,
+    servers: BTreeMap<ConnId, SimServer>,
+    endpoints: Vec<Arc<Endpoint>>,
+    down: Vec<bool>,
+    version: u64,
+    stories: Vec<Story>,
+    tally: Vec<Tally>,
+    buffer: Vec<u8>,
+}
+
+fn destination() -> DestinationId {
+    DestinationId::new(7).expect("in the space")
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let mut chance = |share: usize| random.below(100) < share;
+        let faults = Faults {
+            servers_break: chance(30),
+            servers_leave: chance(30),
+            clients_break: chance(20),
+            endpoints_change: chance(30),
+        };
+        // Small windows and output make every queue fill.
+        let limits = match random.below(3) {
+            0 => Limits::default(),
+            1 => Limits { max_output: 2_000, ..Limits::default() },
+            _ => Limits { stream_window: 3_000, max_stream_window: 20_000, max_output: 10_000, ..Limits::default() },
+        };
+        let endpoints: Vec<_> = (1..=1 + random.below(4))
+            .map(|host| {
+                let address = SocketAddr::from(([10, 0, 0, host as u8], 50051));
+                Arc::new(Endpoint { address, pod: None, zone: None, load: Arc::new(Load::default()) })
+            })
+            .collect();
+        let stories: Vec<_> = (0..1 + random.below(60)).map(|_| Story::random(&mut random)).collect();
+        let mut world = Self {
+            engine: Engine::new(limits, seed, MS),
+            now_ns: MS,
+            faults,
+            links: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            servers: BTreeMap::new(),
+            down: vec![false; endpoints.len()],
+            endpoints,
+            version: 0,
+            tally: vec![Tally::default(); stories.len()],
+            stories,
+            buffer: vec![0; 100_000],
+            random,
+        };
+        world.publish(&world.endpoints.clone());
+        world
+    }
+
+    fn publish(&mut self, endpoints: &[Arc<Endpoint>]) {
+        self.version += 1;
+        let picker = if self.random.below(2) == 0 { Picker::RoundRobin } else { Picker::PeakEwma };
+        let backend = Arc::new(Backend {
+            service_port: ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 },
+            endpoints: endpoints.into(),
+            picker,
+        });
+        let original = SocketAddr::from(([10, 96, 0, 1], 50051));
+        let mut snapshot = Snapshot { version: self.version, ..Snapshot::default() };
+        snapshot.destinations.insert(destination(), Destination { original, backend });
+        self.engine.publish(Arc::new(snapshot));
+    }
+
+    /// Lives through all stories.
+    fn run(mut self) {
+        let calls: Vec<usize> = (0..self.stories.len()).collect();
+        for share in calls.chunks(1 + self.random.below(25)) {
+            self.connect_client(share.to_vec());
+        }
+        let faulty_steps = 500 + self.random.below(3_000);
+        let mut steps = 0;
+        while self.tally.iter().any(|tally| tally.result.is_none()) {
+            steps += 1;
+            assert!(steps < MOST_STEPS, "calls never end: {:?}", self.unfinished());
+            if steps < faulty_steps {
+                self.fault();
+            } else if steps == faulty_steps {
+                self.heal();
+            }
+            self.step();
+        }
+        self.check_results();
+        self.check_nothing_is_left();
+    }
+
+    fn unfinished(&self) -> Vec<(usize, &Story, &Tally)> {
+        let all = self.stories.iter().zip(&self.tally).enumerate();
+        all.filter(|(_, (_, tally))| tally.result.is_none()).map(|(i, (s, t))| (i, s, t)).collect()
+    }
+
+    fn connect_client(&mut self, calls: Vec<usize>) {
+        let conn = self.engine.accepted(Origin::Agent, destination()).expect("the destination is known");
+        let client = SimClient::new(calls);
+        let mut link = Link::default();
+        link.to_engine.extend(client.http2.output());
+        self.links.insert(conn, link);
+        self.clients.insert(conn, client);
+        let sent = self.clients[&conn].http2.output().len();
+        self.clients.get_mut(&conn).expect("just put there").http2.sent(sent);
+        // Its preface, in one piece or in two.
+        let first = 1 + self.random.below(40);
+        self.deliver_to_engine(conn, first);
+        self.deliver_to_engine(conn, 100);
+    }
+
+    /// One thing happens, somewhere.
+    fn step(&mut self) {
+        self.now_ns += self.random.below(300_000) as u64;
+        self.engine.tick(self.now_ns);
+        self.settle();
+        let conns: Vec<ConnId> = self.links.keys().copied().collect();
+        if conns.is_empty() {
+            return;
+        }
+        let conn = conns[self.random.below(conns.len())];
+        let size = match self.random.below(4) {
+            0 => 1 + self.random.below(20),
+            1 => 1 + self.random.below(1_000),
+            _ => 70_000,
+        };
+        match self.random.below(5) {
+            0 => self.deliver_to_engine(conn, size),
+            1 => self.flush_engine(conn, size),
+            2 => self.deliver_to_peer(conn, size),
+            _ => self.peer_acts(conn),
+        }
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        let mut flush = Vec::new();
+        loop {
+            // What has output is found by asking: the dice decide when it is written.
+            self.engine.settle(&mut flush);
+            let mut actions = Vec::new();
+            self.engine.take_actions(&mut actions);
+            if actions.is_empty() {
+                break;
+            }
+            for action in actions {
+                self.act(action);
+            }
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Connect { conn, address, .. } => {
+                let endpoint = self.endpoints.iter().position(|endpoint| endpoint.address == address);
+                let endpoint = endpoint.expect("an address of an endpoint");
+                if self.down[endpoint] {
+                    self.engine.connect_failed(conn);
+                } else {
+                    self.links.insert(conn, Link::default());
+                    self.servers.insert(conn, SimServer::new(&mut self.random));
+                    self.engine.connected(conn);
+                }
+            }
+            Action::ShutdownWrite { conn } => {
+                if let Some(link) = self.links.get_mut(&conn) {
+                    link.to_peer_ends = true;
+                }
+            }
+            Action::Resume { .. } => {}
+            Action::Close { conn, .. } => {
+                self.engine.closed(conn);
+                self.peer_loses(conn);
+            }
+        }
+    }
+
+    /// The connection is gone for its peer.
+    fn peer_loses(&mut self, conn: ConnId) {
+        let Some(mut link) = self.links.remove(&conn) else { return };
+        // What was written before the close still arrives, as over a socket that is closed in good order.
+        let rest: Vec<u8> = link.to_peer.drain(..).collect();
+        if let Some(mut client) = self.clients.remove(&conn) {
+            client.receive(&rest, &mut self.tally, &self.stories);
+            client.lost(&mut self.tally);
+        }
+        if let Some(mut server) = self.servers.remove(&conn) {
+            server.receive(&rest, &mut self.tally, &self.stories);
+            server.lost(&mut self.tally);
+        }
+    }
+
+    // ---- the network
+
+    fn deliver_to_engine(&mut self, conn: ConnId, size: usize) {
+        if !self.engine.reads(conn) {
+            return;
+        }
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        if link.to_engine.is_empty() {
+            if link.to_engine_ends && !link.to_engine_ended {
+                link.to_engine_ended = true;
+                self.engine.eof(conn);
+            }
+            return;
+        }
+        let held = self.engine.restore(conn, &mut self.buffer);
+        let size = size.min(link.to_engine.len());
+        for (place, byte) in self.buffer[held..].iter_mut().zip(link.to_engine.drain(..size)) {
+            *place = byte;
+        }
+        self.engine.receive(conn, &self.buffer[..held + size]);
+    }
+
+    fn flush_engine(&mut self, conn: ConnId, size: usize) {
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        let output = self.engine.output(conn);
+        let size = size.min(output.len()).min(link.room_to_peer());
+        link.to_peer.extend(&output[..size]);
+        if size > 0 {
+            self.engine.sent(conn, size);
+        }
+    }
+
+    fn deliver_to_peer(&mut self, conn: ConnId, size: usize) {
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        let size = size.min(link.to_peer.len());
+        let bytes: Vec<u8> = link.to_peer.drain(..size).collect();
+        let ended = link.to_peer_ends && link.to_peer.is_empty();
+        if let Some(client) = self.clients.get_mut(&conn) {
+            client.receive(&bytes, &mut self.tally, &self.stories);
+            if ended {
+                client.lost(&mut self.tally);
+                link.to_engine_ends = true;
+            }
+        } else if let Some(server) = self.servers.get_mut(&conn) {
+            server.receive(&bytes, &mut self.tally, &self.stories);
+        }
+    }
+
+    fn peer_acts(&mut self, conn: ConnId) {
+        let Some(link) = self.links.get_mut(&conn) else { return };
+        let http2 = if let Some(client) = self.clients.get_mut(&conn) {
+            client.act(&mut self.random, &mut self.tally, &self.stories);
+            &mut client.http2
+        } else if let Some(server) = self.servers.get_mut(&conn) {
+            server.act(&mut self.random, &mut self.tally, &self.stories);
+            &mut server.http2
+        } else {
+            return;
+        };
+        let size = http2.output().len().min(link.room_to_engine());
+        link.to_engine.extend(&http2.output()[..size]);
+        http2.sent(size);
+    }
+
+    // ---- faults
+
+    fn fault(&mut self) {
+        if self.random.below(100) != 0 {
+            return;
+        }
+        match self.random.below(5) {
+            0 if self.faults.servers_break => self.break_one(|world, conn| world.servers.contains_key(conn)),
+            1 if self.faults.servers_break => {
+                let endpoint = self.random.below(self.down.len());
+                self.down[endpoint] ^= true;
+            }
+            2 if self.faults.servers_leave => {
+                if let Some(server) = self.servers.values_mut().next() {
+                    server.leave();
+                }
+            }
+            3 if self.faults.clients_break => self.break_one(|world, conn| world.clients.contains_key(conn)),
+            4 if self.faults.endpoints_change => {
+                let from = self.random.below(self.endpoints.len());
+                let count = 1 + self.random.below(self.endpoints.len() - from);
+                self.publish(&self.endpoints[from..][..count].to_vec());
+            }
+            _ => {}
+        }
+        self.settle();
+    }
+
+    fn break_one(&mut self, which: impl Fn(&Self, &ConnId) -> bool) {
+        let conns: Vec<ConnId> = self.links.keys().copied().filter(|conn| which(self, conn)).collect();
+        if conns.is_empty() {
+            return;
+        }
+        let conn = conns[self.random.below(conns.len())];
+        self.links.remove(&conn);
+        if let Some(mut client) = self.clients.remove(&conn) {
+            client.lost(&mut self.tally);
+        }
+        if let Some(mut server) = self.servers.remove(&conn) {
+            server.lost(&mut self.tally);
+        }
+        self.engine.failed(conn);
+    }
+
+    fn heal(&mut self) {
+        self.down.fill(false);
+        self.publish(&self.endpoints.clone());
+        self.settle();
+    }
+
+    // ---- what must hold
+
+    fn check_results(&self) {
+        for (index, (story, tally)) in self.stories.iter().zip(&self.tally).enumerate() {
+            story.check(tally, self.faults).unwrap_or_else(|wrong| {
+                panic!("call {index}: {wrong}\n{story:?}\n{tally:?}\n{:?}", self.faults)
+            });
+        }
+        let counters = self.engine.counters();
+        assert_eq!(counters.calls, counters.answered + counters.own_errors + counters.cancelled + counters.calls_open);
+    }
+
+    /// All clients go, time passes: every slab is empty, and no endpoint counts a call as under way.
+    fn check_nothing_is_left(&mut self) {
+        for link in self.links.values_mut() {
+            link.to_engine_ends = true;
+        }
+        for conn in self.clients.keys().copied().collect::<Vec<_>>() {
+            while self.links.get(&conn).is_some_and(|link| !link.to_engine_ended) && !self.links[&conn].is_stuck(&self.engine, conn) {
+                self.deliver_to_engine(conn, 100_000);
+                self.settle();
+            }
+            if self.links.contains_key(&conn) {
+                self.links.remove(&conn);
+                self.clients.remove(&conn);
+                self.engine.failed(conn);
+                self.settle();
+            }
+        }
+        assert_eq!(self.engine.calls.len(), 0, "calls are left");
+        for endpoint in &self.endpoints {
+            assert_eq!(endpoint.load.active(), 0, "calls count as under way at {}", endpoint.address);
+        }
+        for _ in 0..200 {
+            self.now_ns += 1_000 * MS;
+            self.engine.tick(self.now_ns);
+            self.settle();
+            for conn in self.servers.keys().copied().collect::<Vec<_>>() {
+                self.flush_engine(conn, 100_000);
+                self.settle();
+                self.deliver_to_peer(conn, 100_000);
+            }
+        }
+        let engine = &self.engine;
+        assert_eq!(engine.client_connections(), 0, "client connections are left");
+        assert_eq!(engine.upstreams.len(), 0, "connections to servers are left");
+        assert_eq!(engine.pools.len(), 0, "pools are left");
+        assert_eq!(engine.targets.slots.len(), 0, "targets are left");
+        assert_eq!(engine.call_timers.next_in_ns(self.now_ns), None, "a call's timer is left");
+        assert_eq!(engine.conn_timers.next_in_ns(self.now_ns), None, "a connection's timer is left");
+        assert!(self.links.is_empty(), "sockets are left");
+    }
+}
+
+#[test]
+fn every_story_comes_to_its_end_whatever_the_network_does() {
+    let seeds = match std::env::var("SEED") {
+        Ok(seed) => {
+            let seed: u64 = seed.parse().expect("SEED is a number");
+            seed..seed + 1
+        }
+        Err(_) => 0..400,
+    };
+    for seed in seeds {
+        let outcome = std::panic::catch_unwind(|| World::new(seed).run());
+        assert!(outcome.is_ok(), "SEED={seed} fails");
+    }
+}

@@ -1,0 +1,32 @@
+//! Bytes under way.
+
+use super::{ConnId, Engine};
+use std::collections::VecDeque;
+
+/// What the kernels of both ends hold of one direction.
+const SOCKET_BUFFER_BYTES: usize = 50_000;
+
+/// A TCP connection between the engine and a peer.
+#[derive(Debug, Default)]
+pub(super) struct Link {
+    pub(super) to_engine: VecDeque<u8>,
+    pub(super) to_peer: VecDeque<u8>,
+    pub(super) to_engine_ends: bool,
+    pub(super) to_engine_ended: bool,
+    pub(super) to_peer_ends: bool,
+}
+
+impl Link {
+    pub(super) fn room_to_engine(&self) -> usize {
+        SOCKET_BUFFER_BYTES.saturating_sub(self.to_engine.len())
+    }
+
+    pub(super) fn room_to_peer(&self) -> usize {
+        SOCKET_BUFFER_BYTES.saturating_sub(self.to_peer.len())
+    }
+
+    /// The engine does not read on.
+    pub(super) fn is_stuck(&self, engine: &Engine, conn: ConnId) -> bool {
+        !engine.reads(conn)
+    }
+}

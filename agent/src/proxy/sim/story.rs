@@ -1,0 +1,173 @@
+//! What a call is to do, and what its client may see of it.
+
+use super::Faults;
+use crate::balance::Random;
+use crate::http2::ErrorCode;
+
+/// What the server does with the call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Plot {
+    /// Answers with a body and this status; `at_once`: without waiting for the request's end.
+    Answer { at_once: bool },
+    /// A status and nothing else, whatever the request still has to say.
+    TrailersOnly,
+    /// Refuses it so many times.
+    Refuse { times: u32 },
+    /// Resets it before the answer, or in its middle.
+    Reset { after_headers: bool, code: ErrorCode },
+    /// Says nothing until the deadline has passed.
+    Hang,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Story {
+    pub(super) is_grpc: bool,
+    pub(super) request_bytes: usize,
+    pub(super) response_bytes: usize,
+    pub(super) request_trailers: bool,
+    pub(super) plot: Plot,
+    /// The client cancels when it has sent so many bytes.
+    pub(super) cancel_at: Option<usize>,
+}
+
+/// The one end of a call, as its client saw it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// END_STREAM, with the HTTP status, grpc-status and whether the agent itself answered.
+    Complete { http: u16, grpc: Option<u8>, by_agent: bool },
+    Reset(ErrorCode),
+    /// The client itself cancelled.
+    Cancelled,
+    /// The client's connection was lost, or could not be used.
+    Lost,
+}
+
+/// What has happened to a call so far.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Tally {
+    pub(super) result: Option<Ending>,
+    pub(super) response_received: usize,
+    /// How often a server has begun to process it.
+    pub(super) processed: u32,
+    pub(super) refused: u32,
+    /// Bytes that the processing server has.
+    pub(super) request_received: usize,
+    pub(super) request_complete: bool,
+    pub(super) got_request_trailers: bool,
+    /// The processing server was told that nobody wants the answer.
+    pub(super) reset_seen: bool,
+}
+
+impl Tally {
+    pub(super) fn end(&mut self, ending: Ending) {
+        assert!(self.result.is_none(), "a call ends twice: {:?} and then {ending:?}", self.result);
+        self.result = Some(ending);
+    }
+}
+
+/// The byte of a call's body at a position: neither lost, doubled nor crossed bytes go unseen.
+pub(super) fn byte(call: usize, response: bool, position: usize) -> u8 {
+    let mixed = (call as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ ((position as u64) << 1 | u64::from(response));
+    (mixed.wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 56) as u8
+}
+
+fn size(random: &mut Random) -> usize {
+    match random.below(6) {
+        0 => 0,
+        1..=3 => random.below(2_000),
+        4 => random.below(20_000),
+        _ => random.below(200_000),
+    }
+}
+
+impl Story {
+    pub(super) fn random(random: &mut Random) -> Self {
+        let code = [ErrorCode::InternalError, ErrorCode::Cancel, ErrorCode::NoError, ErrorCode::EnhanceYourCalm]
+            [random.below(4)];
+        let plot = match random.below(12) {
+            0 => Plot::TrailersOnly,
+            1 => Plot::Refuse { times: 1 + random.below(2) as u32 },
+            2 => Plot::Reset { after_headers: random.below(2) == 0, code },
+            3 => Plot::Hang,
+            _ => Plot::Answer { at_once: random.below(2) == 0 },
+        };
+        let request_bytes = size(random);
+        Self {
+            is_grpc: random.below(5) > 0,
+            request_bytes,
+            response_bytes: size(random),
+            request_trailers: random.below(8) == 0,
+            plot,
+            cancel_at: (random.below(10) == 0).then(|| random.below(request_bytes + 1)),
+        }
+    }
+
+    /// The status that the story's server gives.
+    pub(super) fn status(&self) -> u8 {
+        if self.plot == Plot::TrailersOnly { 5 } else { 0 }
+    }
+
+    /// Whether what the client saw is what the story demands.
+    pub(super) fn check(&self, tally: &Tally, faults: Faults) -> Result<(), String> {
+        if tally.processed > 1 {
+            return Err(format!("processed {} times", tally.processed));
+        }
+        let Some(ending) = &tally.result else { return Err("has no end".to_owned()) };
+        let by_server = Ending::Complete { http: 200, grpc: Some(self.status()), by_agent: false };
+        if *ending == by_server {
+            if tally.response_received != self.expected_response() {
+                return Err(format!("got {} bytes of the answer", tally.response_received));
+            }
+            let all = tally.request_complete && tally.request_received == self.request_bytes;
+            let waits = matches!(self.plot, Plot::Answer { at_once: false } | Plot::Refuse { .. });
+            if waits && !all {
+                return Err(format!("the server got {} bytes", tally.request_received));
+            }
+            if waits && tally.got_request_trailers != self.request_trailers {
+                return Err("the request's trailers are lost".to_owned());
+            }
+        }
+        let unavailable = [self.by_agent(14, 502), self.by_agent(14, 503)];
+        let expected = match self.plot {
+            Plot::Answer { .. } | Plot::TrailersOnly | Plot::Refuse { times: 1 } => *ending == by_server,
+            Plot::Refuse { .. } => unavailable.contains(ending),
+            Plot::Hang => *ending == self.by_agent(4, 504),
+            Plot::Reset { after_headers, code } => {
+                let status = match code {
+                    ErrorCode::Cancel => 1,
+                    ErrorCode::NoError => 14,
+                    ErrorCode::EnhanceYourCalm => 8,
+                    _ => 13,
+                };
+                let reset = if code == ErrorCode::NoError { ErrorCode::InternalError } else { code };
+                *ending == self.by_agent(status, 502)
+                    || after_headers && !self.is_grpc && *ending == Ending::Reset(reset)
+            }
+        };
+        let cancelled = *ending == Ending::Cancelled && self.cancel_at.is_some();
+        let excused = match ending {
+            Ending::Lost => faults.clients_break,
+            // A call that broke servers have lost, or that two of them have refused.
+            Ending::Complete { by_agent: true, .. } if unavailable.contains(ending) => {
+                faults.servers_break || faults.servers_leave
+            }
+            Ending::Complete { http: 200, grpc: Some(14), by_agent: true } | Ending::Reset(_) => {
+                faults.servers_break || faults.servers_leave
+            }
+            _ => false,
+        };
+        if expected || cancelled || excused { Ok(()) } else { Err(format!("ends with {ending:?}")) }
+    }
+
+    fn expected_response(&self) -> usize {
+        if self.plot == Plot::TrailersOnly { 0 } else { self.response_bytes }
+    }
+
+    fn by_agent(&self, grpc: u8, http: u16) -> Ending {
+        if self.is_grpc {
+            Ending::Complete { http: 200, grpc: Some(grpc), by_agent: true }
+        } else {
+            Ending::Complete { http, grpc: None, by_agent: true }
+        }
+    }
+}
