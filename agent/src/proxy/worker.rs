@@ -28,6 +28,9 @@ const READ_BUFFER_BYTES: usize = READ_BUDGET_BYTES + (17 << 10);
 const ACCEPT_BUDGET: usize = 64;
 /// The longest sleep: the heartbeat that the kernel programs watch stands still meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
+/// How often a busy worker looks for more to read before it writes: a write costs more than all else of a call, and what is
+/// read together is written together.
+const GATHER_ROUNDS: usize = 2;
 /// Events taken from the kernel at once.
 const EVENTS: usize = 1024;
 
@@ -129,6 +132,9 @@ pub(super) struct Worker {
     sockets: Vec<Option<Socket>>,
     listeners: slab::Slab<Listener>,
     accept_queue: VecDeque<usize>,
+    /// Listeners that could not accept for want of descriptors or memory, and when they try again.
+    accept_later: Vec<usize>,
+    accept_later_ns: u64,
     read_queue: VecDeque<ConnId>,
     flush_queue: VecDeque<ConnId>,
     buffer: Box<[u8]>,
@@ -156,6 +162,8 @@ impl Worker {
             sockets: Vec::new(),
             listeners: slab::Slab::new(),
             accept_queue: VecDeque::new(),
+            accept_later: Vec::new(),
+            accept_later_ns: 0,
             read_queue: VecDeque::new(),
             flush_queue: VecDeque::new(),
             buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
@@ -179,6 +187,11 @@ impl Worker {
             let now = monotonic_ns();
             self.tick.store(now, Relaxed);
             self.engine.tick(now);
+            if !self.accept_later.is_empty() && now >= self.accept_later_ns {
+                for listener in std::mem::take(&mut self.accept_later) {
+                    self.queue_accept(listener);
+                }
+            }
             for event in &events {
                 self.dispatch(event);
             }
@@ -254,8 +267,11 @@ impl Worker {
         }
     }
 
-    /// Everything that is ready: accept, read, then write what came of it.
-    fn turn(&mut self) {
+    /// Accepts and reads what the events say is ready.
+    fn take_in_events(&mut self, events: &Events) {
+        for event in events {
+            self.dispatch(event);
+        }
         for _ in 0..self.accept_queue.len() {
             if let Some(listener) = self.accept_queue.pop_front() {
                 self.accept(listener);
@@ -266,6 +282,10 @@ impl Worker {
                 self.read(conn);
             }
         }
+    }
+
+    /// Writes what came of what was read.
+    fn turn(&mut self) {
         self.settle();
         for _ in 0..self.flush_queue.len() {
             if let Some(conn) = self.flush_queue.pop_front() {
@@ -481,9 +501,11 @@ impl Worker {
                 Err(error)
                     if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
                 Err(error) => {
-                    // Out of descriptors or memory: the backlog holds the connections until the next turn.
+                    // Out of descriptors or memory: the backlog holds the connections meanwhile.
                     tracing::warn!(%error, "cannot accept a connection");
-                    break;
+                    self.accept_later.push(listener);
+                    self.accept_later_ns = monotonic_ns() + LONGEST_SLEEP.as_nanos() as u64;
+                    return;
                 }
             }
         }
