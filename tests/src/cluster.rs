@@ -59,6 +59,8 @@ pub struct Cluster {
     cgroup: Cgroup,
     manifests: tempfile::TempDir,
     next_pod: AtomicU16,
+    /// The last part of the latest ClusterIP: none is given out twice.
+    next_service: u8,
 }
 
 impl Cluster {
@@ -100,6 +102,7 @@ impl Cluster {
             cgroup,
             manifests,
             next_pod: AtomicU16::new(1),
+            next_service: 0,
         };
         cluster.publish()?;
         Ok(cluster)
@@ -222,7 +225,8 @@ impl Cluster {
     /// # Errors
     /// When it cannot be published.
     pub fn service(&mut self, name: &str, pods: &[&Pod]) -> Result<Service> {
-        let number = u8::try_from(self.services.len() + 1).context("at most 255 Services a test")?;
+        self.next_service = self.next_service.checked_add(1).context("at most 255 Services a test")?;
+        let number = self.next_service;
         let service = Service {
             namespace: NAMESPACE.to_owned(),
             name: name.to_owned(),

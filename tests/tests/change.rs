@@ -153,7 +153,8 @@ fn a_broken_file_keeps_the_last_good_state_and_is_named() -> Outcome {
         agent.process.stderr().iter().any(|line| line.contains("services.yaml") && line.contains(':'))
     })?;
     load.more_calls(50)?.is_even(&shop.names(), 0.2)?;
-    ensure!(shop.spreads_calls_of(&shop.client)?, "fresh connections are taken as before");
+    let spread = shop.spreads_calls_of(&shop.client)?;
+    ensure!(spread, "fresh connections are taken as before: {}", agent.admin("/pods")?);
     shop.add_server()?;
     shop.publish_servers(&[0, 1, 2])?;
     let now = load.tally()?;

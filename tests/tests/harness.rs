@@ -204,3 +204,17 @@ fn a_running_connection_to_a_service_is_seen_as_straight() -> Outcome {
     }
     Ok(())
 }
+
+#[test]
+fn a_port_on_which_nothing_listens_is_refused() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let mut cluster = Cluster::new()?;
+    let (server, client) = (cluster.pod("server")?, cluster.pod("client")?);
+    for to in [server.v4(GREETER_TARGET_PORT), server.v6(GREETER_TARGET_PORT)] {
+        let dialled = client.dial(&to, &[])?;
+        ensure!(matches!(&dialled, Dialled::Failed(why) if why.contains("refused")), "{to}: {dialled:?}");
+    }
+    Ok(())
+}

@@ -6,9 +6,6 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream};
 use std::time::Duration;
 
-/// A connection that nobody refuses nor takes must not hold the test.
-const CONNECT_LIMIT: Duration = Duration::from_secs(20);
-
 /// How a socket names its destination.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Family {
@@ -38,6 +35,9 @@ pub(super) struct SocketOptions {
     /// IPPROTO_MPTCP instead of TCP.
     #[arg(long)]
     mptcp: bool,
+    /// Gives up on a connection that nobody takes or refuses for so long.
+    #[arg(long, default_value_t = 20)]
+    connect_limit_seconds: u64,
     /// TCP_FASTOPEN_CONNECT: connect() returns at once, the SYN leaves with the first write.
     #[arg(long)]
     fastopen: bool,
@@ -67,7 +67,9 @@ impl SocketOptions {
         if self.fastopen {
             set_fastopen_connect(&socket)?;
         }
-        socket.connect_timeout(&destination.into(), CONNECT_LIMIT).context("connect")?;
+        socket
+            .connect_timeout(&destination.into(), Duration::from_secs(self.connect_limit_seconds))
+            .context("connect")?;
         socket.set_tcp_nodelay(true).ok();
         Ok(socket.into())
     }
