@@ -310,10 +310,15 @@ impl Engine {
         self.conns.slots.try_remove(conn.index());
     }
 
-    /// Resets every connection of a pod, or of a fixed listener's destination.
+    /// Resets every connection of a pod, or of a fixed listener's destination. For a pod that is all there is of it, those
+    /// to servers too: an ordinary close would keep the network namespace alive for as long as the kernel tries to deliver
+    /// it.
     pub fn end_origin(&mut self, origin: &Origin, destination: Option<DestinationId>) {
         for target in self.targets.of_origin(origin, destination) {
             self.end_target(target);
+        }
+        if destination.is_none() {
+            self.reset_upstreams(origin);
         }
     }
 

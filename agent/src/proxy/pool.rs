@@ -240,6 +240,16 @@ impl Engine {
         self.close(slot.conn, reset);
     }
 
+    /// Resets the origin's connections to servers. Its clients are gone, and its calls with them.
+    pub(super) fn reset_upstreams(&mut self, origin: &Origin) {
+        let of_origin = |upstream: &Upstream| self.pools[upstream.pool as usize].origin.is(origin);
+        let upstreams: Vec<u32> =
+            self.upstreams.iter().filter(|(_, u)| of_origin(u)).map(|(index, _)| index as u32).collect();
+        for upstream in upstreams {
+            self.remove_upstream(upstream, true);
+        }
+    }
+
     fn tidy_pool(&mut self, pool: u32) {
         let Some(slot) = self.pools.get(pool as usize) else { return };
         if slot.targets == 0 && slot.connections.is_empty() && slot.waiting.is_empty() {

@@ -28,6 +28,15 @@ impl Origin {
         }
     }
 
+    /// Whether both are the same sandbox, or the agent.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Pod(this), Self::Pod(other)) => this.key == other.key,
+            (Self::Agent, Self::Agent) => true,
+            (Self::Pod(_), Self::Agent) | (Self::Agent, Self::Pod(_)) => false,
+        }
+    }
+
     pub(super) fn pod(&self) -> Option<Arc<Pod>> {
         match self {
             Self::Pod(pod) => Some(Arc::clone(pod)),

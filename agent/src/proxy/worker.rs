@@ -129,6 +129,9 @@ pub(super) struct Worker {
     sockets: Vec<Option<Socket>>,
     listeners: slab::Slab<Listener>,
     accept_queue: VecDeque<usize>,
+    /// Listeners that could not accept for want of descriptors or memory, and when they try again.
+    accept_later: Vec<usize>,
+    accept_later_ns: u64,
     read_queue: VecDeque<ConnId>,
     flush_queue: VecDeque<ConnId>,
     buffer: Box<[u8]>,
@@ -156,6 +159,8 @@ impl Worker {
             sockets: Vec::new(),
             listeners: slab::Slab::new(),
             accept_queue: VecDeque::new(),
+            accept_later: Vec::new(),
+            accept_later_ns: 0,
             read_queue: VecDeque::new(),
             flush_queue: VecDeque::new(),
             buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
@@ -179,6 +184,11 @@ impl Worker {
             let now = monotonic_ns();
             self.tick.store(now, Relaxed);
             self.engine.tick(now);
+            if !self.accept_later.is_empty() && now >= self.accept_later_ns {
+                for listener in std::mem::take(&mut self.accept_later) {
+                    self.queue_accept(listener);
+                }
+            }
             for event in &events {
                 self.dispatch(event);
             }
@@ -481,9 +491,11 @@ impl Worker {
                 Err(error)
                     if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
                 Err(error) => {
-                    // Out of descriptors or memory: the backlog holds the connections until the next turn.
+                    // Out of descriptors or memory: the backlog holds the connections meanwhile.
                     tracing::warn!(%error, "cannot accept a connection");
-                    break;
+                    self.accept_later.push(listener);
+                    self.accept_later_ns = monotonic_ns() + LONGEST_SLEEP.as_nanos() as u64;
+                    return;
                 }
             }
         }

@@ -74,7 +74,12 @@ impl World {
         let limits = match random.below(3) {
             0 => Limits::default(),
             1 => Limits { max_output: 2_000, ..Limits::default() },
-            _ => Limits { stream_window: 3_000, max_stream_window: 20_000, max_output: 10_000, ..Limits::default() },
+            _ => Limits {
+                stream_window: 3_000,
+                max_stream_window: 20_000,
+                max_output: 10_000,
+                ..Limits::default()
+            },
         };
         let endpoints: Vec<_> = (1..=1 + random.below(4))
             .map(|host| {
@@ -192,14 +197,14 @@ impl World {
             if actions.is_empty() {
                 break;
             }
-            for action in actions {
+            for action in &actions {
                 self.act(action);
             }
         }
     }
 
-    fn act(&mut self, action: Action) {
-        match action {
+    fn act(&mut self, action: &Action) {
+        match *action {
             Action::Connect { conn, address, .. } => {
                 let endpoint = self.endpoints.iter().position(|endpoint| endpoint.address == address);
                 let endpoint = endpoint.expect("an address of an endpoint");
@@ -324,7 +329,8 @@ impl World {
             4 if self.faults.endpoints_change => {
                 let from = self.random.below(self.endpoints.len());
                 let count = 1 + self.random.below(self.endpoints.len() - from);
-                self.publish(&self.endpoints[from..][..count].to_vec());
+                let some = self.endpoints[from..][..count].to_vec();
+                self.publish(&some);
             }
             _ => {}
         }
@@ -362,7 +368,10 @@ impl World {
             });
         }
         let counters = self.engine.counters();
-        assert_eq!(counters.calls, counters.answered + counters.own_errors + counters.cancelled + counters.calls_open);
+        assert_eq!(
+            counters.calls,
+            counters.answered + counters.own_errors + counters.cancelled + counters.calls_open
+        );
     }
 
     /// All clients go, time passes: every slab is empty, and no endpoint counts a call as under way.
@@ -371,7 +380,9 @@ impl World {
             link.to_engine_ends = true;
         }
         for conn in self.clients.keys().copied().collect::<Vec<_>>() {
-            while self.links.get(&conn).is_some_and(|link| !link.to_engine_ended) && !self.links[&conn].is_stuck(&self.engine, conn) {
+            while self.links.get(&conn).is_some_and(|link| !link.to_engine_ended)
+                && !self.links[&conn].is_stuck(&self.engine, conn)
+            {
                 self.deliver_to_engine(conn, 100_000);
                 self.settle();
             }

@@ -151,7 +151,9 @@ impl SimServer {
                     true
                 }
             }
-            Plot::Answer { at_once } => (at_once || open.ended) && answer(&mut self.http2, open, story, random),
+            Plot::Answer { at_once } => {
+                (at_once || open.ended) && answer(&mut self.http2, open, story, random)
+            }
             Plot::Refuse { .. } => open.ended && answer(&mut self.http2, open, story, random),
         };
         if done && self.http2.queued(open.stream) == 0 {

@@ -34,7 +34,11 @@ pub(super) struct Story {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Ending {
     /// END_STREAM, with the HTTP status, grpc-status and whether the agent itself answered.
-    Complete { http: u16, grpc: Option<u8>, by_agent: bool },
+    Complete {
+        http: u16,
+        grpc: Option<u8>,
+        by_agent: bool,
+    },
     Reset(ErrorCode),
     /// The client itself cancelled.
     Cancelled,
@@ -67,7 +71,8 @@ impl Tally {
 
 /// The byte of a call's body at a position: neither lost, doubled nor crossed bytes go unseen.
 pub(super) fn byte(call: usize, response: bool, position: usize) -> u8 {
-    let mixed = (call as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ ((position as u64) << 1 | u64::from(response));
+    let mixed = (call as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        ^ ((position as u64) << 1 | u64::from(response));
     (mixed.wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 56) as u8
 }
 
@@ -82,8 +87,9 @@ fn size(random: &mut Random) -> usize {
 
 impl Story {
     pub(super) fn random(random: &mut Random) -> Self {
-        let code = [ErrorCode::InternalError, ErrorCode::Cancel, ErrorCode::NoError, ErrorCode::EnhanceYourCalm]
-            [random.below(4)];
+        let code =
+            [ErrorCode::InternalError, ErrorCode::Cancel, ErrorCode::NoError, ErrorCode::EnhanceYourCalm]
+                [random.below(4)];
         let plot = match random.below(12) {
             0 => Plot::TrailersOnly,
             1 => Plot::Refuse { times: 1 + random.below(2) as u32 },
