@@ -27,7 +27,7 @@ pub struct Options {
     pub number: u16,
     /// See a host on which nothing but cgroup2 is mounted at `/sys/fs/cgroup`.
     pub pure_cgroup2: bool,
-    /// Let the agent find the pods' common cgroup by itself.
+    /// Let the agent find the pods' common cgroup by itself, on a host that has no cgroups but the cluster's.
     pub finds_cgroup: bool,
     /// Further arguments.
     pub arguments: Vec<String>,
@@ -173,7 +173,14 @@ pub fn command(cluster: &Cluster, options: &Options) -> Result<Command> {
         arguments.push(seen_cgroup(cluster.kubepods.path(), options.pure_cgroup2)?.into());
     }
     arguments.extend(options.arguments.iter().map(Into::into));
-    let mut command = if options.pure_cgroup2 { in_pure_cgroup2_host(&binary) } else { Command::new(binary) };
+    let mut command = if options.pure_cgroup2 {
+        in_host(&binary, PURE_CGROUP2_HOST)
+    } else if options.finds_cgroup {
+        let own = seen_cgroup(cluster.cgroup_root(), true)?;
+        in_host(&binary, &format!("{PURE_CGROUP2_HOST} && mount --bind {} /sys/fs/cgroup", own.display()))
+    } else {
+        Command::new(binary)
+    };
     command.args(arguments);
     Ok(command)
 }
@@ -186,11 +193,14 @@ fn seen_cgroup(path: &Path, pure: bool) -> Result<std::path::PathBuf> {
     Ok(Path::new("/sys/fs/cgroup").join(path.strip_prefix(cgroup::mount()?)?))
 }
 
-/// Runs a program where only cgroup2 is mounted, at the place that a pure host has it.
-fn in_pure_cgroup2_host(program: &Path) -> Command {
-    let script = "umount -R /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && exec \"$@\"";
+/// Mounts nothing but cgroup2 at the place that a pure host has it.
+const PURE_CGROUP2_HOST: &str = "umount -R /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup";
+
+/// Runs a program in a mount namespace of its own, which the shell command `mounts` has changed.
+fn in_host(program: &Path, mounts: &str) -> Command {
+    let script = format!("{mounts} && exec \"$@\"");
     let mut command = Command::new("unshare");
-    command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]).arg(program);
+    command.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh"]).arg(program);
     command
 }
 

@@ -110,6 +110,11 @@ impl Cluster {
         self.manifests.path().join("objects")
     }
 
+    /// The folder above all cgroups of the cluster.
+    pub fn cgroup_root(&self) -> &Path {
+        self.cgroup.path()
+    }
+
     /// A cgroup beside the pods', for the agent.
     ///
     /// # Errors

@@ -2,8 +2,10 @@
 
 use anyhow::{Result, ensure};
 use evenkeel_tests::agent::{self, Options};
+use evenkeel_tests::cgroup::Cgroup;
 use evenkeel_tests::host::{self, privileged};
-use evenkeel_tests::{Agent, Cluster, Outcome, Process};
+use evenkeel_tests::process::Place;
+use evenkeel_tests::{Agent, Cluster, Outcome, Process, Shop, eventually};
 use std::process::Command;
 
 /// Runs the agent until it ends by itself: not with success, and with a last line that has all of these words.
@@ -19,12 +21,11 @@ fn ends_with(mut process: Process, words: &[&str]) -> Outcome {
     Ok(())
 }
 
-fn agent_with(cluster: &Cluster, arguments: &[&str]) -> Result<Process> {
-    let mut command = agent::command(cluster, &Options::default())?;
-    command.args(arguments);
-    let netns = Some(cluster.node.open()?);
-    let place = evenkeel_tests::process::Place::new(cluster.system_cgroup("bad-input")?.path(), netns)?;
-    Process::spawn("agent", command, Some(place))
+/// On the cluster's node, outside its pods.
+fn on_the_node(cluster: &Cluster, command: Command) -> Result<(Process, Cgroup)> {
+    let cgroup = cluster.system_cgroup("bad-input")?;
+    let place = Place::new(cgroup.path(), Some(cluster.node.open()?))?;
+    Ok((Process::spawn("agent", command, Some(place))?, cgroup))
 }
 
 #[test]
@@ -55,7 +56,9 @@ fn an_admin_port_that_is_taken() -> Outcome {
     }
     let cluster = Cluster::new()?;
     let _first = Agent::start(&cluster)?;
-    ends_with(agent_with(&cluster, &[])?, &["15800", "--admin"])
+    let second = agent::command(&cluster, &Options::default())?;
+    let (process, _cgroup) = on_the_node(&cluster, second)?;
+    ends_with(process, &["15800", "--admin"])
 }
 
 #[test]
@@ -67,11 +70,8 @@ fn a_cgroup_that_is_none() -> Outcome {
     let options = Options { finds_cgroup: true, ..Options::default() };
     let mut command = agent::command(&cluster, &options)?;
     command.args(["--cgroup", "/tmp"]);
-    let place = evenkeel_tests::process::Place::new(
-        cluster.system_cgroup("bad-input")?.path(),
-        Some(cluster.node.open()?),
-    )?;
-    ends_with(Process::spawn("agent", command, Some(place))?, &["/tmp", "cgroup"])
+    let (process, _cgroup) = on_the_node(&cluster, command)?;
+    ends_with(process, &["/tmp", "cgroup"])
 }
 
 #[test]
@@ -95,26 +95,37 @@ fn a_user_who_is_not_root() -> Outcome {
         .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all"])
         .arg(&binary)
         .args(["agent", "--source", &format!("folder:{}", source.display())]);
-    let place = evenkeel_tests::process::Place::new(
-        cluster.system_cgroup("bad-input")?.path(),
-        Some(cluster.node.open()?),
-    )?;
-    ends_with(Process::spawn("agent", command, Some(place))?, &["root"])
+    let (process, _cgroup) = on_the_node(&cluster, command)?;
+    ends_with(process, &["root"])
 }
 
 #[test]
-fn a_folder_with_yaml_that_is_not_kubernetes_is_served_without_it() -> Outcome {
+fn kinds_that_evenkeel_does_not_read_are_named_and_passed_over() -> Outcome {
     if !privileged() {
         return Ok(());
     }
-    let shop = evenkeel_tests::Shop::enrolled(2)?;
-    shop.cluster.write("compose.yaml", "services:\n  web:\n    image: web\n")?;
-    shop.cluster.write("config-map.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n")?;
+    let shop = Shop::enrolled(2)?;
+    let config_map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n";
+    shop.cluster.write("config-map.yaml", config_map)?;
     let agent = Agent::start(&shop.cluster)?;
-    ensure!(shop.spreads_calls_of(&shop.client)?, "the good files count");
+    ensure!(shop.spreads_calls_of(&shop.client)?, "the other files count");
     let said = agent.process.stderr().join("\n");
-    ensure!(said.contains("compose.yaml"), "{said}");
     ensure!(said.contains("ConfigMap"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn yaml_that_is_not_kubernetes_is_named_and_changes_nothing() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let shop = Shop::enrolled(2)?;
+    let agent = Agent::start(&shop.cluster)?;
+    shop.cluster.write("compose.yaml", "services:\n  web:\n    image: web\n")?;
+    eventually("the file is named", || {
+        agent.process.stderr().iter().any(|line| line.contains("compose.yaml"))
+    })?;
+    ensure!(shop.spreads_calls_of(&shop.client)?, "the other files still count");
     Ok(())
 }
 
@@ -123,7 +134,7 @@ fn slices_and_ports_that_do_not_fit_are_named_and_passed_over() -> Outcome {
     if !privileged() {
         return Ok(());
     }
-    let shop = evenkeel_tests::Shop::enrolled(2)?;
+    let shop = Shop::enrolled(2)?;
     let orphan = shop.greeter.clone();
     let mut slice = orphan.objects().remove(1);
     slice["metadata"]["name"] = "orphan".into();

@@ -120,9 +120,7 @@ fn a_connection_to_a_service_that_was_replaced_never_reaches_another() -> Outcom
     }
     let mut shop = Shop::enrolled(2)?;
     shop.publish_servers(&[0])?;
-    // Ids that nothing carries any more may be given out again almost at once; this one is carried on.
-    let arguments = vec!["--quarantine-seconds".to_owned(), "0".to_owned()];
-    let _agent = Agent::start_with(&shop.cluster, &Options { arguments, ..Options::default() })?;
+    let _agent = Agent::start(&shop.cluster)?;
     let mut load = shop.client.load(&shop.v4(), &["--rate", "100"])?;
     load.more_calls(20)?.is_clean()?;
     let removed = shop.cluster.services.remove("greeter");

@@ -230,7 +230,13 @@ impl Enrolments {
             forget(enrolled, true, tools);
             wanted.state = State::Waiting("its sandbox ended".into());
         }
-        wanted.state = match enrol(&wanted.enrolment, sighting, &mut self.restored, tools) {
+        let comes_back = |left: &Enrolled| &*left.pod.key.uid == uid && !sighting.is_gone(&left.row, &left.netns);
+        let enrolled = match self.leaving.iter().position(comes_back) {
+            // It was let go and is wanted again before its last connection ended: its listener is still there.
+            Some(position) => come_back(self.leaving.swap_remove(position), &wanted.enrolment, tools),
+            None => enrol(&wanted.enrolment, sighting, &mut self.restored, tools),
+        };
+        wanted.state = match enrolled {
             Ok(enrolled) => State::Enrolled(enrolled),
             Err(error) => {
                 let why = format!("{error:#}");
@@ -370,6 +376,19 @@ fn leave(mut enrolled: Enrolled, tools: &Tools<'_>) -> Enrolled {
     }
     info!(pod = %enrolled.pod.name, "withdrawn");
     enrolled
+}
+
+/// Takes back a pod that was let go, with its listener: there is one enrolment a network namespace, so what is left of
+/// the old one must not end the other.
+fn come_back(mut left: Enrolled, wanted: &Enrolment, tools: &Tools<'_>) -> Result<Enrolled> {
+    let row = &wanted.pod;
+    left.facts = facts_of(&left.netns, wanted, left.port, left.facts.ipv6_route)?;
+    tools.kernel.enrol(left.cookie(), &left.facts)?;
+    left.row = row.clone();
+    left.since = SystemTime::now();
+    left.missed = opened_before(&left.netns, wanted, tools);
+    info!(pod = %row.name, port = left.port, opened_before = left.missed, reconnect = wanted.reconnect, "enrolled again");
+    Ok(left)
 }
 
 /// Leaves nothing of the agent in the pod. What a pod that is `gone` had goes with its namespace.

@@ -97,7 +97,10 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     let delta = node.world.apply(first);
     node.carry_out(delta).await;
     if !restored {
-        for link in node.kernel.attach(&node.cgroup)? {
+        let links = node.kernel.attach(&node.cgroup).with_context(|| {
+            format!("cannot attach to {}: --cgroup names another folder of cgroup2", node.cgroup.display())
+        })?;
+        for link in links {
             node.keeper.keep(&link.label, &link.fd)?;
         }
         info!(cgroup = %node.cgroup.display(), "attached");
@@ -190,7 +193,8 @@ fn load(config: &AgentConfig, keeper: &Handover) -> Result<Kernel> {
         ids: config.max_destinations.saturating_mul(2).min(DestinationId::SPACE),
         mark: config.mark,
         log_connections: tracing::enabled!(target: "evenkeel_ebpf", tracing::Level::DEBUG),
-    })?;
+    })
+    .context("cannot load the kernel programs: run as root, and see what `evenkeel check` says")?;
     for held in kernel.hold()? {
         keeper.hold(&held.label, &held.fd)?;
     }
