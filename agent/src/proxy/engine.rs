@@ -284,7 +284,8 @@ impl Engine {
             Role::Sniffing(sniffing) => self.drop_sniffing(sniffing),
             Role::Downstream(downstream) => self.lose_downstream(downstream, true),
             Role::Upstream(upstream) => self.lose_upstream(upstream),
-            Role::TunnelClient(tunnel) | Role::TunnelServer(tunnel) => self.end_tunnel(tunnel, true),
+            Role::TunnelClient(tunnel) => self.tunnel_failed(tunnel, true),
+            Role::TunnelServer(tunnel) => self.tunnel_failed(tunnel, false),
             Role::Closed => {}
         }
     }

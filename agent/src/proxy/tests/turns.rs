@@ -23,6 +23,8 @@ struct Turns {
     /// Connections that the engine wants and nobody has opened.
     dials: Vec<(ConnId, SocketAddr)>,
     resumed: Vec<ConnId>,
+    /// Connections that are closed, and whether with a reset.
+    closed: Vec<(ConnId, bool)>,
 }
 
 fn address(host: u8) -> SocketAddr {
@@ -36,8 +38,8 @@ impl Turns {
         let endpoints = publish(&mut engine, &mut version, hosts);
         let client_conn = engine.accepted(Origin::Agent, fixed()).expect("the destination is known");
         let client = Connection::client(&Limits::default());
-        let (dials, resumed) = (Vec::new(), Vec::new());
-        let mut turns = Self { engine, endpoints, version, client, client_conn, dials, resumed };
+        let (dials, resumed, closed) = (Vec::new(), Vec::new(), Vec::new());
+        let mut turns = Self { engine, endpoints, version, client, client_conn, dials, resumed, closed };
         turns.client_speaks();
         turns
     }
@@ -58,7 +60,8 @@ impl Turns {
             for action in actions {
                 match action {
                     Action::Connect { conn, address, .. } => self.dials.push((conn, address)),
-                    Action::Close { conn, .. } => {
+                    Action::Close { conn, reset } => {
+                        self.closed.push((conn, reset));
                         self.dials.retain(|(dialled, _)| *dialled != conn);
                         self.engine.closed(conn);
                     }
@@ -289,4 +292,23 @@ fn a_call_that_outlives_the_endpoints_it_tried_goes_to_those_that_come() {
         requests += usize::from(matches!(event, Event::Headers { kind: HeadersKind::Request, .. }));
     });
     assert_eq!(requests, 2);
+}
+
+#[test]
+fn what_a_tunnels_server_said_before_its_reset_reaches_the_client_before_the_reset() {
+    let mut turns = Turns::new(&[1]);
+    let client = turns.engine.accepted(Origin::Agent, fixed()).expect("the destination is known");
+    turns.feed(client, b"POST / HTTP/1.1\r\n\r\n");
+    turns.settle();
+    let (server, _) = turns.dials.pop().expect("a connection is wanted");
+    turns.engine.connected(server);
+    turns.settle();
+    turns.feed(server, b"HTTP/1.1 413 Content Too Large\r\n\r\n");
+    turns.engine.failed(server);
+    turns.feed(client, b"more of the body");
+    turns.settle();
+    assert_eq!((&turns.output(server)[..], &turns.closed[..]), (&b""[..], &[][..]));
+    assert_eq!(turns.output(client), b"HTTP/1.1 413 Content Too Large\r\n\r\n");
+    assert_eq!(turns.closed, [(client, true), (server, true)]);
+    assert_eq!(turns.engine.counters().tunnels_open, 0);
 }
