@@ -1,7 +1,8 @@
 //! The project's one command line. `cargo xtask demo` and `cargo xtask test` do everything on a fresh machine.
 //!
 //! Every command is a file: [`setup`] finds or installs what is missing, [`build`] makes the kernel programs (by the
-//! recipe in [`ebpf`]) and then the agent that carries them, and [`demo`], [`test`], [`lint`], [`bench`] start there.
+//! recipe in [`ebpf`]) and then the agent that carries them, and [`demo`],
+//! [`mod@test`] and [`mod@bench`] start there; [`lint`] checks without building, [`kernel_test`] emulates another kernel.
 
 mod bench;
 mod build;

@@ -26,7 +26,13 @@ pub(super) fn image(version: &str, cache: &Path) -> Result<PathBuf> {
     if !image.exists() {
         step(&format!("fetching {package}"));
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        run(Command::new("apt-get").current_dir(&folder).args(["download", "-q", &package]))?;
+        // As ourselves: apt's own user may not write into a person's cache.
+        let as_root = ["-o", "APT::Sandbox::User=root"];
+        run(Command::new("apt-get")
+            .current_dir(&folder)
+            .args(["download", "-q"])
+            .args(as_root)
+            .arg(&package))?;
         let archive = fs::read_dir(&folder)?
             .filter_map(|entry| Some(entry.ok()?.path()))
             .find(|path| path.extension() == Some("deb".as_ref()))

@@ -56,8 +56,7 @@ busybox mount -t devtmpfs devtmpfs /dev
 busybox mount -t cgroup2 cgroup2 /sys/fs/cgroup
 ip link set lo up
 busybox uname -sr
-evenkeel check
-evenkeel-bench --evenkeel /usr/bin/evenkeel --peers redirect --rounds 1 --scenario 8x16,stream-100 --seconds 1
+evenkeel check && evenkeel-bench --evenkeel /usr/bin/evenkeel --peers redirect --rounds 1 --scenario 8x16,stream-100 --seconds 1
 echo '{VERDICT}'$?
 busybox poweroff -f
 "
@@ -66,12 +65,12 @@ busybox poweroff -f
 
 fn boot(image: &Path, archive: &Path) -> Result<()> {
     // Emulated even where KVM is: the same everywhere.
-    let machine =
-        ["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048", "-nographic", "-no-reboot"];
+    let machine = ["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048", "-no-reboot"];
     let mut qemu = Command::new("timeout")
         .arg(LIMIT_SECONDS.to_string())
         .arg("qemu-system-x86_64")
         .args(machine)
+        .args(["-display", "none", "-serial", "stdio", "-nic", "none"])
         .args(["-append", "console=ttyS0 quiet panic=-1", "-kernel"])
         .arg(image)
         .arg("-initrd")
