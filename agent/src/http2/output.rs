@@ -8,8 +8,11 @@ use super::frame::{FrameHeader, HEADER_LEN, MAX_PAYLOAD, flag, kind};
 const MAX_UNSENT_REPLIES: u32 = 4_096;
 /// Sent bytes in front are cut off when they are as many as that; less often means less copying.
 const COMPACT_BYTES: usize = 64 << 10;
-/// An output that is empty keeps this much memory.
+/// The output of a connection without streams keeps this much memory.
 const KEPT_BYTES: usize = 32 << 10;
+
+/// And of one with streams: what the worker fills in a turn.
+const MOST_KEPT_BYTES: usize = 512 << 10;
 
 #[derive(Debug, Default)]
 pub(super) struct Output {
@@ -35,14 +38,15 @@ impl Output {
         self.bytes.capacity()
     }
 
-    pub(super) fn sent(&mut self, bytes: usize) {
+    pub(super) fn sent(&mut self, bytes: usize, is_idle: bool) {
         self.sent = (self.sent + bytes).min(self.bytes.len());
         if self.sent >= self.replies_from {
             self.replies = 0;
         }
         if self.sent == self.bytes.len() {
             self.bytes.clear();
-            self.bytes.shrink_to(KEPT_BYTES);
+            // A busy one would only grow again, and copy with each step.
+            self.bytes.shrink_to(if is_idle { KEPT_BYTES } else { MOST_KEPT_BYTES });
             (self.sent, self.replies_from) = (0, 0);
         } else if self.sent >= COMPACT_BYTES && self.sent * 2 >= self.bytes.len() {
             self.bytes.drain(..self.sent);

@@ -12,6 +12,7 @@
 use super::error_reply::Cause;
 use crate::http2::{FieldList, Name, StreamKey};
 use crate::mesh::Load;
+use std::net::SocketAddr;
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 
@@ -77,11 +78,10 @@ pub(super) struct Call {
     pub(super) pool: u32,
     /// The endpoint's load, which this call is part of while this is set.
     pub(super) load: Option<Arc<Load>>,
-    /// Pools whose connections could not be opened.
-    pub(super) tried: [u32; MAX_ENDPOINTS],
-    pub(super) tried_count: u8,
-    /// The pool whose server refused the stream: the one retry that there is goes to another if it can.
-    pub(super) refused_by: Option<u32>,
+    /// Endpoints to which no connection could be opened; no more than [`MAX_ENDPOINTS`].
+    pub(super) tried: Vec<SocketAddr>,
+    /// The endpoint that refused the stream: the one retry that there is goes to another if it can.
+    pub(super) refused_by: Option<SocketAddr>,
 
     /// The request's fields, kept for sending them again.
     pub(super) request: FieldList,
@@ -102,7 +102,7 @@ pub(super) struct Call {
     pub(super) server_failed: bool,
     pub(super) is_grpc: bool,
     pub(super) arrived_ns: u64,
-    /// When the request went to the present server.
+    /// When the present attempt began: the choice of the endpoint, and then the request's way to it.
     pub(super) sent_ns: u64,
     /// Position in the server connection's output at which the request begins.
     pub(super) sent_offset: u64,
@@ -125,8 +125,7 @@ impl Call {
             target: NOWHERE,
             pool: NOWHERE,
             load: None,
-            tried: [NOWHERE; MAX_ENDPOINTS],
-            tried_count: 0,
+            tried: Vec::new(),
             refused_by: None,
             request: FieldList::new(),
             body: Vec::new(),
@@ -171,17 +170,6 @@ impl Call {
     pub(super) fn deadline_ns(&self) -> Option<u64> {
         let timeout = self.timeout_ns.filter(|_| self.response != Response::Complete)?;
         Some(self.arrived_ns.saturating_add(timeout).saturating_add(super::deadline::GRACE_NS))
-    }
-
-    pub(super) fn has_tried(&self, pool: u32) -> bool {
-        self.tried[..usize::from(self.tried_count)].contains(&pool)
-    }
-
-    pub(super) fn add_tried(&mut self, pool: u32) {
-        if usize::from(self.tried_count) < MAX_ENDPOINTS && !self.has_tried(pool) {
-            self.tried[usize::from(self.tried_count)] = pool;
-            self.tried_count += 1;
-        }
     }
 
     /// Keeps body bytes that are not at any server yet, or may have to be sent again.

@@ -30,7 +30,8 @@ impl Engine {
         }
         let (pools, now) = (&self.pools, self.now_ns);
         let pool_of = |endpoint: usize| state.pools[endpoint];
-        let tried = |endpoint: usize| slot.tried_count > 0 && slot.has_tried(pool_of(endpoint));
+        let address_of = |endpoint: usize| backend.endpoints[endpoint].address;
+        let tried = |endpoint: usize| slot.tried.contains(&address_of(endpoint));
         let backs_off = |endpoint: usize| {
             pool_of(endpoint) != NOWHERE && pools[pool_of(endpoint) as usize].back_off_until_ns > now
         };
@@ -44,14 +45,17 @@ impl Engine {
                 excluded,
             )
         };
-        let refused = |endpoint: usize| slot.refused_by == Some(pool_of(endpoint));
+        let refused = |endpoint: usize| slot.refused_by.is_some_and(|by| by == address_of(endpoint));
         let endpoint = pick(&|endpoint| tried(endpoint) || refused(endpoint) || backs_off(endpoint))
             .or_else(|| pick(&|endpoint| tried(endpoint) || refused(endpoint)))
             // Where there is no other, a refused stream goes to the same endpoint once more.
             .or_else(|| pick(&tried));
         let Some(endpoint) = endpoint else {
-            let last = self.pools[slot.pool as usize].address;
-            return self.answer(call, Cause::Refused { last, tried: u32::from(slot.tried_count) });
+            let cause = match slot.tried[..] {
+                [.., last] => Cause::Refused { last, tried: slot.tried.len() as u32 },
+                [] => Cause::NoEndpoint,
+            };
+            return self.answer(call, cause);
         };
         let load = Arc::clone(&backend.endpoints[endpoint].load);
         load.active.fetch_add(1, Relaxed);

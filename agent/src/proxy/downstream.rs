@@ -46,9 +46,7 @@ pub(super) struct Downstream {
 
 impl Downstream {
     pub(super) fn wants_settling(&self) -> bool {
-        self.http2.wants_advance()
-            || self.phase == Phase::Closing
-            || self.http2.output().len() > super::PAUSE_READING_BYTES / 2
+        self.http2.wants_advance() || self.phase == Phase::Closing
     }
 }
 

@@ -112,6 +112,10 @@ impl Conns {
         }
     }
 
+    fn is_paused(&self, conn: ConnId) -> bool {
+        self.slots[conn.index()].paused
+    }
+
     /// Says whether the driver shall read; true if it has to be told that it may again.
     pub(super) fn set_paused(&mut self, conn: ConnId, paused: bool) -> bool {
         std::mem::replace(&mut self.slots[conn.index()].paused, paused) && !paused
@@ -280,7 +284,8 @@ impl Engine {
             Role::Sniffing(sniffing) => self.drop_sniffing(sniffing),
             Role::Downstream(downstream) => self.lose_downstream(downstream, true),
             Role::Upstream(upstream) => self.lose_upstream(upstream),
-            Role::TunnelClient(tunnel) | Role::TunnelServer(tunnel) => self.end_tunnel(tunnel, true),
+            Role::TunnelClient(tunnel) => self.tunnel_failed(tunnel, true),
+            Role::TunnelServer(tunnel) => self.tunnel_failed(tunnel, false),
             Role::Closed => {}
         }
     }
@@ -372,7 +377,7 @@ impl Engine {
             Role::Downstream(downstream) => {
                 let downstream = &mut self.downstreams[downstream as usize];
                 downstream.http2.sent(bytes);
-                if downstream.wants_settling() {
+                if downstream.wants_settling() || self.conns.is_paused(conn) {
                     self.conns.touch(conn);
                 }
             }
@@ -380,8 +385,12 @@ impl Engine {
                 let upstream = &mut self.upstreams[upstream as usize];
                 upstream.http2.sent(bytes);
                 upstream.sent_total += bytes as u64;
-                if upstream.wants_settling() {
+                if upstream.wants_settling() || self.conns.is_paused(conn) {
                     self.conns.touch(conn);
+                }
+                // Calls may have waited for this.
+                if !self.pools[upstream.pool as usize].waiting.is_empty() {
+                    self.pools_to_serve.push(upstream.pool);
                 }
             }
             Role::TunnelClient(tunnel) => self.tunnel_sent(tunnel, true, bytes),

@@ -3,6 +3,7 @@
 //! Opened on demand; another one when the server's limit on concurrent streams is reached (gRFC A105), up to a cap, then
 //! calls queue; retired on GOAWAY and when the endpoint is gone; closed when idle.
 
+use super::PAUSE_READING_BYTES;
 use super::call::Stage;
 use super::engine::{Action, Engine, Role};
 use super::error_reply::Cause;
@@ -57,6 +58,7 @@ impl Engine {
     /// Sends a call that has its endpoint on its way: at once if a connection takes it, else it waits for one.
     pub(super) fn place(&mut self, call: u32, pool: u32) {
         self.calls[call].pool = pool;
+        self.calls[call].sent_ns = self.now_ns;
         if self.pools[pool as usize].waiting.is_empty() && self.open_in_pool(call, pool) {
             return;
         }
@@ -93,7 +95,11 @@ impl Engine {
 
     fn can_open(&self, upstream: u32) -> bool {
         let upstream = &self.upstreams[upstream as usize];
-        upstream.phase == Phase::Ready && upstream.http2.can_open()
+        // Header lists know no flow control: a server that does not read, and a client that opens and resets streams, would
+        // make the output grow without end.
+        upstream.phase == Phase::Ready
+            && upstream.http2.can_open()
+            && upstream.http2.output().len() <= PAUSE_READING_BYTES
     }
 
     /// Opens the call's stream and sends what is held of the request. False if the connection does not take it.
@@ -121,6 +127,7 @@ impl Engine {
         slot.sent_ns = self.now_ns;
         slot.sent_offset = offset;
         slot.request_sent = 0;
+        connection.has_served = true;
         slot.upstream_position = connection.calls.len() as u32;
         connection.calls.push(call);
         let conn = connection.conn;
@@ -172,10 +179,16 @@ impl Engine {
         self.actions.push(Action::Connect { conn, pod: slot.origin.pod(), address: slot.address });
     }
 
-    /// A connection could not be opened: unless another one serves them, the calls that waited for it go elsewhere.
+    /// A connection could not be opened.
     pub(super) fn upstream_refused(&mut self, upstream: u32) {
         let pool = self.upstreams[upstream as usize].pool;
         self.remove_upstream(upstream, false);
+        self.endpoint_refused(pool);
+        self.tidy_pool(pool);
+    }
+
+    /// The endpoint takes no connection: unless another one serves them, the calls that waited for it go elsewhere.
+    pub(super) fn endpoint_refused(&mut self, pool: u32) {
         let slot = &mut self.pools[pool as usize];
         slot.failures = slot.failures.saturating_add(1);
         let back_off = (BACK_OFF_NS << slot.failures.saturating_sub(1).min(16)).min(MAX_BACK_OFF_NS);
@@ -185,11 +198,10 @@ impl Engine {
             for call in std::mem::take(&mut self.pools[pool as usize].waiting) {
                 self.leave_endpoint(call, Verdict::Failure);
                 self.calls[call].stage = Stage::Answered;
-                self.calls[call].add_tried(pool);
+                self.calls[call].tried.push(address);
                 self.reconnect(call, address);
             }
         }
-        self.tidy_pool(pool);
     }
 
     /// A target does not lead here any more.
@@ -267,9 +279,9 @@ impl Engine {
 
     /// The next endpoint for a call whose connection was refused.
     fn reconnect(&mut self, call: u32, last: SocketAddr) {
-        let tried = u32::from(self.calls[call].tried_count);
-        if tried as usize >= super::call::MAX_ENDPOINTS {
-            self.answer(call, Cause::Refused { last, tried });
+        let tried = self.calls[call].tried.len();
+        if tried >= super::call::MAX_ENDPOINTS {
+            self.answer(call, Cause::Refused { last, tried: tried as u32 });
         } else {
             self.counters.reconnects += 1;
             self.dispatch(call);

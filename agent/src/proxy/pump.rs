@@ -4,6 +4,7 @@
 //! more than the slower side's window. A connection's own credit is the HTTP/2 layer's business, so that no stalled call
 //! stalls its neighbours.
 
+use super::PAUSE_READING_BYTES;
 use super::call::{Call, REPLAY_LIMIT_BYTES, Response, Stage};
 use super::downstream::Downstream;
 use super::engine::{Conns, Engine};
@@ -89,6 +90,10 @@ impl Engine {
     pub(super) fn informational_headers(&mut self, call: u32) {
         let Some(slot) = self.calls.find(call) else { return };
         let client = &mut self.downstreams[slot.downstream as usize];
+        // There may be any number of them, and no window bounds them; the answer stands without.
+        if client.http2.output().len() > PAUSE_READING_BYTES {
+            return;
+        }
         client.http2.send_headers(slot.stream, &self.fields, false);
         self.conns.touch(client.conn);
     }

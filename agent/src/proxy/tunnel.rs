@@ -1,6 +1,6 @@
 //! What is not surely HTTP/2: bytes, both ways, untouched, to where the client wanted to go.
 //!
-//! Each half ends by itself, as TCP's do; a reset of one side resets the other.
+//! Each half ends by itself, as TCP's do; a reset of one side resets the other, behind what was said before it.
 
 use super::engine::{Action, ConnId, Engine, Role};
 use crate::balance;
@@ -22,6 +22,8 @@ pub(super) struct Tunnel {
     connected: bool,
     /// There is nowhere to connect to.
     unreachable: bool,
+    /// One side was reset; the other is when it has got what came before.
+    broken: bool,
     to_server: Pipe,
     to_client: Pipe,
 }
@@ -79,6 +81,7 @@ impl Engine {
             target,
             connected: false,
             unreachable: address.is_none(),
+            broken: false,
             to_server: Pipe { buffer: received.to_vec(), ..Pipe::default() },
             to_client: Pipe::default(),
         });
@@ -101,6 +104,10 @@ impl Engine {
 
     pub(super) fn receive_tunnel(&mut self, tunnel: u32, from_client: bool, input: &[u8]) {
         let slot = &mut self.tunnels[tunnel as usize];
+        if slot.broken {
+            // Its destination is gone.
+            return;
+        }
         let (pipe, source, destination) = slot.pipe(from_client);
         if pipe.buffer.capacity() == 0
             && let Some(spare) = self.spare_buffers.pop()
@@ -144,7 +151,8 @@ impl Engine {
     /// Passes ends on, and closes the tunnel after the second.
     pub(super) fn settle_tunnel(&mut self, tunnel: u32) {
         let slot = &mut self.tunnels[tunnel as usize];
-        if slot.unreachable {
+        let is_empty = slot.to_client.waiting().is_empty() && slot.to_server.waiting().is_empty();
+        if slot.unreachable || (slot.broken && is_empty) {
             return self.end_tunnel(tunnel, true);
         }
         for to_client in [true, false] {
@@ -158,6 +166,19 @@ impl Engine {
         if slot.to_client.shut && slot.to_server.shut {
             self.end_tunnel(tunnel, false);
         }
+    }
+
+    /// A side was reset.
+    pub(super) fn tunnel_failed(&mut self, tunnel: u32, of_client: bool) {
+        let slot = &mut self.tunnels[tunnel as usize];
+        if !slot.connected {
+            return self.end_tunnel(tunnel, true);
+        }
+        slot.broken = true;
+        let (toward, _, _) = slot.pipe(!of_client);
+        *toward = Pipe::default();
+        let (_, _, other) = slot.pipe(of_client);
+        self.conns.touch(other);
     }
 
     /// Closes both sides.

@@ -1,6 +1,5 @@
 //! A connection to a server, and the responses that come over it.
 
-use super::PAUSE_READING_BYTES;
 use super::call::{Response, Stage};
 use super::engine::{ConnId, Engine};
 use super::error_reply::Cause;
@@ -35,6 +34,8 @@ pub(super) struct Upstream {
     pub(super) http2: Connection,
     pub(super) phase: Phase,
     pub(super) calls: Vec<u32>,
+    /// It has taken a call.
+    pub(super) has_served: bool,
     /// Bytes written to the socket so far: what was never written was never seen by the server.
     pub(super) sent_total: u64,
     idle_since_ns: u64,
@@ -48,6 +49,7 @@ impl Upstream {
             http2,
             phase: Phase::Connecting,
             calls: Vec::new(),
+            has_served: false,
             sent_total: 0,
             idle_since_ns: 0,
         }
@@ -58,9 +60,13 @@ impl Upstream {
     }
 
     pub(super) fn wants_settling(&self) -> bool {
-        self.http2.wants_advance()
-            || self.phase == Phase::Closing
-            || self.http2.output().len() > PAUSE_READING_BYTES / 2
+        self.http2.wants_advance() || self.phase == Phase::Closing
+    }
+
+    /// Its end now is as good as a refused connection: no call was lost with it, and to dial at once again would go on
+    /// for ever with a server that greets everyone and sends everyone away.
+    fn is_refusal(&self) -> bool {
+        self.phase < Phase::Ready || (self.phase == Phase::Ready && !self.has_served)
     }
 }
 
@@ -120,9 +126,19 @@ impl Engine {
                 self.stream_reset(token, code, by_peer);
             }
             Event::Refused { token, .. } => self.stream_refused(token),
-            Event::GoAway { .. } => self.retire_upstream(upstream),
+            Event::GoAway { .. } => self.server_leaves(upstream),
             Event::Settings => self.settings_received(upstream),
             Event::Pong(_) => {}
+        }
+    }
+
+    fn server_leaves(&mut self, upstream: u32) {
+        let slot = &self.upstreams[upstream as usize];
+        let (pool, is_refusal) = (slot.pool, slot.is_refusal());
+        self.retire_upstream(upstream);
+        if is_refusal {
+            self.counters.connect_failures += 1;
+            self.endpoint_refused(pool);
         }
     }
 
@@ -163,7 +179,7 @@ impl Engine {
 
     /// The server breaks the connection's rules: the GOAWAY that says so is written, and the calls are lost.
     fn upstream_is_broken(&mut self, upstream: u32) {
-        if self.upstreams[upstream as usize].phase < Phase::Ready {
+        if self.upstreams[upstream as usize].is_refusal() {
             // It may be another protocol's server.
             self.counters.connect_failures += 1;
             return self.upstream_refused(upstream);
@@ -174,7 +190,7 @@ impl Engine {
 
     /// The connection is gone.
     pub(super) fn lose_upstream(&mut self, upstream: u32) {
-        if self.upstreams[upstream as usize].phase < Phase::Ready {
+        if self.upstreams[upstream as usize].is_refusal() {
             self.counters.connect_failures += 1;
             return self.upstream_refused(upstream);
         }
@@ -211,8 +227,9 @@ impl Engine {
     fn retry(&mut self, call: u32) {
         self.leave_endpoint(call, Verdict::None);
         self.counters.retries += 1;
+        let by = self.server_address(call);
         let slot = &mut self.calls[call];
-        slot.refused_by = Some(slot.pool);
+        slot.refused_by = Some(by);
         self.dispatch(call);
     }
 

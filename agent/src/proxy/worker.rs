@@ -113,6 +113,8 @@ struct Socket {
     /// The peer's end is in the kernel: read on until it comes out.
     read_closed: bool,
     ended: bool,
+    /// A write has found the connection gone; what the peer had said before is still to be read.
+    broken: bool,
     in_read_queue: bool,
     in_flush_queue: bool,
     /// A client's: what it counts as in the census.
@@ -226,14 +228,17 @@ impl Worker {
         if !socket.connected {
             return self.check_connect(conn);
         }
-        if event.is_error()
+        let is_error = event.is_error();
+        if is_error
+            && (socket.ended || !self.engine.reads(conn))
             && let Ok(Some(_)) = socket.stream.take_error()
         {
             self.engine.failed(conn);
             return;
         }
-        socket.read_closed |= event.is_read_closed();
-        if event.is_readable() || event.is_read_closed() {
+        // What the peer said before it went comes first: the error is behind it.
+        socket.read_closed |= event.is_read_closed() || is_error;
+        if event.is_readable() || socket.read_closed {
             socket.readable = true;
             self.queue_read(conn);
         }
@@ -373,6 +378,7 @@ impl Worker {
             writable: connected,
             read_closed: false,
             ended: false,
+            broken: false,
             in_read_queue: false,
             in_flush_queue: false,
             client,
@@ -410,15 +416,19 @@ impl Worker {
         while budget > 0 {
             let Some(Some(socket)) = self.sockets.get_mut(conn.index()) else { return };
             if !self.engine.reads(conn) {
+                if socket.broken {
+                    self.engine.failed(conn);
+                }
                 return;
             }
+            let broken = socket.broken;
             let held = self.engine.restore(conn, &mut self.buffer);
             let space = &mut self.buffer[held..][..budget];
             let size = space.len();
             match socket.stream.read(space) {
                 Ok(0) => {
                     socket.ended = true;
-                    return self.engine.eof(conn);
+                    return if broken { self.engine.failed(conn) } else { self.engine.eof(conn) };
                 }
                 Ok(read) => {
                     budget -= read;
@@ -437,7 +447,7 @@ impl Worker {
                         self.engine.receive(conn, &self.buffer[..held]);
                     }
                     match error.kind() {
-                        ErrorKind::WouldBlock => return,
+                        ErrorKind::WouldBlock if !broken => return,
                         ErrorKind::Interrupted => {}
                         _ => return self.engine.failed(conn),
                     }
@@ -462,6 +472,13 @@ impl Worker {
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => socket.writable = false,
             Err(error) if error.kind() == ErrorKind::Interrupted => self.queue_flush(conn),
+            Err(_) if !socket.ended && self.engine.reads(conn) => {
+                socket.broken = true;
+                socket.writable = false;
+                socket.readable = true;
+                socket.read_closed = true;
+                self.queue_read(conn);
+            }
             Err(_) => self.engine.failed(conn),
         }
     }

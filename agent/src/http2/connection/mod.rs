@@ -189,7 +189,7 @@ impl Connection {
 
     /// So many bytes of the output are at the socket.
     pub fn sent(&mut self, bytes: usize) {
-        self.output.sent(bytes);
+        self.output.sent(bytes, self.streams.open() == 0);
     }
 
     /// Streams that are not closed.

@@ -66,6 +66,11 @@ impl Decoder {
                 continue;
             }
             only_updates_so_far = false;
+            if decoded.too_large && first & 0x80 != 0 {
+                // One byte may stand for a field of 4 KiB, and nobody needs another copy of it.
+                self.skip_indexed(first, &mut block)?;
+                continue;
+            }
             let kept = fields.bytes.len();
             let valid = if first & 0x80 != 0 {
                 self.indexed(first, &mut block, fields)?
@@ -98,7 +103,6 @@ impl Decoder {
 
     /// Adds a field of a table to the list; whether it is valid.
     fn indexed(&mut self, first: u8, block: &mut &[u8], fields: &mut FieldList) -> Result<bool, BadBlock> {
-        const NO_ENTRY: BadBlock = BadBlock("index of no entry");
         let index = integer::decode(first, 7, block).ok_or(NO_ENTRY)?;
         if index <= u32::from(static_table::LEN) {
             if index == 0 {
@@ -122,6 +126,15 @@ impl Decoder {
             whole_static: 0,
         });
         Ok(field.valid)
+    }
+
+    fn skip_indexed(&self, first: u8, block: &mut &[u8]) -> Result<(), BadBlock> {
+        let index = integer::decode(first, 7, block).ok_or(NO_ENTRY)? as usize;
+        let is_entry = match index.checked_sub(FIRST_DYNAMIC) {
+            Some(age) => self.table.field(age).is_some(),
+            None => index != 0,
+        };
+        if is_entry { Ok(()) } else { Err(NO_ENTRY) }
     }
 
     /// Adds a literal to the list, and to the table if it belongs there; whether it is valid.
@@ -180,7 +193,7 @@ impl Decoder {
             fields.bytes.extend_from_slice(field.name);
             return Ok((field.known, field.name.len() as u32, field.name_hash, true));
         }
-        let field = self.table.field(index - FIRST_DYNAMIC).ok_or(BadBlock("index of no entry"))?;
+        let field = self.table.field(index - FIRST_DYNAMIC).ok_or(NO_ENTRY)?;
         let name = &self.table.bytes(field)[..field.name_len as usize];
         fields.bytes.extend_from_slice(name);
         let valid = field.valid || field.name != Name::Other || is_valid_name(name);
@@ -188,6 +201,7 @@ impl Decoder {
     }
 }
 
+const NO_ENTRY: BadBlock = BadBlock("index of no entry");
 const FIRST_DYNAMIC: usize = static_table::LEN as usize + 1;
 
 /// Adds a string literal (RFC 7541 §5.2) to `out`.
@@ -220,10 +234,9 @@ fn is_lower_token(byte: u8) -> bool {
         | b'`' | b'|' | b'~')
 }
 
-/// RFC 9113 §8.2.1: no NUL, CR or LF, and no white space at either end.
+/// RFC 9113 §8.2.1: no NUL, CR or LF. White space at either end is malformed too, and passed on all the same: it ends the
+/// `grpc-message` of many a server, which clients take as it is.
 fn is_valid_value(value: &[u8]) -> bool {
-    let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
     // A fold and not `any`: the compiler makes vector code of it.
-    let forbidden = value.iter().fold(false, |found, byte| found | matches!(byte, 0 | b'\n' | b'\r'));
-    !forbidden && !blank(value.first()) && !blank(value.last())
+    !value.iter().fold(false, |found, byte| found | matches!(byte, 0 | b'\n' | b'\r'))
 }

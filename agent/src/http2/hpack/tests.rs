@@ -359,8 +359,9 @@ fn forbidden_names_and_values_are_found_in_literals_and_again_in_the_table() {
         ("a", "b\n", false),
         ("a", "b\r\nc", false),
         ("a", "\0", false),
-        ("a", " b", false),
-        ("a", "b\t", false),
+        // Malformed by the letter, and sent by many a server.
+        ("a", " b", true),
+        ("a", "b\t", true),
     ] {
         let mut block = vec![0x40, name.len() as u8];
         block.extend_from_slice(name.as_bytes());
@@ -372,6 +373,24 @@ fn forbidden_names_and_values_are_found_in_literals_and_again_in_the_table() {
             assert_eq!(decoded.invalid_field, !valid, "{name:?}: {value:?}");
         }
     }
+}
+
+#[test]
+fn references_behind_the_limit_are_not_kept_and_still_have_to_be_right() {
+    let limits = ListLimits { bytes: 1_000, fields: 10 };
+    let mut decoder = Decoder::new(DEFAULT_BYTES);
+    let mut list = FieldList::new();
+    let (name, value) = ([b'a'; 100], [b'b'; 100]);
+    let literal = [&[0x40, 100][..], &name, &[100], &value].concat();
+    let block = [&literal[..], &[0xbe; 5_000]].concat();
+    let decoded = decoder.decode(&block, limits, &mut list).expect("HPACK all the same");
+    assert!(decoded.too_large && list.size() <= 1_000, "{decoded:?}");
+    // The table is the encoder's as ever.
+    list.clear();
+    let decoded = decoder.decode(&[0xbe], limits, &mut list).expect("in the table");
+    assert!(!decoded.too_large && list.len() == 1);
+    let broken = [&[0xbe; 50][..], &[0xbf]].concat();
+    assert!(decoder.decode(&broken, limits, &mut FieldList::new()).is_err());
 }
 
 #[test]

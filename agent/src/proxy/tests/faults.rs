@@ -223,3 +223,34 @@ fn at_the_end_of_a_drain_calls_end_with_a_status() {
         path.workers.stop().unwrap();
     });
 }
+
+#[test]
+fn an_answer_that_a_reset_follows_is_still_an_answer() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    /// HEADERS that end stream 1: `:status: 200`, and a literal `grpc-status: 0`.
+    const ANSWER: &[u8] = b"\0\0\x10\x01\x05\0\0\0\x01\x88\0\x0bgrpc-status\x010";
+    run(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let path = Path::start(&[listener.local_addr().unwrap()]);
+        let client = Client::connect(path.address).await;
+        for _ in 0..200 {
+            let serving = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.write_all(b"\0\0\0\x04\0\0\0\0\0").await.unwrap();
+                let mut request = Vec::new();
+                // Its HEADERS frame, which ends the stream.
+                while !request.windows(6).any(|bytes| bytes == b"\x01\x05\0\0\0\x01") {
+                    assert_ne!(stream.read_buf(&mut request).await.unwrap(), 0);
+                }
+                stream.set_zero_linger().unwrap();
+                stream.write_all(ANSWER).await.unwrap();
+            };
+            let (answer, ()) = tokio::join!(client.call("/echo", Bytes::new()), serving);
+            let answer = answer.unwrap();
+            assert_eq!(answer.grpc_status(), Some("0"), "{}", answer.message());
+            eventually("the connection is gone", || path.workers.counters().upstreams_open == 0).await;
+        }
+        drop(client);
+        path.quiesce().await;
+    });
+}

@@ -4,6 +4,7 @@ mod calls;
 mod faults;
 mod peers;
 mod tunnels;
+mod turns;
 
 use super::{ListenerId, ListenerSpec, OwnNamespace, Source, Workers, WorkersConfig};
 use crate::http2::Limits;
