@@ -230,7 +230,8 @@ impl Enrolments {
             forget(enrolled, true, tools);
             wanted.state = State::Waiting("its sandbox ended".into());
         }
-        let comes_back = |left: &Enrolled| &*left.pod.key.uid == uid && !sighting.is_gone(&left.row, &left.netns);
+        let comes_back =
+            |left: &Enrolled| &*left.pod.key.uid == uid && !sighting.is_gone(&left.row, &left.netns);
         let enrolled = match self.leaving.iter().position(comes_back) {
             // It was let go and is wanted again before its last connection ended: its listener is still there.
             Some(position) => come_back(self.leaving.swap_remove(position), &wanted.enrolment, tools),
