@@ -1,5 +1,5 @@
-//! The local HTTP endpoints: what is true now ([`routes`]), for people and programs on the node, and the probes
-//! ([`probes`]) on a port of their own.
+//! The local HTTP endpoints: what is true now ([`routes()`]), for people and programs on the node, and the probes
+//! ([`probes()`]) on a port of their own.
 
 mod probes;
 mod routes;

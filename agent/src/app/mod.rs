@@ -1,6 +1,6 @@
 //! The wiring: everything is made here, in start order; the stop order is its mirror.
 //!
-//! [`agent`] is the keeper, or, started by it, the worker process ([`worker_process`]); [`proxy`] is the call path
+//! [`agent`] is the keeper, or, started by it, the worker process ([`worker_process`]); [`proxy()`] is the call path
 //! without eBPF.
 
 mod dialer;

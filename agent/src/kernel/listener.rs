@@ -1,5 +1,5 @@
 //! What a pod's connections are sent to: the agent's listener inside the pod's own network namespace, reachable over the pod's
-//! `lo` and from nowhere else. Next: [`route`](super::route), for IPv6.
+//! `lo` and from nowhere else. Next: [`route`], for IPv6.
 
 use super::error::{Context as _, KernelError};
 use super::netns::{Netns, cookie_of, set_option};

@@ -1,4 +1,4 @@
-//! What is counted, in the form that Prometheus reads ([`exposition`]). The counts themselves live where they are made:
+//! What is counted, in the form that Prometheus reads ([`exposition()`]). The counts themselves live where they are made:
 //! in the kernel's maps, in [`mesh::Load`](crate::mesh::Load), in the workers.
 
 mod exposition;
