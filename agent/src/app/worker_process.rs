@@ -15,7 +15,7 @@ use crate::lifecycle::keeper::{HEARTBEAT_LABEL, TICKS_LABEL};
 use crate::lifecycle::ticks::SharedPage;
 use crate::mesh::DestinationId;
 use crate::proxy::{Dialer, Workers};
-use crate::sources::FolderSource;
+use crate::sources::{FolderSource, Severity};
 use crate::telemetry::{Numbers, exposition};
 use anyhow::{Context as _, Result, bail};
 use std::collections::HashSet;
@@ -110,8 +110,9 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     node.with_tools(Enrolments::look_around);
     node.keeper.ready()?;
     first_beat(&heartbeat, started).await?;
-    readiness.set(true);
-    info!(pods = node.pods.enrolled_count(), "ready");
+    // A source that is broken from the start has no last good state to serve: it is mended first.
+    readiness.set(is_usable(&source));
+    info!(pods = node.pods.enrolled_count(), ready = readiness.is_ready(), "started");
 
     let mut look_around = interval(LOOK_AROUND_EVERY);
     look_around.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -121,6 +122,8 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
             changes = source.next() => {
                 let delta = node.world.apply(changes);
                 node.carry_out(delta).await;
+                // Once ready, the last good state serves.
+                readiness.set(readiness.is_ready() || is_usable(&source));
             }
             event = events.next() => {
                 let uid = event?.uid;
@@ -209,6 +212,11 @@ fn attach_point(config: &AgentConfig) -> Result<PathBuf> {
     }
     let mount = pods::cgroup2_mount()?;
     Ok(pods::kubepods(&mount).unwrap_or(mount))
+}
+
+/// Whether the source could be read as a whole.
+fn is_usable(source: &FolderSource) -> bool {
+    source.problems().current().iter().all(|problem| problem.severity != Severity::Error)
 }
 
 /// Waits until the kernel's heartbeat is of this process: before, new connections go straight.

@@ -1,14 +1,23 @@
 //! The moving average of an endpoint's latency, shared by all workers.
 //!
-//! An exponentially weighted moving average over *time* (Finagle's `PeakEwma`): a sample that comes `t` after the one
-//! before weighs 1 − e^(−t/τ), a sample above the average replaces it at once (a slow endpoint is shunned quickly and trusted
-//! slowly), and without samples the average decays toward zero, so that an endpoint that was shunned is tried again.
+//! Exponentially weighted over *time*: a sample that comes `t` after the one before weighs 1 − e^(−t/τ), and without samples
+//! the average decays toward zero, so that an endpoint that was shunned is tried again. It is Finagle's `PeakEwma` but for two
+//! things, both because of fast servers with few calls in flight: a sample above the average does not replace it (one
+//! hiccup of milliseconds would shun a server of microseconds for many seconds), and a sample never weighs less than
+//! [`LEAST_WEIGHT`] (at a thousand calls a second the first one would else stand for seconds).
 
 use crate::mesh::Load;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// τ: after this long an old sample weighs 37%. Finagle's default.
-pub const DECAY_NS: u64 = 10_000_000_000;
+/// τ of answers: an endpoint that was shunned is tried again within about this time.
+pub const DECAY_NS: u64 = 1_000_000_000;
+
+/// The least that an answer weighs: about the last 32 are seen.
+pub const LEAST_WEIGHT: f64 = 1.0 / 32.0;
+
+/// τ of failures, which have no least weight: a failure of a thousand calls must not shun an endpoint as the second's
+/// latency that it is charged would.
+pub const FAILURE_DECAY_NS: u64 = 10_000_000_000;
 
 /// What a failed call is taken to have lasted at least: an endpoint that fails at once must not look fast.
 pub const FAILURE_FLOOR_NS: u64 = 1_000_000_000;
@@ -18,8 +27,7 @@ pub const FAILURE_FLOOR_NS: u64 = 1_000_000_000;
 pub enum Sample {
     /// The time to the response headers.
     Response,
-    /// A failed call: at least [`FAILURE_FLOOR_NS`], and always averaged: one failure of a thousand calls must not
-    /// shun an endpoint as a whole second's latency would.
+    /// A failed call: at least [`FAILURE_FLOOR_NS`].
     Failure,
 }
 
@@ -30,28 +38,27 @@ pub fn estimate(load: &Load, now_ns: u64) -> Option<f64> {
         return None;
     }
     let at = load.latency_at_ns.load(Relaxed);
-    Some(average as f64 * decay(now_ns.saturating_sub(at)))
+    Some(average as f64 * decay(now_ns.saturating_sub(at), DECAY_NS))
 }
 
 /// Adds a sample. Two workers that add at the same moment may lose one of both samples, which an average bears.
 pub fn observe(load: &Load, now_ns: u64, latency_ns: u64, sample: Sample) {
-    let latency = match sample {
-        Sample::Response => latency_ns.max(1),
-        Sample::Failure => latency_ns.max(FAILURE_FLOOR_NS),
-    };
     let average = load.latency_ewma_ns.load(Relaxed);
     let at = load.latency_at_ns.load(Relaxed);
-    let next = if average == 0 || (sample == Sample::Response && latency > average) {
-        latency
-    } else {
-        let weight = decay(now_ns.saturating_sub(at));
-        (average as f64 * weight + latency as f64 * (1.0 - weight)) as u64
+    let elapsed = now_ns.saturating_sub(at);
+    let (latency, weight) = match sample {
+        Sample::Response => (latency_ns, (1.0 - decay(elapsed, DECAY_NS)).max(LEAST_WEIGHT)),
+        Sample::Failure => (latency_ns.max(FAILURE_FLOOR_NS), 1.0 - decay(elapsed, FAILURE_DECAY_NS)),
+    };
+    let next = match average {
+        0 => latency,
+        _ => (average as f64 * (1.0 - weight) + latency as f64 * weight) as u64,
     };
     load.latency_ewma_ns.store(next.max(1), Relaxed);
     load.latency_at_ns.store(now_ns.max(at), Relaxed);
 }
 
 /// e^(−t/τ).
-fn decay(elapsed_ns: u64) -> f64 {
-    (-(elapsed_ns as f64) / DECAY_NS as f64).exp()
+fn decay(elapsed_ns: u64, tau_ns: u64) -> f64 {
+    (-(elapsed_ns as f64) / tau_ns as f64).exp()
 }

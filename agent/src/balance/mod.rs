@@ -1,11 +1,11 @@
 //! Which endpoint serves a call. Pure: endpoints, their loads, a random number and the time in; an index out.
 //!
-//! [`peak_ewma`] weighs two random endpoints against each other, [`round_robin`] takes each in its turn, and
+//! [`ewma`] weighs two random endpoints against each other, [`round_robin`] takes each in its turn, and
 //! [`latency`] is the average that the first of them looks at. The chosen endpoint's connections are the
 //! [`crate::proxy`] pool's business.
 
+mod ewma;
 pub mod latency;
-mod peak_ewma;
 mod random;
 mod round_robin;
 
@@ -38,7 +38,7 @@ pub fn pick(
     excluded: impl Fn(usize) -> bool,
 ) -> Option<usize> {
     match picker {
-        Picker::PeakEwma => peak_ewma::pick(endpoints, random, now_ns, excluded),
+        Picker::Ewma => ewma::pick(endpoints, random, now_ns, excluded),
         Picker::RoundRobin => round_robin::pick(endpoints.len(), &mut state.turn, excluded),
     }
 }

@@ -34,7 +34,7 @@ pub struct ProxyArgs {
     #[arg(long, env = "EVENKEEL_SOURCE", value_name = "SOURCE", required_unless_present = "to")]
     source: Option<Source>,
     /// How an endpoint is chosen for a call; with --source a Service's own annotation says it
-    #[arg(long, env = "EVENKEEL_PICKER", value_name = "PICKER", value_enum, default_value = "peak-ewma")]
+    #[arg(long, env = "EVENKEEL_PICKER", value_name = "PICKER", value_enum, default_value = "ewma")]
     picker: PickerName,
     /// Worker threads; by default one a core
     #[arg(long, env = "EVENKEEL_WORKERS", value_name = "N")]
@@ -47,7 +47,7 @@ pub struct ProxyArgs {
 #[derive(ValueEnum, Clone, Copy, Debug)]
 enum PickerName {
     /// The better of two by latency × (active calls + 1)
-    PeakEwma,
+    Ewma,
     /// Each in turn
     RoundRobin,
 }
@@ -91,7 +91,7 @@ impl ProxyArgs {
     /// A listener that names a Service without `--source`, or none with it.
     pub fn check(self) -> Result<ProxyConfig, String> {
         let picker = match self.picker {
-            PickerName::PeakEwma => Picker::PeakEwma,
+            PickerName::Ewma => Picker::Ewma,
             PickerName::RoundRobin => Picker::RoundRobin,
         };
         let upstreams = match self.source {

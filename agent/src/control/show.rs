@@ -60,7 +60,7 @@ impl World {
             name: row.name.name.to_string(),
             addresses: row.cluster_ips.iter().chain(&row.external_ips).copied().collect(),
             picker: match row.picker {
-                Picker::PeakEwma => "peak-ewma",
+                Picker::Ewma => "ewma",
                 Picker::RoundRobin => "round-robin",
             },
             ports: row.ports.iter().map(|port| self.port_view(service, row, port)).collect(),

@@ -492,7 +492,7 @@ fn what_the_admin_endpoint_shows() {
         shown,
         serde_json::json!({
             "services": [{
-                "namespace": "shop", "name": "cart", "addresses": ["10.96.0.1"], "picker": "peak-ewma",
+                "namespace": "shop", "name": "cart", "addresses": ["10.96.0.1"], "picker": "ewma",
                 "ports": [{"port": 80, "name": "grpc", "captured": ["10.96.0.1:80"], "endpoints": 1}],
             }],
             "endpoints": [{

@@ -34,7 +34,7 @@ pub struct Endpoint {
 pub enum Picker {
     /// The better of two random endpoints by EWMA latency × (active calls + 1).
     #[default]
-    PeakEwma,
+    Ewma,
     /// Each endpoint in turn.
     RoundRobin,
 }

@@ -109,7 +109,7 @@ impl World {
 
     fn publish(&mut self, endpoints: &[Arc<Endpoint>]) {
         self.version += 1;
-        let picker = if self.random.below(2) == 0 { Picker::RoundRobin } else { Picker::PeakEwma };
+        let picker = if self.random.below(2) == 0 { Picker::RoundRobin } else { Picker::Ewma };
         let backend = Arc::new(Backend {
             service_port: ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 },
             endpoints: endpoints.into(),

@@ -77,7 +77,7 @@ fn many_concurrent_calls_on_many_connections_are_never_mixed_up() {
     run(async {
         let (_servers, addresses) = servers(3).await;
         let path = Path::with_source(&addresses, 2, Source::Fixed(fixed()), "127.0.0.1");
-        path.publish(&addresses, Picker::PeakEwma, path.address);
+        path.publish(&addresses, Picker::Ewma, path.address);
         let mut tasks = Vec::new();
         for connection in 0..8u64 {
             let client = Client::connect(path.address).await;

@@ -307,7 +307,7 @@ metadata:
             "17: Service shop/cart: port 0 is not between 1 and 65535: this port is passed over",
             "17: Service shop/cart: port 90 is there twice: the first counts",
             "17: Service shop/cart: externalIP \"nonsense\" is not an address: passed over",
-            "17: Service shop/cart: annotation evenkeel.dev/picker is \"best\", not \"round-robin\" or \"peak-ewma\": as if it were not there",
+            "17: Service shop/cart: annotation evenkeel.dev/picker is \"best\", not \"round-robin\" or \"ewma\": as if it were not there",
             "32: Service default/bad name: has the name \"bad name\", which can't be one: passed over",
             "36: Namespace : has no metadata.name: passed over",
             "40: Pod shop/cart-a: label evenkeel.dev/enabled is \"yes\", not \"true\" or \"false\": nothing is enrolled by it",

@@ -10,7 +10,7 @@ pub const ON_ENROL: &str = "evenkeel.dev/on-enrol";
 /// Annotation of a Pod: the path of its network namespace, for hosts without a kubelet.
 pub const NETNS: &str = "evenkeel.dev/netns";
 
-/// Annotation of a Service: `round-robin` or `peak-ewma`.
+/// Annotation of a Service: `round-robin` or `ewma`.
 pub const PICKER: &str = "evenkeel.dev/picker";
 
 /// Annotation of a headless Service: `balance` has the calls balanced that are sent to its endpoints' own addresses.

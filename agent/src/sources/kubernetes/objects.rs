@@ -308,7 +308,7 @@ fn on_enrol(metadata: &ObjectMeta, remarks: &mut Remarks) -> Option<OnEnrol> {
 }
 
 fn picker(metadata: &ObjectMeta, remarks: &mut Remarks) -> Picker {
-    let known = [("round-robin", Picker::RoundRobin), ("peak-ewma", Picker::PeakEwma)];
+    let known = [("round-robin", Picker::RoundRobin), ("ewma", Picker::Ewma)];
     choice(metadata, labels::PICKER, &known, remarks).unwrap_or_default()
 }
 

@@ -1,7 +1,7 @@
 //! The better of two random endpoints by expected latency × (active calls + 1).
 //!
-//! Two choices: Mitzenmacher, *The Power of Two Choices in Randomized Load Balancing*, 2001. The cost is Finagle's
-//! `PeakEwma` balancer's. The loads are shared by the node's workers: by what one worker sees alone, least-request is no
+//! Two choices: Mitzenmacher, *The Power of Two Choices in Randomized Load Balancing*, 2001. The cost is that of Finagle's
+//! `PeakEwma` balancer. The loads are shared by the node's workers: by what one worker sees alone, least-request is no
 //! better than random.
 
 use super::latency;
@@ -32,11 +32,16 @@ fn next_allowed(start: usize, count: usize, excluded: impl Fn(usize) -> bool) ->
     (0..count).map(|step| (start + step) % count).find(|&index| !excluded(index))
 }
 
+/// Latencies within this factor count as equal. Equal servers differ by noise, and the one of three that seems slowest by a
+/// hair would lose each choice of two, and get no call at all while little is in flight.
+const EQUAL_WITHIN: f64 = 1.5;
+
+/// `first`, which is random, where neither is better.
 fn better<'a>(first: usize, second: usize, load: impl Fn(usize) -> &'a Load, now_ns: u64) -> usize {
     let (a, b) = (load(first), load(second));
     let (active_a, active_b) = (f64::from(a.active()) + 1.0, f64::from(b.active()) + 1.0);
     let (cost_a, cost_b) = match (latency::estimate(a, now_ns), latency::estimate(b, now_ns)) {
-        (Some(latency_a), Some(latency_b)) => (latency_a * active_a, latency_b * active_b),
+        (Some(x), Some(y)) if x > y * EQUAL_WITHIN || y > x * EQUAL_WITHIN => (x * active_a, y * active_b),
         // An endpoint that was never measured is taken to be as fast as the other: neither flooded nor shunned.
         _ => (active_a, active_b),
     };
