@@ -7,6 +7,7 @@
 //! connections to the endpoint, `upstream` is one of them; `pump` moves bodies and trailers; `error_reply` answers where no
 //! server does; `finish` counts the end. `deadline` and `timers` watch the clock, `drain` ends it all.
 
+mod accept;
 mod call;
 mod census;
 mod counters;
@@ -17,6 +18,7 @@ mod drain;
 mod engine;
 mod error_reply;
 mod finish;
+mod mailbox;
 mod pool;
 mod pump;
 #[cfg(test)]
@@ -33,9 +35,9 @@ mod workers;
 
 pub use counters::Counters;
 pub use engine::{Action, ConnId, Engine};
+pub use mailbox::Source;
 pub use socket::{Dialer, OwnNamespace};
 pub use target::Origin;
-pub use worker::Source;
 pub use workers::{ListenerId, ListenerSpec, Workers, WorkersConfig};
 
 /// A peer that makes us write more than this and does not read it is not read either, until it does.

@@ -1,108 +1,34 @@
 //! A worker thread: its own epoll loop around its own [`Engine`]. Nothing in it waits but the poll, nothing is locked for a
 //! call, and what a turn wrote to a connection goes out in one write.
 
-use super::census::Census;
-use super::counters::SharedCounters;
+use super::accept::{FIRST_LISTENER, Listener};
 use super::engine::{Action, ConnId, Engine};
-use super::socket::{self, Dialer};
+use super::mailbox::{Command, Shared};
+use super::socket;
 use super::target::Origin;
-use super::workers::{Applied, ListenerId};
 use crate::clock::monotonic_ns;
-use crate::mesh::{DestinationId, Pod, PodKey, Snapshot};
+use crate::mesh::{DestinationId, PodKey};
 use mio::event::Event;
-use mio::net::{TcpListener, TcpStream};
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 /// What one connection may be read in a turn: many small calls do not wait for another connection's bulk.
 const READ_BUDGET_BYTES: usize = 64 << 10;
 /// The read buffer: the budget behind the longest frame start that a connection can have kept (16 KiB and a frame header).
 const READ_BUFFER_BYTES: usize = READ_BUDGET_BYTES + (17 << 10);
-/// Connections accepted in a turn.
-const ACCEPT_BUDGET: usize = 64;
 /// The longest sleep: the heartbeat that the kernel programs watch stands still meanwhile.
-const LONGEST_SLEEP: Duration = Duration::from_millis(100);
+pub(super) const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 /// Events taken from the kernel at once.
 const EVENTS: usize = 1024;
 
 pub(super) const WAKE: Token = Token(usize::MAX);
-/// Tokens from here on are listeners'; those below are connections'.
-const FIRST_LISTENER: usize = 1 << 32;
-
-/// What a listener's connections are.
-#[derive(Debug, Clone)]
-pub enum Source {
-    /// A pod's, redirected: the local address carries the destination.
-    Pod(Arc<Pod>),
-    /// Anyone's, and all to one destination (`evenkeel proxy`); connections to servers are opened in the agent's own
-    /// network namespace.
-    Fixed(DestinationId),
-}
-
-impl Source {
-    pub(super) fn origin(&self) -> Origin {
-        match self {
-            Self::Pod(pod) => Origin::Pod(Arc::clone(pod)),
-            Self::Fixed(_) => Origin::Agent,
-        }
-    }
-}
-
-/// What a worker is told.
-pub(super) enum Command {
-    Publish(Arc<Snapshot>),
-    Listen(ListenerId, std::net::TcpListener, Source),
-    Unlisten(ListenerId),
-    /// Reset every connection of the origin (to the destination).
-    End(Origin, Option<DestinationId>),
-    /// A connection that another worker has accepted.
-    Adopt(TcpStream, DestinationId),
-    Drain {
-        deadline_ns: u64,
-    },
-    Stop,
-}
-
-/// What other threads see of a worker, and how they talk to it.
-pub(super) struct Mailbox {
-    pub(super) inbox: Sender<Command>,
-    pub(super) waker: Waker,
-    /// Client connections, with those that are on their way here.
-    pub(super) connections: AtomicU64,
-    pub(super) counters: SharedCounters,
-    pub(super) drained: AtomicBool,
-}
-
-impl Mailbox {
-    /// Hands the worker a command. One that has stopped does not hear it.
-    pub(super) fn tell(&self, command: Command) {
-        if self.inbox.send(command).is_ok() {
-            // A full eventfd is a wake-up that is on its way already.
-            let _ = self.waker.wake();
-        }
-    }
-}
-
-/// What all workers share.
-pub(super) struct Shared {
-    pub(super) mailboxes: Vec<Mailbox>,
-    pub(super) census: Census,
-    pub(super) applied: Applied,
-    pub(super) dialer: Arc<dyn Dialer>,
-}
-
-struct Listener {
-    id: ListenerId,
-    socket: TcpListener,
-    source: Source,
-    waiting: bool,
-}
 
 struct Socket {
     stream: TcpStream,
@@ -122,18 +48,18 @@ struct Socket {
 }
 
 pub(super) struct Worker {
-    index: usize,
-    shared: Arc<Shared>,
+    pub(super) index: usize,
+    pub(super) shared: Arc<Shared>,
     inbox: Receiver<Command>,
     tick: &'static AtomicU64,
-    poll: Poll,
-    engine: Engine,
+    pub(super) poll: Poll,
+    pub(super) engine: Engine,
     sockets: Vec<Option<Socket>>,
-    listeners: slab::Slab<Listener>,
-    accept_queue: VecDeque<usize>,
+    pub(super) listeners: slab::Slab<Listener>,
+    pub(super) accept_queue: VecDeque<usize>,
     /// Listeners that could not accept for want of descriptors or memory, and when they try again.
-    accept_later: Vec<usize>,
-    accept_later_ns: u64,
+    pub(super) accept_later: Vec<usize>,
+    pub(super) accept_later_ns: u64,
     read_queue: VecDeque<ConnId>,
     flush_queue: VecDeque<ConnId>,
     buffer: Box<[u8]>,
@@ -359,7 +285,7 @@ impl Worker {
         }
     }
 
-    fn add(
+    pub(super) fn add(
         &mut self,
         conn: ConnId,
         mut stream: TcpStream,
@@ -483,93 +409,6 @@ impl Worker {
         }
     }
 
-    // ---- listeners
-
-    fn queue_accept(&mut self, listener: usize) {
-        if let Some(slot) = self.listeners.get_mut(listener)
-            && !slot.waiting
-        {
-            slot.waiting = true;
-            self.accept_queue.push_back(listener);
-        }
-    }
-
-    fn accept(&mut self, listener: usize) {
-        for _ in 0..ACCEPT_BUDGET {
-            let Some(slot) = self.listeners.get_mut(listener) else { return };
-            slot.waiting = false;
-            match slot.socket.accept() {
-                Ok((stream, _)) => {
-                    let source = slot.source.clone();
-                    self.place(stream, &source);
-                }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                // The client has gone while it waited.
-                Err(error)
-                    if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
-                Err(error) => {
-                    // Out of descriptors or memory: the backlog holds the connections meanwhile.
-                    tracing::warn!(%error, "cannot accept a connection");
-                    self.accept_later.push(listener);
-                    self.accept_later_ns = monotonic_ns() + LONGEST_SLEEP.as_nanos() as u64;
-                    return;
-                }
-            }
-        }
-        self.queue_accept(listener);
-    }
-
-    /// Finds a fresh connection its destination and its worker.
-    fn place(&mut self, stream: TcpStream, source: &Source) {
-        let destination = match source {
-            Source::Fixed(destination) => Some(*destination),
-            Source::Pod(_) => stream.local_addr().ok().and_then(|local| socket::destination_of(local.ip())),
-        };
-        let Some(destination) = destination else { return socket::reset_on_close(&stream) };
-        let pod = match source {
-            Source::Pod(pod) => Some(&pod.key),
-            Source::Fixed(_) => None,
-        };
-        self.shared.census.enter(destination, pod);
-        match source {
-            Source::Pod(_) => {
-                self.shared.mailboxes[self.index].connections.fetch_add(1, Relaxed);
-                self.take_in(stream, source.origin(), destination);
-            }
-            Source::Fixed(_) => {
-                let least = (self.shared.mailboxes.iter().enumerate())
-                    .min_by_key(|(index, mailbox)| (mailbox.connections.load(Relaxed), *index != self.index));
-                let worker = least.map_or(self.index, |(index, _)| index);
-                self.shared.mailboxes[worker].connections.fetch_add(1, Relaxed);
-                if worker == self.index {
-                    self.take_in(stream, Origin::Agent, destination);
-                } else {
-                    self.shared.mailboxes[worker].tell(Command::Adopt(stream, destination));
-                }
-            }
-        }
-    }
-
-    /// A connection that is counted already becomes this worker's.
-    fn take_in(&mut self, stream: TcpStream, origin: Origin, destination: DestinationId) {
-        // Without the options it still works.
-        let _ = socket::set_up(&stream);
-        let pod = match &origin {
-            Origin::Pod(pod) => Some(pod.key.clone()),
-            Origin::Agent => None,
-        };
-        if let Some(conn) = self.engine.accepted(origin, destination) {
-            if self.add(conn, stream, true, Some((destination, pod.clone()))).is_ok() {
-                return;
-            }
-            self.engine.failed(conn);
-        } else {
-            socket::reset_on_close(&stream);
-        }
-        self.shared.mailboxes[self.index].connections.fetch_sub(1, Relaxed);
-        self.shared.census.leave(destination, pod.as_ref());
-    }
-
     fn obey(&mut self, command: Command) {
         match command {
             Command::Publish(snapshot) => {
@@ -583,29 +422,6 @@ impl Worker {
             Command::Adopt(stream, destination) => self.take_in(stream, Origin::Agent, destination),
             Command::Drain { deadline_ns } => self.engine.drain(deadline_ns),
             Command::Stop => self.stopped = true,
-        }
-    }
-
-    fn listen(&mut self, id: ListenerId, listener: std::net::TcpListener, source: Source) {
-        let entry = self.listeners.vacant_entry();
-        let index = entry.key();
-        let mut socket = TcpListener::from_std(listener);
-        let token = Token(FIRST_LISTENER + index);
-        match self.poll.registry().register(&mut socket, token, Interest::READABLE) {
-            Ok(()) => {
-                entry.insert(Listener { id, socket, source, waiting: false });
-                // The backlog may hold connections from before.
-                self.queue_accept(index);
-            }
-            Err(error) => tracing::error!(%error, "cannot watch a listener"),
-        }
-    }
-
-    fn unlisten(&mut self, id: ListenerId) {
-        let found = self.listeners.iter().find(|(_, listener)| listener.id == id).map(|(index, _)| index);
-        if let Some(index) = found {
-            let mut listener = self.listeners.remove(index);
-            let _ = self.poll.registry().deregister(&mut listener.socket);
         }
     }
 }

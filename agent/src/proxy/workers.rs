@@ -3,8 +3,9 @@
 use super::census::Census;
 use super::counters::{Counters, SharedCounters};
 use super::engine::Engine;
+use super::mailbox::{Command, Mailbox, Shared, Source};
 use super::socket::Dialer;
-use super::worker::{Command, Mailbox, Shared, Source, WAKE, Worker};
+use super::worker::{WAKE, Worker};
 use crate::clock::monotonic_ns;
 use crate::http2::Limits;
 use crate::mesh::{DestinationId, PodKey, Snapshot};
