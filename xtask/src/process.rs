@@ -1,5 +1,6 @@
 //! Running other programs: long ones on our own terminal, so that their progress shows; short ones for their answer.
 
+use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -15,6 +16,27 @@ pub(crate) fn step(what: &str) {
 /// If it cannot be started or ends with another status than 0.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot start {}", shown(command)))?;
+    if !status.success() {
+        bail!("{} ended with {status}", shown(command));
+    }
+    Ok(())
+}
+
+/// Runs a program until it ends, with what it prints on our terminal as well as, a line at a time, in `read`.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_and_read(command: &mut Command, mut read: impl FnMut(&str)) -> Result<()> {
+    let mut child =
+        command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start {}", shown(command)))?;
+    let output = child.stdout.take().expect("it was asked for");
+    for line in BufReader::new(output).split(b'\n') {
+        let line = line.with_context(|| format!("cannot read what {} prints", shown(command)))?;
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        read(&line);
+    }
+    let status = child.wait()?;
     if !status.success() {
         bail!("{} ended with {status}", shown(command));
     }
