@@ -14,7 +14,7 @@ pub use random::Random;
 use crate::mesh::{Endpoint, Picker};
 use std::sync::Arc;
 
-/// What a picker remembers from pick to pick, for one backend on one worker thread.
+/// What a picker remembers from pick to pick, for one client connection.
 #[derive(Debug, Clone, Copy)]
 pub struct PickerState {
     /// The position of the last endpoint that round robin took.
@@ -22,7 +22,7 @@ pub struct PickerState {
 }
 
 impl PickerState {
-    /// Starts at a random position, so that many workers' turns do not fall on one endpoint at the same time.
+    /// Starts at a random position, so that many turns do not fall on one endpoint at the same time.
     pub fn new(random: &mut Random) -> Self {
         Self { turn: random.next() as u32 as usize }
     }

@@ -29,6 +29,7 @@ impl Engine {
             return self.await_endpoint(call);
         }
         let (pools, now) = (&self.pools, self.now_ns);
+        let picker = &mut self.downstreams[slot.downstream as usize].picker;
         let pool_of = |endpoint: usize| state.pools[endpoint];
         let address_of = |endpoint: usize| backend.endpoints[endpoint].address;
         let tried = |endpoint: usize| slot.tried.contains(&address_of(endpoint));
@@ -36,14 +37,7 @@ impl Engine {
             pool_of(endpoint) != NOWHERE && pools[pool_of(endpoint) as usize].back_off_until_ns > now
         };
         let mut pick = |excluded: &dyn Fn(usize) -> bool| {
-            balance::pick(
-                backend.picker,
-                &backend.endpoints,
-                &mut state.picker,
-                &mut self.random,
-                now,
-                excluded,
-            )
+            balance::pick(backend.picker, &backend.endpoints, picker, &mut self.random, now, excluded)
         };
         let refused = |endpoint: usize| slot.refused_by.is_some_and(|by| by == address_of(endpoint));
         let endpoint = pick(&|endpoint| tried(endpoint) || refused(endpoint) || backs_off(endpoint))

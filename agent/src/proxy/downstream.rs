@@ -5,6 +5,7 @@
 
 use super::call::Stage;
 use super::engine::{Action, ConnId, Engine, Role};
+use crate::balance::PickerState;
 use crate::http2::{Connection, ErrorCode, Event, HeadersKind, PREFACE};
 use std::mem;
 
@@ -42,6 +43,8 @@ pub(super) struct Downstream {
     pub(super) http2: Connection,
     pub(super) calls: Vec<u32>,
     pub(super) phase: Phase,
+    /// Of its own: of two clients in step with each other, a shared turn would give one all the calls to an endpoint.
+    pub(super) picker: PickerState,
 }
 
 impl Downstream {
@@ -109,7 +112,8 @@ impl Engine {
         let Sniffing { conn, target, .. } = self.sniffing.remove(sniffing as usize);
         self.conn_timers.clear(conn.0);
         let http2 = Connection::server(&self.limits);
-        let downstream = Downstream { conn, target, http2, calls: Vec::new(), phase: Phase::Serving };
+        let picker = PickerState::new(&mut self.random);
+        let downstream = Downstream { conn, target, http2, calls: Vec::new(), phase: Phase::Serving, picker };
         let downstream = self.downstreams.insert(downstream) as u32;
         self.conns.set_role(conn, Role::Downstream(downstream));
         if self.drain.is_some() {

@@ -55,6 +55,7 @@ pub(super) struct Target {
     pub(super) id: DestinationId,
     /// `None` once the snapshot does not hold the id any more.
     pub(super) destination: Option<Destination>,
+    /// For what is relayed untouched.
     pub(super) picker: PickerState,
     /// The pool of each of the backend's endpoints, or [`NOWHERE`] before its first call.
     pub(super) pools: Vec<u32>,
