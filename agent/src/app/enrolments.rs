@@ -7,7 +7,7 @@ use super::sighting::Sighting;
 use crate::config::AgentConfig;
 use crate::control::Enrolment;
 use crate::kernel::listener::{ListenerOptions, is_loopback_up};
-use crate::kernel::{self, Kernel, Netns, PodListener, reconnect};
+use crate::kernel::{self, Kernel, Netns, PodEvent, PodListener, reconnect};
 use crate::lifecycle::handover::Handover;
 use crate::mesh::{Pod, PodKey};
 use crate::proxy::{ListenerId, ListenerSpec, Source, Workers};
@@ -109,10 +109,15 @@ impl Enrolments {
         }
     }
 
-    /// Something happened in a pod's cgroup.
-    pub(super) fn stirred(&mut self, cgroup_uid: &str, tools: &Tools<'_>) {
-        let uid = self.wanted.values().find(|wanted| &*wanted.enrolment.pod.cgroup_uid == cgroup_uid);
-        if let Some(uid) = uid.map(|wanted| wanted.enrolment.pod.uid.clone()) {
+    /// Something happened in a pod's cgroup. To a pod that is enrolled only a cgroup made matters, which may be a sandbox made
+    /// anew: processes enter it all the time, each probe of the kubelet's for one.
+    pub(super) fn stirred(&mut self, event: &PodEvent, tools: &Tools<'_>) {
+        let matters = |wanted: &&Wanted| {
+            *wanted.enrolment.pod.cgroup_uid == *event.uid
+                && (!event.entered || matches!(wanted.state, State::Waiting(_)))
+        };
+        let uid = self.wanted.values().find(matters).map(|wanted| wanted.enrolment.pod.uid.clone());
+        if let Some(uid) = uid {
             self.look_for(&uid, &Sighting::default(), tools);
         }
     }

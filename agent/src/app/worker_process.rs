@@ -75,7 +75,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     let mut world = World::new(Settings {
         node: None,
         own_pod_uid: None,
-        destinations: config.max_destinations,
+        destinations: kernel.id_limit(),
         explicit_ports: vec![],
     });
     let now = Instant::now();
@@ -126,8 +126,8 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
                 readiness.set(readiness.is_ready() || is_usable(&source));
             }
             event = events.next() => {
-                let uid = event?.uid;
-                node.with_tools(|pods, tools| pods.stirred(&uid, tools));
+                let event = event?;
+                node.with_tools(|pods, tools| pods.stirred(&event, tools));
             }
             _ = look_around.tick() => {
                 node.with_tools(Enrolments::look_around);

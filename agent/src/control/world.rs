@@ -24,7 +24,7 @@ pub struct Settings {
     pub node: Option<Arc<str>>,
     /// The agent's own pod, which is never enrolled.
     pub own_pod_uid: Option<Arc<str>>,
-    /// How many destinations the kernel's maps hold: ids are below it.
+    /// How many ids the kernel has room for, live and resting: they are below this.
     pub destinations: u32,
     /// Service ports that are asked for by name, be they gRPC or not: [`World::backend`] knows these too.
     pub explicit_ports: Vec<ServicePort>,

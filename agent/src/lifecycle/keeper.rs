@@ -52,7 +52,7 @@ pub async fn run() -> Result<ExitCode> {
         ticks,
         ticks_file,
         heartbeat: None,
-        served_before: false,
+        last_served: None,
     };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -72,37 +72,34 @@ pub async fn run() -> Result<ExitCode> {
                 _ = async { tokio::select! { _ = terminate.recv() => (), _ = interrupt.recv() => () } } => {
                     if stopping {
                         warn!("told to stop a second time: ending at once");
+                        worker.process.start_kill()?;
                         return Ok(ExitCode::FAILURE);
                     }
                     stopping = true;
                     worker.terminate();
                 }
-                _ = beat.tick() => keeper.beat(worker.ready, started),
+                _ = beat.tick() => keeper.beat(worker.ready),
             }
         };
         while let Ok(Some(message)) = worker.socket.get_ref().receive(true) {
             keeper.heed(vec![message], &mut worker.ready);
         }
-        if stopping {
-            return Ok(exit_code(status));
-        }
-        if !keeper.served_before {
-            // Its own last line says what was wrong; starting again would only repeat it.
+        // Of one that never served, its own last line says what was wrong; starting again would only repeat it.
+        if stopping || keeper.last_served.is_none() {
             return Ok(exit_code(status));
         }
         if started.elapsed() > SETTLED_AFTER {
             pause = FIRST_PAUSE;
         }
         error!(%status, pause_ms = pause.as_millis() as u64, "the worker process died; starting it again");
-        let died = Instant::now();
-        let wake = sleep_until(died + pause);
+        let wake = sleep_until(Instant::now() + pause);
         tokio::pin!(wake);
         loop {
             tokio::select! {
                 () = &mut wake => break,
                 _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
                 _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
-                _ = beat.tick() => keeper.beat(false, died),
+                _ = beat.tick() => keeper.beat(false),
             }
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
@@ -122,8 +119,8 @@ struct Keeper {
     ticks_file: OwnedFd,
     /// The kernel's heartbeat map, once the worker has made it.
     heartbeat: Option<SharedPage>,
-    /// Some worker has been ready: then a dead one is started again.
-    served_before: bool,
+    /// When a worker was ready last; `None`: none ever was, and a dead one is not started again.
+    last_served: Option<Instant>,
 }
 
 struct Worker {
@@ -194,7 +191,7 @@ impl Keeper {
                 Message::Release(label) => drop((self.held.remove(&label), self.kept.remove(&label))),
                 Message::Ready => {
                     *ready = true;
-                    self.served_before = true;
+                    self.last_served = Some(Instant::now());
                 }
             }
         }
@@ -202,12 +199,16 @@ impl Keeper {
 
     /// Tells the kernel that redirected connections will be served: by the worker threads' oldest tick, or, while a
     /// worker starts again, for a moment on trust.
-    fn beat(&self, ready: bool, since: Instant) {
+    ///
+    /// The moment is counted from when a worker last served, not from the last start: one that dies in each start must not
+    /// be trusted anew each time.
+    fn beat(&mut self, ready: bool) {
         let Some(heartbeat) = &self.heartbeat else { return };
-        let alive_at = match ready {
-            true => self.ticks.oldest(),
-            false if self.served_before && since.elapsed() < RESTART_GRACE => Some(monotonic_ns()),
-            false => None,
+        let alive_at = if ready {
+            self.last_served = Some(Instant::now());
+            self.ticks.oldest()
+        } else {
+            self.last_served.filter(|at| at.elapsed() < RESTART_GRACE).map(|_| monotonic_ns())
         };
         if let Some(at) = alive_at {
             heartbeat.words()[0].store(at, Relaxed);
@@ -251,5 +252,31 @@ async fn said(socket: &AsyncFd<Handover>, silent: &mut bool) -> Result<Vec<Messa
             }
             Err(e) => return Err(e).context("the worker process broke the hand-over"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_dies_in_each_start_is_not_trusted_anew_each_time() {
+        let (ticks, ticks_file) = SharedPage::create().unwrap();
+        let (heartbeat, _file) = SharedPage::create().unwrap();
+        let (held, kept) = (BTreeMap::new(), BTreeMap::new());
+        let mut keeper =
+            Keeper { held, kept, ticks, ticks_file, heartbeat: Some(heartbeat), last_served: None };
+        let beat = |keeper: &Keeper| keeper.heartbeat.as_ref().unwrap().words()[0].swap(0, Relaxed);
+
+        keeper.beat(false);
+        assert_eq!(beat(&keeper), 0, "none ever served");
+        keeper.ticks.words()[0].store(7, Relaxed);
+        keeper.beat(true);
+        assert_eq!(beat(&keeper), 7, "the threads' own time");
+        keeper.beat(false);
+        assert!(beat(&keeper) > 7, "on trust, just after");
+        keeper.last_served = Instant::now().checked_sub(RESTART_GRACE);
+        keeper.beat(false);
+        assert_eq!(beat(&keeper), 0, "however often one was started since");
     }
 }

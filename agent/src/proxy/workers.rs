@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How the workers are set up.
 pub struct WorkersConfig {
@@ -211,18 +211,6 @@ impl Workers {
     /// Whether, after [`Self::drain`], no client is connected any more.
     pub fn drained(&self) -> bool {
         self.shared.mailboxes.iter().all(|mailbox| mailbox.drained.load(Relaxed))
-    }
-
-    /// Waits for [`Self::drained`]; false if that took longer than `timeout`.
-    pub fn wait_drained(&self, timeout: Duration) -> bool {
-        let end = Instant::now() + timeout;
-        while !self.drained() {
-            if Instant::now() >= end {
-                return false;
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        true
     }
 
     /// Ends the threads; every socket closes.
