@@ -4,7 +4,7 @@
 //! under a running agent, and a client costs a millisecond.
 
 use super::fault::Fault;
-use http::{Request, Response, StatusCode};
+use http::{Request, Response};
 use http_body_util::{BodyExt as _, Limited};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
@@ -157,9 +157,4 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 pub(super) fn get(path: &str, accept: &'static str) -> Result<Request<Vec<u8>>, Fault> {
     let request = Request::get(path).header(http::header::ACCEPT, accept).body(Vec::new());
     request.map_err(|error| Fault::Malformed(error.to_string()))
-}
-
-/// What an answer that isn't 2xx is about.
-pub(super) fn is_about_access(status: StatusCode) -> bool {
-    matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
 }

@@ -24,6 +24,11 @@ impl Backoff {
         jittered(pause).max(asked.unwrap_or_default().min(LONGEST).mul_f64(1.0 + share() / 2.0))
     }
 
+    /// Whether nothing has failed since it went well.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.failures == 0
+    }
+
     /// It went well.
     pub(super) fn reset(&mut self) {
         self.failures = 0;

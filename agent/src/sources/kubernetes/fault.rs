@@ -15,6 +15,8 @@ pub enum Fault {
     Config(String),
     /// No connection, or it broke.
     Unreachable(String),
+    /// A connection on which nothing comes any more.
+    Silent,
     /// 401: it does not know us.
     Unauthorized(String),
     /// 403: it knows us, and we may not.
@@ -95,9 +97,25 @@ impl Fault {
         }
     }
 
+    /// How long the server asks us to wait.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Fault::Busy(_, asked) => *asked,
+            _ => None,
+        }
+    }
+
+    /// Whether trying again will not do: somebody has to change something.
+    pub(super) fn lasts(&self) -> bool {
+        matches!(
+            self,
+            Fault::Config(_) | Fault::Unauthorized(_) | Fault::Forbidden(_) | Fault::UnknownKind | Fault::Malformed(_)
+        )
+    }
+
     /// Whether nothing was heard from the API server at all, whatever was asked for.
     pub(super) fn is_of_connection(&self) -> bool {
-        matches!(self, Fault::Config(_) | Fault::Unreachable(_) | Fault::Unauthorized(_))
+        matches!(self, Fault::Config(_) | Fault::Unreachable(_) | Fault::Silent | Fault::Unauthorized(_))
     }
 }
 
@@ -106,6 +124,7 @@ impl fmt::Display for Fault {
         match self {
             Fault::Config(cause) => f.write_str(cause),
             Fault::Unreachable(cause) => write!(f, "the API server can't be reached: {cause}"),
+            Fault::Silent => f.write_str("the API server has gone silent"),
             Fault::Unauthorized(said) => write!(
                 f,
                 "the API server does not accept who we are (401{}): the service account's token, or the kubeconfig's \
