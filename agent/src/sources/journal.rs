@@ -153,8 +153,7 @@ fn read(file: &File) -> Result<(Vec<Row>, u64), String> {
     let length = file.metadata().map_err(|error| error.to_string())?.len();
     let mut bytes = vec![0; usize::try_from(length).map_err(|error| error.to_string())?];
     file.read_exact_at(&mut bytes, 0).map_err(|error| error.to_string())?;
-    let (header, mut records) =
-        bytes.split_at_checked(HEADER_BYTES as usize).ok_or("it has no header")?;
+    let (header, mut records) = bytes.split_at_checked(HEADER_BYTES as usize).ok_or("it has no header")?;
     let (written_by, starts) = header.split_at(STARTS_AT as usize);
     let mut ours = MAGIC.to_vec();
     ours.extend(program().map_err(|error| error.to_string())?);

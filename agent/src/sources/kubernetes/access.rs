@@ -106,16 +106,18 @@ fn client(config: &Config) -> Result<Client, kube::Error> {
 /// What the API server says is wrong, or that it says nothing.
 pub(super) async fn send(client: &Client, request: Request<Vec<u8>>) -> Result<Response<Body>, Fault> {
     let answer = timeout(ANSWER_LIMIT, client.send(request.map(Body::from))).await;
-    let answer = answer.map_err(|_| Fault::unreachable("it does not answer"))?.map_err(|error| match error {
-        kube::Error::Auth(error) => Fault::Config(chain(&error)),
-        error => Fault::unreachable(&chain(&error)),
-    })?;
+    let answer =
+        answer.map_err(|_| Fault::unreachable("it does not answer"))?.map_err(|error| match error {
+            kube::Error::Auth(error) => Fault::Config(chain(&error)),
+            error => Fault::unreachable(&chain(&error)),
+        })?;
     if answer.status().is_success() {
         return Ok(answer);
     }
     let (head, body) = answer.into_parts();
     let retry_after = head.headers.get(http::header::RETRY_AFTER);
-    let retry_after = retry_after.and_then(|value| value.to_str().ok()?.parse().ok()).map(Duration::from_secs);
+    let retry_after =
+        retry_after.and_then(|value| value.to_str().ok()?.parse().ok()).map(Duration::from_secs);
     let text = read(body).await.unwrap_or_default();
     Err(Fault::of_answer(head.status, retry_after, &text))
 }

@@ -59,6 +59,9 @@ mod tests {
         assert!(backoff.pause(None) >= LONGEST / 2);
         backoff.reset();
         assert!(backoff.pause(Some(Duration::from_secs(7))) >= Duration::from_secs(7));
-        assert!(backoff.pause(Some(Duration::MAX)) <= LONGEST.mul_f64(1.5), "a server can't send us away for good");
+        assert!(
+            backoff.pause(Some(Duration::MAX)) <= LONGEST.mul_f64(1.5),
+            "a server can't send us away for good"
+        );
     }
 }

@@ -66,8 +66,10 @@ impl Fault {
 
     /// Of an answer that isn't 2xx.
     pub(super) fn of_answer(status: StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Self {
-        let said: Status = serde_json::from_slice(body)
-            .unwrap_or_else(|_| Status { message: String::from_utf8_lossy(body).into(), ..Status::default() });
+        let said: Status = serde_json::from_slice(body).unwrap_or_else(|_| Status {
+            message: String::from_utf8_lossy(body).into(),
+            ..Status::default()
+        });
         Self::of_status(&Status { code: status.as_u16(), ..said }, retry_after)
     }
 
@@ -109,7 +111,11 @@ impl Fault {
     pub(super) fn lasts(&self) -> bool {
         matches!(
             self,
-            Fault::Config(_) | Fault::Unauthorized(_) | Fault::Forbidden(_) | Fault::UnknownKind | Fault::Malformed(_)
+            Fault::Config(_)
+                | Fault::Unauthorized(_)
+                | Fault::Forbidden(_)
+                | Fault::UnknownKind
+                | Fault::Malformed(_)
         )
     }
 
@@ -195,7 +201,9 @@ mod tests {
 
     #[test]
     fn no_text_of_a_servers_is_passed_on_at_any_length() {
-        let Fault::Forbidden(text) = fault(403, &"ä".repeat(MAX_TEXT_BYTES)) else { panic!("not forbidden") };
+        let Fault::Forbidden(text) = fault(403, &"ä".repeat(MAX_TEXT_BYTES)) else {
+            panic!("not forbidden")
+        };
         assert!(text.len() <= MAX_TEXT_BYTES);
     }
 }

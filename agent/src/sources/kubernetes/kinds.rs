@@ -208,8 +208,10 @@ fn object(
     make: impl FnOnce(ObjectMeta, &mut Interner, &mut Remarks) -> Result<Option<Row>, Refusal>,
 ) -> Object {
     let Metadata { name, namespace, uid, resource_version, labels, annotations } = metadata;
-    let object_name =
-        ObjectName { namespace: names.intern(namespace.as_deref().unwrap_or_default()), name: name.as_str().into() };
+    let object_name = ObjectName {
+        namespace: names.intern(namespace.as_deref().unwrap_or_default()),
+        name: name.as_str().into(),
+    };
     let metadata =
         ObjectMeta { name: Some(name), namespace, uid, labels, annotations, ..ObjectMeta::default() };
     let mut remarks = Remarks::new();
@@ -298,7 +300,8 @@ mod tests {
 
     #[test]
     fn a_slice_without_endpoints_or_ports_is_one() {
-        let json = br#"{"metadata":{"name":"a-1","namespace":"shop","labels":{"kubernetes.io/service-name":"a"}},
+        let json =
+            br#"{"metadata":{"name":"a-1","namespace":"shop","labels":{"kubernetes.io/service-name":"a"}},
             "addressType":"IPv4","endpoints":null,"ports":null}"#;
         let object = kind("endpointslices").read(json, &mut Interner::default()).unwrap();
         assert!(object.remarks.is_empty(), "{:?}", object.remarks);

@@ -108,6 +108,9 @@ impl KubernetesSource {
     }
 }
 
+/// A worker that has lived so long has not died of what it knows.
+const WELL_AFTER: Duration = Duration::from_secs(30);
+
 /// Where what the watches say comes together.
 struct Hub {
     store: Store,
@@ -122,6 +125,7 @@ impl Hub {
     async fn run(mut self) {
         let mut next_batch = Instant::now();
         let (mut say_again, mut patience) = (None::<Instant>, SAY_AGAIN_AFTER);
+        let mut well_at = Some(Instant::now() + WELL_AFTER);
         loop {
             let has_batch = self.store.has_batch();
             tokio::select! {
@@ -147,6 +151,10 @@ impl Hub {
                     self.journal.write(&batch, || self.store.rows());
                     permit.send(batch);
                     next_batch = Instant::now() + BATCH_EVERY;
+                }
+                () = sleep_until(well_at.unwrap_or_else(Instant::now)), if well_at.is_some() => {
+                    self.journal.well();
+                    well_at = None;
                 }
                 () = sleep_until(say_again.unwrap_or_else(Instant::now)), if say_again.is_some() => {
                     for fault in self.store.faults() {

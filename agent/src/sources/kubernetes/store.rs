@@ -149,9 +149,9 @@ impl Store {
                 };
                 let object = format!("{} {name}", known.kind.kind);
                 problems.extend(
-                    remarks.iter().map(|cause| {
-                        problem(Severity::Warning, Some(object.clone()), cause.clone())
-                    }),
+                    remarks
+                        .iter()
+                        .map(|cause| problem(Severity::Warning, Some(object.clone()), cause.clone())),
                 );
             }
             if let Some(more) = known.remarks.len().checked_sub(MAX_REMARKS_TOLD).filter(|more| *more > 0) {

@@ -12,12 +12,16 @@ fn object(resource: &str, json: &str) -> Report {
 }
 
 fn namespace(name: &str, enabled: &str) -> Report {
-    let json = format!(r#"{{"metadata":{{"name":"{name}","labels":{{"evenkeel.dev/enabled":"{enabled}"}}}}}}"#);
+    let json =
+        format!(r#"{{"metadata":{{"name":"{name}","labels":{{"evenkeel.dev/enabled":"{enabled}"}}}}}}"#);
     object("namespaces", &json)
 }
 
 fn pod(name: &str, uid: &str) -> Report {
-    object("pods", &format!(r#"{{"metadata":{{"name":"{name}","namespace":"shop","uid":"{uid}"}},"spec":null}}"#))
+    object(
+        "pods",
+        &format!(r#"{{"metadata":{{"name":"{name}","namespace":"shop","uid":"{uid}"}},"spec":null}}"#),
+    )
 }
 
 /// A store that has listed everything, and found nothing.
@@ -119,9 +123,12 @@ fn the_last_word_on_a_row_counts_and_no_news_is_no_change() {
 fn an_object_that_can_not_be_used_any_more_loses_its_row_and_is_named() {
     let mut store = complete();
     let slice = |name: &str, label: &str| {
-        object("endpointslices", &format!(
-            r#"{{"metadata":{{"name":"{name}","namespace":"shop","labels":{{{label}}}}},"addressType":"IPv4"}}"#
-        ))
+        object(
+            "endpointslices",
+            &format!(
+                r#"{{"metadata":{{"name":"{name}","namespace":"shop","labels":{{{label}}}}},"addressType":"IPv4"}}"#
+            ),
+        )
     };
     store.take(place("endpointslices"), slice("s", r#""kubernetes.io/service-name":"cart""#));
     store.take_batch();
@@ -165,12 +172,18 @@ fn an_api_server_that_is_away_is_one_problem_and_one_of_each_kind_that_is_forbid
     for place in 0..KINDS.len() {
         store.take(place, Report::Fault(Fault::unreachable("connection refused")));
     }
-    assert_eq!(store.faults(), ["the API server can't be reached: connection refused; what was known last goes on"]);
+    assert_eq!(
+        store.faults(),
+        ["the API server can't be reached: connection refused; what was known last goes on"]
+    );
     store.take(place("pods"), Report::Fault(Fault::Forbidden("pods is forbidden".into())));
     store.take(place("endpointslices"), Report::Fault(Fault::Forbidden("…".into())));
     let faults = store.faults();
     assert_eq!(faults.len(), 3);
-    assert!(faults[0].contains("list and watch on endpointslices of the API group discovery.k8s.io"), "{faults:?}");
+    assert!(
+        faults[0].contains("list and watch on endpointslices of the API group discovery.k8s.io"),
+        "{faults:?}"
+    );
     for place in 0..KINDS.len() {
         store.take(place, Report::Well);
     }

@@ -269,9 +269,8 @@ impl Watch {
         };
         let (path, selection) = (self.kind.path(), self.kind.selection(&self.node));
         let seconds = lasts.as_secs();
-        let path = format!(
-            "{path}?watch=1&allowWatchBookmarks=true&timeoutSeconds={seconds}{place}{selection}"
-        );
+        let path =
+            format!("{path}?watch=1&allowWatchBookmarks=true&timeoutSeconds={seconds}{place}{selection}");
         let mut request = access::get(&path, self.kind.watch_form())?;
         // Each event of a compressed watch is a stream of its own, which decoders take for the end.
         request
