@@ -61,7 +61,7 @@ impl Captured {
     fn addresses_and_endpoints(&self) -> HashSet<SocketAddr> {
         let captured = self.snapshot.destinations.values();
         let captured = captured.filter(|destination| self.addresses.contains(&destination.original));
-        let endpoints = captured.flat_map(|destination| &destination.backend.endpoints);
+        let endpoints = captured.flat_map(|destination| destination.backend.endpoints.iter());
         self.addresses.iter().copied().chain(endpoints.map(|endpoint| endpoint.address)).collect()
     }
 }

@@ -35,9 +35,9 @@ pub(super) fn is_whole(mount: &Path) -> bool {
 pub fn kubepods(mount: &Path, own_pod_uid: Option<&str>) -> Option<PathBuf> {
     let mut found = all_kubepods(mount);
     if found.len() > 1 {
-        let own = found.iter().position(|kubepods| {
-            own_pod_uid.is_some_and(|uid| by_uid(kubepods).contains_key(uid))
-        });
+        let own = found
+            .iter()
+            .position(|kubepods| own_pod_uid.is_some_and(|uid| by_uid(kubepods).contains_key(uid)));
         let own = own.or_else(|| found.iter().position(|kubepods| holds_a_process(kubepods)))?;
         found.swap(0, own);
     }
@@ -104,7 +104,7 @@ pub(super) fn directories(cgroup: &Path) -> Vec<PathBuf> {
 }
 
 /// `kubepods` or `kubepods.slice`, the latter with any prefix, but none of its classes (`kubepods-burstable.slice`).
-pub(super) fn is_kubepods(cgroup: &Path) -> bool {
+pub fn is_kubepods(cgroup: &Path) -> bool {
     let name = cgroup.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     name == "kubepods" || name == "kubepods.slice" || name.ends_with("-kubepods.slice")
 }

@@ -1,8 +1,8 @@
 //! When to look for a pod: its cgroup was made or removed, or a process entered. Next: [`netns`](super::netns).
 
+use super::cgroups::uid_in_path;
 use super::error::KernelError;
 use super::load::Kernel;
-use super::cgroups::uid_in_path;
 use aya::maps::{Map, MapData, RingBuf};
 use evenkeel_common::event::{CGROUP_ENTERED, CGROUP_MADE, CGROUP_PATH_BYTES, CGROUP_REMOVED};
 use evenkeel_common::names;
@@ -158,7 +158,9 @@ mod tests {
         assert!(parsed.is_of_container());
         let removed = parse(&event(CGROUP_REMOVED, path.rsplit_once('/').unwrap().0)).unwrap();
         assert_eq!((removed.uid, removed.kind), (parsed.uid, PodEventKind::Removed));
-        assert!(!parse(&event(CGROUP_MADE, "/kubepods.slice/kubepods-podab_c.slice")).unwrap().is_of_container());
+        assert!(
+            !parse(&event(CGROUP_MADE, "/kubepods.slice/kubepods-podab_c.slice")).unwrap().is_of_container()
+        );
     }
 
     #[test]

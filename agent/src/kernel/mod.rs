@@ -7,6 +7,7 @@
 //! [`reconnect`] ends the connections that it had before.
 
 pub mod address;
+pub mod balancers;
 mod bpf;
 pub mod cgroups;
 pub mod check;

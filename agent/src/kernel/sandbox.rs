@@ -136,10 +136,15 @@ impl fmt::Display for NotFound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoProcess => f.write_str("no process of it runs on this node yet"),
-            Self::NotVisible => f.write_str("its processes are not visible: the agent needs the host's PIDs (hostPID: true)"),
+            Self::NotVisible => {
+                f.write_str("its processes are not visible: the agent needs the host's PIDs (hostPID: true)")
+            }
             Self::InNodeNamespace => f.write_str("its processes are in the node's network namespace"),
             Self::SandboxedRuntime(program) => {
-                write!(f, "its runtime ({program}) runs it on another kernel, whose connections the node's kernel does not see")
+                write!(
+                    f,
+                    "its runtime ({program}) runs it on another kernel, whose connections the node's kernel does not see"
+                )
             }
         }
     }

@@ -73,7 +73,8 @@ impl Enrolled {
         listeners.extend(listener.v6.map(listen).transpose()?);
         tools.kernel.enrol(cookie, &facts)?;
         let missed = opened_before(netns, wanted, tools);
-        info!(pod = %row.name, port, opened_before = missed.count, cause = missed.cause.name(), "enrolled");
+        let (opened_before, cause) = (missed.count, missed.cause.name());
+        info!(pod = %row.name, port, opened_before, cause, on_enrol = ?wanted.on_enrol, "enrolled");
         let since = SystemTime::now();
         Ok(Self { pod, row: row.clone(), sandbox, port, listeners, since, facts, missed })
     }
@@ -124,8 +125,8 @@ impl Enrolled {
         self.row = wanted.pod.clone();
         self.since = SystemTime::now();
         self.missed = opened_before(netns, wanted, tools);
-        let missed = &self.missed;
-        info!(pod = %self.row.name, port = self.port, opened_before = missed.count, cause = missed.cause.name(), "enrolled again");
+        let (opened_before, cause) = (self.missed.count, self.missed.cause.name());
+        info!(pod = %self.row.name, port = self.port, opened_before, cause, on_enrol = ?wanted.on_enrol, "enrolled again");
         Ok(self)
     }
 

@@ -3,6 +3,7 @@
 use super::Tools;
 use crate::control::Enrolment;
 use crate::kernel::{Netns, reconnect};
+use crate::sources::rows::OnEnrol;
 use tracing::{info, warn};
 
 /// Connections from before an enrolment.
@@ -47,7 +48,7 @@ pub(super) fn opened_before(netns: &Netns, wanted: &Enrolment, tools: &Tools<'_>
         }
     };
     let missed = Missed { count, cause };
-    if count == 0 || !is_to_reconnect(wanted, cause) {
+    if count == 0 || !is_to_be_ended(wanted.on_enrol, cause) {
         return missed;
     }
     match netns.try_clone() {
@@ -66,6 +67,31 @@ pub(super) fn opened_before(netns: &Netns, wanted: &Enrolment, tools: &Tools<'_>
     missed
 }
 
-fn is_to_reconnect(wanted: &Enrolment, _cause: Cause) -> bool {
-    wanted.reconnect
+/// Whether connections from before are to be ended.
+fn is_to_be_ended(on_enrol: OnEnrol, cause: Cause) -> bool {
+    match on_enrol {
+        OnEnrol::Keep => false,
+        OnEnrol::Reconnect => true,
+        OnEnrol::ReconnectMissed => cause == Cause::AgentAbsent,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_went_straight_for_want_of_an_agent_is_ended_where_that_alone_is_asked_for() {
+        use Cause::{AgentAbsent, NotEnrolled};
+        for (on_enrol, cause, ended) in [
+            (OnEnrol::Keep, AgentAbsent, false),
+            (OnEnrol::Keep, NotEnrolled, false),
+            (OnEnrol::Reconnect, AgentAbsent, true),
+            (OnEnrol::Reconnect, NotEnrolled, true),
+            (OnEnrol::ReconnectMissed, AgentAbsent, true),
+            (OnEnrol::ReconnectMissed, NotEnrolled, false),
+        ] {
+            assert_eq!(is_to_be_ended(on_enrol, cause), ended, "{on_enrol:?}, {cause:?}");
+        }
+    }
 }

@@ -74,7 +74,10 @@ struct Wanted {
 
 enum State {
     /// Not found yet, or not to be enrolled now, and why, since when.
-    Waiting { obstacle: Obstacle, since: Instant },
+    Waiting {
+        obstacle: Obstacle,
+        since: Instant,
+    },
     Enrolled(Enrolled),
 }
 
@@ -154,7 +157,8 @@ impl Enrolments {
 
     /// Looks again at everything that may have changed unannounced: pods that came or went, `lo`, last connections.
     pub(super) fn look_around(&mut self, tools: &Tools<'_>) {
-        let depth = if self.looks.is_multiple_of(PROCESSES_EVERY) { Depth::Processes } else { Depth::Cgroups };
+        let depth =
+            if self.looks.is_multiple_of(PROCESSES_EVERY) { Depth::Processes } else { Depth::Cgroups };
         self.looks = self.looks.wrapping_add(1);
         let uids: Vec<_> = self.wanted.keys().cloned().collect();
         self.look_for_all(&uids, depth, tools);
@@ -226,7 +230,10 @@ impl Enrolments {
             self.look_for(uid, &sighting, tools);
         }
         if sighting.cgroups_are_elsewhere() {
-            warn!(?kubepods, "cgroup2 does not hold the pods' processes: they are found by a pass over /proc");
+            warn!(
+                ?kubepods,
+                "cgroup2 does not hold the pods' processes: they are found by a pass over /proc"
+            );
             self.kubepods = None;
         }
     }

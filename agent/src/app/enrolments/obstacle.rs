@@ -53,7 +53,9 @@ impl From<KernelError> for Obstacle {
         let reason = match &error {
             KernelError::NoPort { .. } => "no_listener_port",
             KernelError::Full { .. } => "too_many_pods",
-            KernelError::NoObject | KernelError::Refused { .. } | KernelError::NotHeld { .. } => "kernel_refuses",
+            KernelError::NoObject | KernelError::Refused { .. } | KernelError::NotHeld { .. } => {
+                "kernel_refuses"
+            }
         };
         Self::new(reason, error.to_string())
     }

@@ -3,6 +3,7 @@
 use super::enrolled::Enrolled;
 use super::{Enrolments, State, Tools};
 use crate::sources::rows::PodRow;
+use crate::sources::{Problem, Severity};
 use crate::telemetry::{OpenedBefore, PodCounts, PodObstacle};
 use evenkeel_common::Reason;
 use serde_json::{Value, json};
@@ -19,6 +20,20 @@ pub(in crate::app) struct LastingObstacle {
     pub(in crate::app) reason: &'static str,
     /// The reason.
     pub(in crate::app) text: String,
+}
+
+impl LastingObstacle {
+    /// As the admin endpoint shows it among what is wrong.
+    pub(in crate::app) fn into_problem(self) -> Problem {
+        Problem {
+            severity: Severity::Warning,
+            file: None,
+            line: None,
+            column: None,
+            object: Some(format!("Pod {}", self.pod.name)),
+            cause: format!("{}: {}", self.reason, self.text),
+        }
+    }
 }
 
 impl Enrolments {

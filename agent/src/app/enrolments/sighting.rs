@@ -2,8 +2,8 @@
 //! most once, and not at all where nobody asks.
 
 use super::obstacle::Obstacle;
-use crate::kernel::pods::{self, PodCgroups};
 use crate::kernel::Sandbox;
+use crate::kernel::pods::{self, PodCgroups};
 use crate::sources::rows::PodRow;
 use std::cell::{Cell, OnceCell};
 use std::collections::HashMap;
