@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, TcpListener};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tracing::{info, warn};
 
 /// An enrolled pod.
@@ -27,6 +27,8 @@ pub(super) struct Enrolled {
     pub(super) port: u16,
     listeners: Vec<ListenerId>,
     pub(super) since: SystemTime,
+    /// How long that took from the first word of its sandbox; `None`: it was there before.
+    pub(super) after: Option<Duration>,
     /// What the kernel knows of it.
     pub(super) facts: kernel::Enrolment,
     pub(super) missed: Missed,
@@ -73,10 +75,8 @@ impl Enrolled {
         listeners.extend(listener.v6.map(listen).transpose()?);
         tools.kernel.enrol(cookie, &facts)?;
         let missed = opened_before(netns, wanted, tools);
-        let (opened_before, cause) = (missed.count, missed.cause.name());
-        info!(pod = %row.name, port, opened_before, cause, on_enrol = ?wanted.on_enrol, "enrolled");
         let since = SystemTime::now();
-        Ok(Self { pod, row: row.clone(), sandbox, port, listeners, since, facts, missed })
+        Ok(Self { pod, row: row.clone(), sandbox, port, listeners, since, after: None, facts, missed })
     }
 
     /// The cookie of its network namespace.
@@ -125,8 +125,6 @@ impl Enrolled {
         self.row = wanted.pod.clone();
         self.since = SystemTime::now();
         self.missed = opened_before(netns, wanted, tools);
-        let (opened_before, cause) = (self.missed.count, self.missed.cause.name());
-        info!(pod = %self.row.name, port = self.port, opened_before, cause, on_enrol = ?wanted.on_enrol, "enrolled again");
         Ok(self)
     }
 

@@ -70,6 +70,8 @@ pub(super) struct Enrolments {
 struct Wanted {
     enrolment: Enrolment,
     state: State,
+    /// When its sandbox was first heard of, since it was wanted.
+    heard: Option<Instant>,
 }
 
 enum State {
@@ -113,7 +115,7 @@ impl Enrolments {
                 Some(known) => known.enrolment = enrolment,
                 None => {
                     let state = State::waiting(Obstacle::new("no_process", "not looked for yet"));
-                    self.wanted.insert(uid, Wanted { enrolment, state });
+                    self.wanted.insert(uid, Wanted { enrolment, state, heard: None });
                 }
             }
         }
@@ -134,9 +136,13 @@ impl Enrolments {
     /// time, each probe of the kubelet's for one.
     pub(super) fn stirred(&mut self, event: &PodEvent, tools: &Tools<'_>) {
         let Some(uid) = self.by_cgroup_uid.get(event.uid.as_str()).cloned() else { return };
-        let is_waiting = matches!(self.wanted.get(&uid), Some(Wanted { state: State::Waiting { .. }, .. }));
-        if is_waiting && event.is_of_container() && event.kind != PodEventKind::Removed {
-            self.soon.expect(&uid, Instant::now());
+        let is_begun = event.is_of_container() && event.kind != PodEventKind::Removed;
+        if let Some(Wanted { state: State::Waiting { .. }, heard, .. }) = self.wanted.get_mut(&uid)
+            && is_begun
+        {
+            let now = Instant::now();
+            heard.get_or_insert(now);
+            self.soon.expect(&uid, now);
         }
         // A cgroup that was just made is empty as yet.
         if event.kind != PodEventKind::Made {
@@ -257,8 +263,14 @@ impl Enrolments {
             None => Enrolled::enrol(&wanted.enrolment, sighting, &mut self.restored, tools),
         };
         match enrolled {
-            Ok(enrolled) => {
+            Ok(mut enrolled) => {
                 self.soon.forget(uid);
+                enrolled.after = wanted.heard.take().map(|heard| heard.elapsed());
+                let (port, missed) = (enrolled.port, &enrolled.missed);
+                info!(
+                    pod = %enrolled.row.name, port, opened_before = missed.count, cause = missed.cause.name(),
+                    after_us = enrolled.after.map(|after| after.as_micros() as u64), "enrolled"
+                );
                 wanted.state = State::Enrolled(enrolled);
             }
             Err(obstacle) => wait(wanted, obstacle),

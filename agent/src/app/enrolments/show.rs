@@ -100,6 +100,7 @@ fn view_of(enrolled: &Enrolled, tools: &Tools<'_>) -> Value {
     json!({
         "enrolled": true,
         "since_unix_seconds": since.as_secs(),
+        "enrolled_after_ms": enrolled.after.map(|after| after.as_secs_f64() * 1_000.0),
         "netns_cookie": enrolled.cookie(),
         "listener_port": enrolled.port,
         "ipv6": enrolled.facts.ipv6_route,
