@@ -13,12 +13,23 @@ use std::time::Instant;
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     snapshot: Option<Arc<Snapshot>>,
-    /// Addresses to capture, or (`None`) to capture no more.
-    pub(super) addresses: BTreeMap<SocketAddr, Option<DestinationId>>,
+    /// What the kernel is to know of each address.
+    pub(super) addresses: BTreeMap<SocketAddr, Capture>,
     /// Ids that the kernel's map leads to no more once that is done.
     pub(super) retired: Vec<DestinationId>,
     /// Pods to enrol, or whose row is another, or (`None`) to withdraw, by UID.
     pub(super) pods: BTreeMap<Arc<str>, Option<Enrolment>>,
+}
+
+/// What the kernel is to know of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Capture {
+    /// Its connections are taken, with this id.
+    Taken(DestinationId),
+    /// They go straight, and are counted as such, while it has no endpoint.
+    WithoutEndpoint(DestinationId),
+    /// Nothing: they go straight.
+    Nothing,
 }
 
 /// Changes, one batch in hand and one that gathers.
@@ -68,10 +79,12 @@ impl Batch {
     /// The later word on an address or a pod is the one that counts; a later snapshot knows all ids of an earlier one that are still
     /// in the kernel's map.
     fn add(&mut self, delta: Delta) {
-        let Delta { snapshot, add, remove, retired, enrol, change, withdraw } = delta;
+        let Delta { snapshot, add, without_endpoint, remove, retired, enrol, change, withdraw } = delta;
         self.snapshot = snapshot.or(self.snapshot.take());
-        self.addresses.extend(remove.into_iter().map(|address| (address, None)));
-        self.addresses.extend(add.into_iter().map(|(address, id)| (address, Some(id))));
+        self.addresses.extend(remove.into_iter().map(|address| (address, Capture::Nothing)));
+        self.addresses.extend(add.into_iter().map(|(address, id)| (address, Capture::Taken(id))));
+        let without_endpoint = without_endpoint.into_iter();
+        self.addresses.extend(without_endpoint.map(|(address, id)| (address, Capture::WithoutEndpoint(id))));
         self.retired.extend(retired);
         self.pods.extend(withdraw.into_iter().map(|uid| (uid, None)));
         let enrolments = enrol.into_iter().chain(change);
@@ -104,7 +117,7 @@ mod tests {
         assert_eq!(backlog.begin(now).unwrap().version, 5);
         assert!(backlog.ready(4).is_none());
         assert_eq!(backlog.waits_since(), Some(now));
-        assert_eq!(backlog.ready(5).unwrap().addresses, [(address(1), Some(id(1)))].into());
+        assert_eq!(backlog.ready(5).unwrap().addresses, [(address(1), Capture::Taken(id(1)))].into());
         assert!(backlog.waits_since().is_none() && backlog.begin(now).is_none());
     }
 
@@ -131,11 +144,21 @@ mod tests {
             });
             assert!(backlog.begin(now).is_none(), "one batch at a time");
         }
-        backlog.push(Delta { remove: vec![address(1)], add: vec![(address(2), id(7))], ..Delta::default() });
+        backlog.push(Delta {
+            remove: vec![address(1)],
+            add: vec![(address(2), id(7))],
+            without_endpoint: vec![(address(3), id(8))],
+            ..Delta::default()
+        });
         assert!(backlog.ready(1).unwrap().addresses.is_empty());
         assert_eq!(backlog.begin(now).unwrap().version, 1_001);
         let batch = backlog.ready(1_001).unwrap();
-        assert_eq!(batch.addresses, [(address(1), None), (address(2), Some(id(7)))].into());
+        let expected = [
+            (address(1), Capture::Nothing),
+            (address(2), Capture::Taken(id(7))),
+            (address(3), Capture::WithoutEndpoint(id(8))),
+        ];
+        assert_eq!(batch.addresses, expected.into());
         assert_eq!(batch.retired.len(), 1_000);
     }
 }

@@ -1,6 +1,6 @@
 //! Everything that the worker process' loop works on, and what it does with it: changes are carried out, questions answered.
 
-use super::backlog::{Backlog, Batch};
+use super::backlog::{Backlog, Batch, Capture};
 use super::captured::Captured;
 use super::enrolments::{Enrolments, LastingObstacle, Tools};
 use super::neighbours::Neighbours;
@@ -12,7 +12,6 @@ use crate::config::AgentConfig;
 use crate::control::{Delta, World};
 use crate::kernel::Kernel;
 use crate::lifecycle::handover::Handover;
-use crate::mesh::DestinationId;
 use crate::proxy::Workers;
 use crate::sources::FolderSource;
 use crate::telemetry::{Numbers, exposition};
@@ -95,20 +94,22 @@ impl Node {
     }
 
     /// Changes which addresses are captured; whether all of it was done.
-    fn capture(&mut self, addresses: BTreeMap<SocketAddr, Option<DestinationId>>) -> bool {
+    fn capture(&mut self, addresses: BTreeMap<SocketAddr, Capture>) -> bool {
         let mut done = true;
-        let (add, remove): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|(_, id)| id.is_some());
-        for (address, id) in add.into_iter().chain(remove) {
-            let told = match id {
-                Some(id) => self.kernel.add_destination(address, id),
-                None => self.kernel.remove_destination(address),
+        // First what is taken, as of a delta.
+        let (free, take): (Vec<_>, Vec<_>) =
+            addresses.into_iter().partition(|(_, capture)| *capture == Capture::Nothing);
+        for (address, capture) in take.into_iter().chain(free) {
+            let told = match capture {
+                Capture::Taken(id) => self.kernel.add_destination(address, id),
+                Capture::WithoutEndpoint(id) => self.kernel.mark_without_endpoint(address, id),
+                Capture::Nothing => self.kernel.remove_destination(address),
             };
-            match (told, id) {
-                (Ok(()), Some(_)) => self.captured.insert(address),
-                (Ok(()), None) => self.captured.remove(&address),
+            match (told, capture) {
+                (Ok(()), Capture::Taken(_)) => self.captured.insert(address),
+                (Ok(()), Capture::WithoutEndpoint(_) | Capture::Nothing) => self.captured.remove(&address),
                 (Err(error), _) => {
-                    let state = if id.is_some() { "is not captured" } else { "stays captured" };
-                    warn!(%address, "the destination {state}: {error}");
+                    warn!(%address, wanted = ?capture, "the kernel does not learn of the destination: {error}");
                     done = false;
                 }
             }

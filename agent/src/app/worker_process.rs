@@ -12,7 +12,7 @@ use super::stop::StopSignals;
 use crate::admin::{self, Readiness};
 use crate::clock::monotonic_ns;
 use crate::config::{AgentConfig, Source, UpstreamSockets};
-use crate::control::{Settings, World};
+use crate::control::{Live, Settings, World};
 use crate::kernel::{Held, Kernel, LoadOptions};
 use crate::lifecycle::handover::{Handover, Message};
 use crate::lifecycle::keeper::{HEARTBEAT_LABEL, TICKS_LABEL};
@@ -82,9 +82,12 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         explicit_ports: vec![],
     });
     let now = Instant::now();
-    let live: Vec<_> =
-        kernel.known_destinations()?.into_iter().map(|known| (known.address, known.id)).collect();
-    let captured = Captured::restored(live.iter().map(|(address, _)| *address));
+    let known = kernel.known_destinations()?.into_iter();
+    let live: Vec<_> = known
+        .map(|known| Live { address: known.address, id: known.id, has_endpoint: known.has_endpoint })
+        .collect();
+    let captured = live.iter().filter(|live| live.has_endpoint).map(|live| live.address);
+    let captured = Captured::restored(captured);
     world.restore(live, kernel.known_ids()?.into_iter().map(|(id, _)| id), now);
 
     let dialer: Arc<dyn Dialer> = match config.upstream_sockets {
