@@ -6,6 +6,7 @@
 mod backlog;
 mod captured;
 mod dialer;
+mod discovery;
 mod enrolments;
 mod neighbours;
 mod node;

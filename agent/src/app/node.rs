@@ -2,6 +2,7 @@
 
 use super::backlog::{Backlog, Batch, Capture};
 use super::captured::Captured;
+use super::discovery::Discovery;
 use super::enrolments::{Enrolments, LastingObstacle, Tools};
 use super::neighbours::Neighbours;
 use super::place::Place;
@@ -13,14 +14,18 @@ use crate::control::{Delta, World};
 use crate::kernel::Kernel;
 use crate::lifecycle::handover::Handover;
 use crate::proxy::Workers;
-use crate::sources::FolderSource;
+use crate::sources::Change;
 use crate::telemetry::{Numbers, exposition};
+use anyhow::{Context as _, Result};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::time::sleep;
-use tracing::warn;
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+/// How long the workers may take for the first snapshot: their threads have just started.
+const FIRST_SNAPSHOT_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long the workers may take for a snapshot before it is said that they do: a thousand turns.
 const WORKERS_ARE_SLOW_AFTER: Duration = Duration::from_secs(2);
@@ -50,6 +55,29 @@ impl Node {
         act(pods, &Tools { config, kernel, workers, keeper, captured, starting: *starting })
     }
 
+    /// Begins to serve with the first batch, which is all that there is: what a process before this one left and nobody wants
+    /// now is let go of.
+    pub(super) async fn begin(&mut self, first: Vec<Change>, restored: bool) -> Result<()> {
+        let delta = self.world.apply(first);
+        self.carry_out(delta);
+        timeout(FIRST_SNAPSHOT_LIMIT, self.settle()).await.context("the worker threads do not start")?;
+        if !restored {
+            let cgroup = &self.place.cgroup;
+            let links = self.kernel.attach(cgroup).with_context(|| {
+                format!("cannot attach to {}: --cgroup names another folder of cgroup2", cgroup.display())
+            })?;
+            for link in links {
+                self.keeper.keep(&link.label, &link.fd)?;
+            }
+            info!(cgroup = %cgroup.display(), "attached");
+        }
+        self.with_tools(Enrolments::drop_restored)?;
+        // What came while we were busy starting is not missed.
+        self.with_tools(Enrolments::look_around);
+        self.starting = false;
+        Ok(self.keeper.ready()?)
+    }
+
     /// Does what a change asks for, in its order: nothing is sent to a worker that does not know it. What has to wait for the workers
     /// is done by [`Self::advance`].
     pub(super) fn carry_out(&mut self, delta: Delta) {
@@ -72,7 +100,7 @@ impl Node {
     }
 
     /// Waits until nothing waits for the workers.
-    pub(super) async fn settle(&mut self) {
+    async fn settle(&mut self) {
         while self.backlog.waits_since().is_some() {
             sleep(APPLIED_POLL).await;
             self.advance();
@@ -155,7 +183,7 @@ impl Node {
         self.carry_out(delta);
     }
 
-    pub(super) fn answer(&mut self, page: Page, source: &FolderSource) -> serde_json::Value {
+    pub(super) fn answer(&mut self, page: Page, source: &Discovery) -> serde_json::Value {
         match page {
             Page::Pods => {
                 let live = self.with_tools(|pods, tools| pods.view(tools));
@@ -170,10 +198,11 @@ impl Node {
                 "ids": self.world.ids(),
                 "neighbours": self.neighbours,
             }),
+            Page::Source => view::json(source.kinds()),
             Page::Config => view::json(&self.config),
             Page::Metrics => exposition(&self.numbers(source)).into(),
             Page::Problems => {
-                let (of_source, of_world) = (source.problems().current(), self.world.problems().current());
+                let (of_source, of_world) = (source.problems(), self.world.problems().current());
                 let of_pods: Vec<_> =
                     self.pods.lasting_obstacles().into_iter().map(LastingObstacle::into_problem).collect();
                 view::json(of_source.iter().chain(of_world.iter()).chain(&of_pods).collect::<Vec<_>>())
@@ -181,7 +210,7 @@ impl Node {
         }
     }
 
-    fn numbers(&mut self, source: &FolderSource) -> Numbers {
+    fn numbers(&mut self, source: &Discovery) -> Numbers {
         let ids = self.world.ids();
         Numbers {
             pods: self.with_tools(|pods, tools| pods.counts(tools)),
@@ -190,7 +219,7 @@ impl Node {
             endpoints: self.world.endpoints().into_iter().map(view::endpoint_counts).collect(),
             destinations: ids.live,
             resting_ids: ids.resting,
-            problems: source.problems().current().len() + self.world.problems().current().len(),
+            problems: source.problems().len() + self.world.problems().current().len(),
         }
     }
 

@@ -20,7 +20,7 @@ impl Place {
     /// Finds out.
     pub(super) fn find(config: &AgentConfig) -> Result<Self> {
         let mount = cgroups::cgroup2_mount()?;
-        let own_pod_uid = None;
+        let own_pod_uid = config.cluster.pod_uid.as_deref();
         // Below a cgroup that was asked for, if it is not that one itself: what is beside it is not to be taken.
         let kubepods = match &config.cgroup {
             Some(cgroup) if cgroups::is_kubepods(cgroup) => Some(cgroup.clone()),

@@ -3,6 +3,7 @@
 use super::backlog::Backlog;
 use super::captured::Captured;
 use super::dialer::{NodeDialer, PodDialer};
+use super::discovery::{Discovery, ROWS_LABEL};
 use super::enrolments::Enrolments;
 use super::neighbours::Neighbours;
 use super::node::{APPLIED_POLL, Node};
@@ -11,7 +12,7 @@ use super::start_workers;
 use super::stop::StopSignals;
 use crate::admin::{self, Readiness};
 use crate::clock::monotonic_ns;
-use crate::config::{AgentConfig, Source, UpstreamSockets};
+use crate::config::{AgentConfig, UpstreamSockets};
 use crate::control::{Live, Settings, World};
 use crate::kernel::{Held, Kernel, LoadOptions};
 use crate::lifecycle::handover::{Handover, Message};
@@ -19,7 +20,6 @@ use crate::lifecycle::keeper::{HEARTBEAT_LABEL, TICKS_LABEL};
 use crate::lifecycle::ticks::SharedPage;
 use crate::mesh::DestinationId;
 use crate::proxy::Dialer;
-use crate::sources::{FolderSource, Severity};
 use anyhow::{Context as _, Result, bail};
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
@@ -33,9 +33,6 @@ use tracing::{info, warn};
 
 /// How often everything that comes unannounced is looked for: pods that went, `lo` that came up, ids whose rest is over.
 const LOOK_AROUND_EVERY: Duration = Duration::from_secs(1);
-
-/// How long the workers may take for the first snapshot: their threads have just started.
-const FIRST_SNAPSHOT_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long the keeper may take to pass the first heartbeat on: many times its own pace.
 const FIRST_BEAT_LIMIT: Duration = Duration::from_secs(10);
@@ -53,8 +50,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     raise_descriptor_limit();
     let inherited = Inherited::receive(&keeper)?;
 
-    let Source::Folder(folder) = &config.source;
-    let (mut source, first) = FolderSource::open(folder)?;
+    let (mut source, first) = Discovery::open(&config, &keeper, inherited.rows)?;
 
     let readiness = Readiness::default();
     let admin_at = admin::bind("the admin endpoint", "--admin", config.admin).await?;
@@ -76,8 +72,8 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     let mut events = kernel.pod_events()?.into_async()?;
 
     let mut world = World::new(Settings {
-        node: None,
-        own_pod_uid: None,
+        node: config.cluster.node_name.as_deref().map(Arc::from),
+        own_pod_uid: config.cluster.pod_uid.as_deref().map(Arc::from),
         destinations: kernel.id_limit(),
         explicit_ports: vec![],
     });
@@ -113,27 +109,13 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     };
     node.meet(Neighbours::look(node.place.clone()).await);
 
-    let delta = node.world.apply(first);
-    node.carry_out(delta);
-    timeout(FIRST_SNAPSHOT_LIMIT, node.settle()).await.context("the worker threads do not start")?;
-    if !restored {
-        let cgroup = &node.place.cgroup;
-        let links = node.kernel.attach(cgroup).with_context(|| {
-            format!("cannot attach to {}: --cgroup names another folder of cgroup2", cgroup.display())
-        })?;
-        for link in links {
-            node.keeper.keep(&link.label, &link.fd)?;
-        }
-        info!(cgroup = %cgroup.display(), "attached");
+    let mut serving = false;
+    if let Some(first) = first {
+        node.begin(first, restored).await?;
+        first_beat(&heartbeat, started).await?;
+        serving = true;
     }
-    node.with_tools(Enrolments::drop_restored)?;
-    // What came while we were busy starting is not missed.
-    node.with_tools(Enrolments::look_around);
-    node.starting = false;
-    node.keeper.ready()?;
-    first_beat(&heartbeat, started).await?;
-    // A source that is broken from the start has no last good state to serve: it is mended first.
-    readiness.set(is_usable(&source));
+    readiness.set(serving && source.is_usable());
     info!(pods = node.pods.enrolled_count(), ready = readiness.is_ready(), "started");
 
     let mut look_around = interval(LOOK_AROUND_EVERY);
@@ -146,10 +128,17 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         let next_look = node.pods.next_look();
         tokio::select! {
             changes = source.next() => {
-                let delta = node.world.apply(changes);
-                node.carry_out(delta);
+                if serving {
+                    let delta = node.world.apply(changes);
+                    node.carry_out(delta);
+                } else {
+                    node.begin(changes, restored).await?;
+                    first_beat(&heartbeat, started).await?;
+                    serving = true;
+                    info!(pods = node.pods.enrolled_count(), "everything is known: serving");
+                }
                 // Once ready, the last good state serves.
-                readiness.set(readiness.is_ready() || is_usable(&source));
+                readiness.set(readiness.is_ready() || source.is_usable());
             }
             event = events.next() => {
                 let event = event?;
@@ -161,7 +150,10 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
             () = sleep(APPLIED_POLL), if node.backlog.waits_since().is_some() => node.advance(),
             _ = look_around.tick() => {
                 node.with_tools(Enrolments::look_around);
-                node.end_quarantines();
+                // What a process before this one left is let go of by the first batch, and not sooner.
+                if serving {
+                    node.end_quarantines();
+                }
                 node.mind_slow_workers();
             }
             _ = look_at_others.tick() => {
@@ -198,17 +190,20 @@ struct Inherited {
     ticks: SharedPage,
     kernel: Vec<Held>,
     listeners: Vec<(String, OwnedFd)>,
+    /// What was known last.
+    rows: Option<OwnedFd>,
 }
 
 impl Inherited {
     fn receive(keeper: &Handover) -> Result<Self> {
-        let (mut ticks, mut kernel, mut listeners) = (None, Vec::new(), Vec::new());
+        let (mut ticks, mut kernel, mut listeners, mut rows) = (None, Vec::new(), Vec::new(), None);
         loop {
             match keeper.receive(false)? {
                 Some(Message::Ready) => break,
                 Some(Message::Hold(label, page)) if label == TICKS_LABEL => {
                     ticks = Some(SharedPage::map(&page)?);
                 }
+                Some(Message::Hold(label, fd)) if label == ROWS_LABEL => rows = Some(fd),
                 Some(Message::Hold(label, fd)) if Enrolments::is_listener(&label) => {
                     listeners.push((label, fd));
                 }
@@ -219,7 +214,7 @@ impl Inherited {
                 None => bail!("the keeper is gone"),
             }
         }
-        Ok(Self { ticks: ticks.context("the keeper handed over no ticks")?, kernel, listeners })
+        Ok(Self { ticks: ticks.context("the keeper handed over no ticks")?, kernel, listeners, rows })
     }
 }
 
@@ -239,11 +234,6 @@ fn load(config: &AgentConfig, keeper: &Handover) -> Result<Kernel> {
     }
     keeper.hold(HEARTBEAT_LABEL, kernel.heartbeat()?)?;
     Ok(kernel)
-}
-
-/// Whether the source could be read as a whole.
-fn is_usable(source: &FolderSource) -> bool {
-    source.problems().current().iter().all(|problem| problem.severity != Severity::Error)
 }
 
 /// Waits until the kernel's heartbeat is of this process: before, new connections go straight.

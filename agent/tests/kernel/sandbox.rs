@@ -61,7 +61,7 @@ fn a_container_within_a_container_is_not_the_pod() {
     let unshared = start("unshared", &container, None);
     let found = Sandbox::of(UID, &processes(&kubepods)).unwrap();
     assert_eq!(found.netns().cookie(), Netns::of_process(pause.id()).unwrap().cookie());
-    [nested, unshared, pause].map(end);
+    [nested, unshared, pause].into_iter().for_each(end);
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn a_pod_on_another_kernel_is_told_by_its_first_process() {
     let pause = start("pause", &pod, None);
     let machine = start("qemu-system-x86_64", &pod, Some(pause.id()));
     assert!(Sandbox::of(UID, &processes(&kubepods)).is_ok());
-    [machine, pause].map(end);
+    [machine, pause].into_iter().for_each(end);
 }
 
 #[test]

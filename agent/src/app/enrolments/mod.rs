@@ -273,18 +273,22 @@ impl Enrolments {
                 );
                 wanted.state = State::Enrolled(enrolled);
             }
-            Err(obstacle) => wait(wanted, obstacle),
+            Err(obstacle) => {
+                if wait(wanted, obstacle) {
+                    self.soon.expect(uid, Instant::now());
+                }
+            }
         }
     }
 }
 
-/// Takes down what stands in the way, and says so once.
-fn wait(wanted: &mut Wanted, now: Obstacle) {
+/// Takes down what stands in the way, and says so once. Whether the pod is to be looked for again soon: it is being started just now.
+fn wait(wanted: &mut Wanted, now: Obstacle) -> bool {
     if let State::Waiting { obstacle, .. } = &mut wanted.state
         && obstacle.reason == now.reason
     {
         *obstacle = now;
-        return;
+        return false;
     }
     let (pod, reason) = (&wanted.enrolment.pod.name, now.reason);
     if now.is_of_a_start() {
@@ -292,5 +296,7 @@ fn wait(wanted: &mut Wanted, now: Obstacle) {
     } else {
         warn!(%pod, reason, "the pod is not enrolled: {}", now.text);
     }
+    let is_entering = now.reason == "node_network_namespace";
     wanted.state = State::waiting(now);
+    is_entering
 }
