@@ -12,6 +12,7 @@ pub mod cluster;
 pub mod demo;
 pub mod host;
 pub mod kube_proxy;
+pub mod kubernetes;
 pub mod leftovers;
 pub mod manifests;
 pub mod netns;
