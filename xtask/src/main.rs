@@ -9,6 +9,7 @@ mod build;
 mod debian;
 mod demo;
 mod ebpf;
+mod image;
 mod kernel_test;
 mod lint;
 mod process;
@@ -42,6 +43,8 @@ enum Command {
     Demo(demo::Options),
     /// Runs every test: units, the suites that need a kernel, the peers (needs root)
     Test(test::Options),
+    /// Makes the agent's image, without a container engine
+    Image(image::Options),
     /// Checks format, lints, documentation, licences and sources
     Lint,
     /// Measures what a call costs, beside other proxies (needs root)
@@ -67,6 +70,7 @@ fn run(workspace: &Workspace, command: Command) -> anyhow::Result<()> {
         Command::Build(options) => build::start(workspace, &options),
         Command::Demo(options) => demo::start(workspace, &options),
         Command::Test(options) => test::start(workspace, &options),
+        Command::Image(options) => image::start(workspace, &options),
         Command::Lint => lint::start(workspace),
         Command::Bench(options) => bench::start(workspace, &options),
         Command::KernelTest(options) => kernel_test::start(workspace, &options),
