@@ -6,6 +6,7 @@
 
 mod bench;
 mod build;
+mod chart;
 mod cluster;
 mod debian;
 mod demo;
@@ -46,6 +47,8 @@ enum Command {
     Cluster(cluster::Options),
     /// Runs every test: units, the suites that need a kernel, the peers (needs root)
     Test(test::Options),
+    /// Checks the Helm chart, and that the kustomize base is the chart's
+    Chart(chart::Options),
     /// Makes the agent's image, without a container engine
     Image(image::Options),
     /// Checks format, lints, documentation, licences and sources
@@ -74,6 +77,7 @@ fn run(workspace: &Workspace, command: Command) -> anyhow::Result<()> {
         Command::Demo(options) => demo::start(workspace, &options),
         Command::Cluster(options) => cluster::start(workspace, options),
         Command::Test(options) => test::start(workspace, &options),
+        Command::Chart(options) => chart::start(workspace, &options),
         Command::Image(options) => image::start(workspace, &options),
         Command::Lint => lint::start(workspace),
         Command::Bench(options) => bench::start(workspace, &options),
