@@ -1,7 +1,7 @@
 //! What a batch of changes asks for, and in which order.
 
 use crate::mesh::{DestinationId, Snapshot};
-use crate::sources::rows::PodRow;
+use crate::sources::rows::{OnEnrol, PodRow};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -46,6 +46,6 @@ impl Delta {
 pub struct Enrolment {
     /// The pod.
     pub pod: Arc<PodRow>,
-    /// End the connections that it had before, so that its clients dial again.
-    pub reconnect: bool,
+    /// What to do with the connections that it had before.
+    pub on_enrol: OnEnrol,
 }

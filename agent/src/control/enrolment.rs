@@ -67,9 +67,9 @@ pub fn decide(pod: &PodRow, namespace: Option<&NamespaceRow>, here: Here<'_>) ->
     Ok(())
 }
 
-/// Whether the connections that a pod had before it was enrolled are to be ended.
-pub fn reconnect(pod: &PodRow, namespace: Option<&NamespaceRow>) -> bool {
-    pod.on_enrol.or(namespace.and_then(|namespace| namespace.on_enrol)) == Some(OnEnrol::Reconnect)
+/// What to do with the connections that a pod had before it was enrolled.
+pub fn on_enrol(pod: &PodRow, namespace: Option<&NamespaceRow>) -> OnEnrol {
+    pod.on_enrol.or(namespace.and_then(|namespace| namespace.on_enrol)).unwrap_or(OnEnrol::Keep)
 }
 
 impl fmt::Display for NotEnrolled {

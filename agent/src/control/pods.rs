@@ -2,7 +2,7 @@
 
 use super::delta::{Delta, Enrolment};
 use super::enrolment::{self, Here, NotEnrolled};
-use crate::sources::rows::{NamespaceRow, PodRow};
+use crate::sources::rows::{NamespaceRow, OnEnrol, PodRow};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -67,7 +67,7 @@ impl Pods {
             let enrolment = self.pods.get(&uid).and_then(|pod| {
                 let namespace = self.namespaces.get(&pod.name.namespace).map(Arc::as_ref);
                 enrolment::decide(pod, namespace, here).ok()?;
-                Some(Enrolment { pod: pod.clone(), reconnect: enrolment::reconnect(pod, namespace) })
+                Some(Enrolment { pod: pod.clone(), on_enrol: enrolment::on_enrol(pod, namespace) })
             });
             match (self.enrolled.get(&uid), enrolment) {
                 (None, None) => {}
@@ -85,14 +85,14 @@ impl Pods {
         }
     }
 
-    /// All pods, each with the decision on it and whether its old connections are to be ended.
+    /// All pods, each with the decision on it and what to do with its old connections.
     pub(super) fn decisions<'a>(
         &'a self,
         here: Here<'a>,
-    ) -> impl Iterator<Item = (&'a PodRow, Result<(), NotEnrolled>, bool)> {
+    ) -> impl Iterator<Item = (&'a PodRow, Result<(), NotEnrolled>, OnEnrol)> {
         self.pods.values().map(move |pod| {
             let namespace = self.namespaces.get(&pod.name.namespace).map(Arc::as_ref);
-            (pod.as_ref(), enrolment::decide(pod, namespace, here), enrolment::reconnect(pod, namespace))
+            (pod.as_ref(), enrolment::decide(pod, namespace, here), enrolment::on_enrol(pod, namespace))
         })
     }
 }

@@ -5,7 +5,7 @@ use super::services::{Port, Service};
 use super::view::{EndpointView, IdsView, PodView, PortView, ServiceView};
 use super::world::World;
 use crate::mesh::{Endpoint, ObjectName, Picker, ServicePort};
-use crate::sources::rows::{ServicePortRow, ServiceRow, Transport};
+use crate::sources::rows::{OnEnrol, ServicePortRow, ServiceRow, Transport};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -32,14 +32,18 @@ impl World {
         let mut pods: Vec<PodView> = self
             .pods
             .decisions(self.here())
-            .map(|(pod, decision, reconnect)| PodView {
+            .map(|(pod, decision, on_enrol)| PodView {
                 namespace: pod.name.namespace.to_string(),
                 name: pod.name.name.to_string(),
                 uid: pod.uid.to_string(),
                 addresses: pod.addresses.clone(),
                 enrol: decision.is_ok(),
                 reason: decision.err().map(|reason| reason.to_string()),
-                reconnect,
+                on_enrol: match on_enrol {
+                    OnEnrol::Keep => "keep",
+                    OnEnrol::Reconnect => "reconnect",
+                    OnEnrol::ReconnectMissed => "reconnect-missed",
+                },
             })
             .collect();
         pods.sort_by(|one, other| {

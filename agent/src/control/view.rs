@@ -78,8 +78,8 @@ pub struct PodView {
     /// Why not, where it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Whether connections from before its enrolment are ended.
-    pub reconnect: bool,
+    /// What is done with connections from before its enrolment: `keep`, `reconnect` or `reconnect-missed`.
+    pub on_enrol: &'static str,
 }
 
 /// How the ids of destinations are used.

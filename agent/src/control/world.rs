@@ -147,6 +147,7 @@ impl World {
         match change {
             Change::Set(Row::Namespace(row)) => self.pods.set_namespace(row),
             Change::Remove(RowKey::Namespace(name)) => self.pods.remove_namespace(&name),
+            Change::Set(Row::Node(_)) | Change::Remove(RowKey::Node(_)) => {}
             Change::Set(Row::Pod(row)) => self.pods.set(row),
             Change::Remove(RowKey::Pod(uid)) => self.pods.remove(&uid),
             Change::Set(Row::Service(row)) => {
