@@ -38,4 +38,6 @@ pub enum Picker {
     Ewma,
     /// Each endpoint in turn.
     RoundRobin,
+    /// All calls of a source pod go to one endpoint, for as long as that may serve (`sessionAffinity: ClientIP`).
+    SourceHash,
 }

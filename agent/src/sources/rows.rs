@@ -83,11 +83,8 @@ pub struct ServiceRow {
     pub cluster_ips: Vec<IpAddr>,
     /// `externalIPs`.
     pub external_ips: Vec<IpAddr>,
-    /// The addresses of its load balancer at which it is reached without passing through it: those whose `ipMode` is not
-    /// `Proxy`.
-    pub load_balancer_ips: Vec<IpAddr>,
-    /// Only some sources may reach it at those (`loadBalancerSourceRanges`).
-    pub has_source_ranges: bool,
+    /// The addresses of its load balancer.
+    pub load_balancer: Vec<LoadBalancerAddress>,
     /// Pods reach its endpoints on their own node only (`internalTrafficPolicy: Local`).
     pub internal_traffic_local: bool,
     /// Each source has an endpoint of its own (`sessionAffinity: ClientIP`).
@@ -106,6 +103,26 @@ pub struct ServiceRow {
     pub balance_headless: bool,
     /// Another proxy than the node's serves it (`service.kubernetes.io/service-proxy-name`).
     pub other_proxy: bool,
+}
+
+/// An address of a Service's load balancer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadBalancerAddress {
+    /// The address.
+    pub ip: IpAddr,
+    /// How a pod that dials it reaches the Service.
+    pub access: Access,
+}
+
+/// How a pod reaches a Service at an address of its load balancer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Access {
+    /// As at its cluster address: the node does not send it to the load balancer.
+    Direct,
+    /// Through the load balancer (`ipMode: Proxy`).
+    ThroughLoadBalancer,
+    /// If it is among the sources that are let in (`loadBalancerSourceRanges`).
+    BySourceRange,
 }
 
 /// How a Service is reached.

@@ -7,8 +7,8 @@ use super::{labels, sidecars};
 use crate::mesh::{ObjectName, Picker};
 use crate::sources::intern::Interner;
 use crate::sources::rows::{
-    Conditions, Enabled, EndpointRow, Hints, NamespaceRow, NodeRow, OnEnrol, PodRow, ServiceKind,
-    ServicePortRow, ServiceRow, SlicePortRow, SliceRow, Transport, Waypoint,
+    Access, Conditions, Enabled, EndpointRow, Hints, LoadBalancerAddress, NamespaceRow, NodeRow, OnEnrol,
+    PodRow, ServiceKind, ServicePortRow, ServiceRow, SlicePortRow, SliceRow, Transport, Waypoint,
 };
 use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointHints, EndpointSlice};
@@ -89,8 +89,7 @@ pub fn service(object: &Service, names: &mut Interner, remarks: &mut Remarks) ->
             spec.external_ips.iter().flatten().map(String::as_str),
             remarks,
         ),
-        load_balancer_ips: addresses("load-balancer IP", load_balancer_ips(object), remarks),
-        has_source_ranges: spec.load_balancer_source_ranges.iter().flatten().next().is_some(),
+        load_balancer: load_balancer(object, remarks),
         internal_traffic_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
         source_affinity: spec.session_affinity.as_deref() == Some("ClientIP"),
         traffic_distribution: spec.traffic_distribution.as_deref().map(|text| names.intern(text)),
@@ -103,13 +102,36 @@ pub fn service(object: &Service, names: &mut Interner, remarks: &mut Remarks) ->
     })
 }
 
-/// The addresses of a Service's load balancer that lead to its endpoints. At one of mode `Proxy`, clients are to meet the load
-/// balancer itself (KEP-1860).
-fn load_balancer_ips(object: &Service) -> impl Iterator<Item = &str> {
-    let load_balancer = object.status.as_ref().and_then(|status| status.load_balancer.as_ref());
-    let ingress = load_balancer.and_then(|status| status.ingress.as_deref()).unwrap_or_default();
-    let direct = ingress.iter().filter(|ingress| ingress.ip_mode.as_deref() != Some("Proxy"));
-    direct.filter_map(|ingress| ingress.ip.as_deref()).filter(|ip| !ip.is_empty())
+fn load_balancer(object: &Service, remarks: &mut Remarks) -> Vec<LoadBalancerAddress> {
+    let status = object.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    let ranges = object.spec.as_ref().and_then(|spec| spec.load_balancer_source_ranges.as_deref());
+    let mut found: Vec<LoadBalancerAddress> = Vec::new();
+    for ingress in status.and_then(|status| status.ingress.as_deref()).unwrap_or_default() {
+        let Some(text) = ingress.ip.as_deref().filter(|ip| !ip.is_empty()) else { continue };
+        let Some(ip) = usable_address(text) else {
+            remarks
+                .push(format!("load-balancer IP \"{}\" is not an address: passed over", text.escape_debug()));
+            continue;
+        };
+        // What is not said is VIP; of modes that are not known yet, nothing is known (KEP-1860).
+        let access = match ingress.ip_mode.as_deref() {
+            None | Some("VIP") if is_restricted(ranges.unwrap_or_default(), ip) => Access::BySourceRange,
+            None | Some("VIP") => Access::Direct,
+            Some(_) => Access::ThroughLoadBalancer,
+        };
+        if !found.iter().any(|known| known.ip == ip) {
+            found.push(LoadBalancerAddress { ip, access });
+        }
+    }
+    found
+}
+
+/// Whether not every source may reach this address of a load balancer: ranges count for addresses of their family, and one
+/// of all addresses lets everybody in.
+fn is_restricted(ranges: &[String], ip: IpAddr) -> bool {
+    let of_family =
+        || ranges.iter().map(|range| range.trim()).filter(|range| range.contains(':') == ip.is_ipv6());
+    of_family().next().is_some() && !of_family().any(|range| range.ends_with("/0"))
 }
 
 fn service_port(
