@@ -19,6 +19,8 @@ pub struct Place {
     /// Of one hierarchy, or of several.
     cgroup_procs: Vec<File>,
     netns: Option<OwnedFd>,
+    /// Where the process moves to once it is in a cgroup namespace of its own, if it shall be.
+    below_own_root: Option<Vec<File>>,
     own_session: bool,
 }
 
@@ -36,12 +38,16 @@ impl Place {
     /// # Errors
     /// When a cgroup has gone.
     pub fn in_all(cgroups: &[PathBuf], netns: Option<OwnedFd>) -> Result<Self> {
-        let open = |cgroup: &PathBuf| {
-            let path = cgroup.join("cgroup.procs");
-            OpenOptions::new().write(true).open(&path).with_context(|| path.display().to_string())
-        };
-        let cgroup_procs = cgroups.iter().map(open).collect::<Result<_>>()?;
-        Ok(Self { cgroup_procs, netns, own_session: false })
+        Ok(Self { cgroup_procs: open_all(cgroups)?, netns, below_own_root: None, own_session: false })
+    }
+
+    /// The same place with a cgroup namespace that begins there; the process itself goes on to those cgroups below.
+    ///
+    /// # Errors
+    /// When a cgroup has gone.
+    pub fn with_cgroup_namespace(mut self, below: &[PathBuf]) -> Result<Self> {
+        self.below_own_root = Some(open_all(below)?);
+        Ok(self)
     }
 
     /// The same place, out of reach of what is typed at this process's terminal.
@@ -64,18 +70,39 @@ impl Place {
                     return Err(std::io::Error::last_os_error());
                 }
             }
-            for cgroup_procs in &self.cgroup_procs {
-                // To the kernel "0" is the writer itself.
-                // SAFETY: an open descriptor and one byte of static memory.
-                if unsafe { libc::write(cgroup_procs.as_raw_fd(), b"0".as_ptr().cast(), 1) } != 1 {
+            join(&self.cgroup_procs)?;
+            if let Some(below) = &self.below_own_root {
+                // SAFETY: no memory is involved, and the child has one thread.
+                if unsafe { libc::unshare(libc::CLONE_NEWCGROUP) } != 0 {
                     return Err(std::io::Error::last_os_error());
                 }
+                join(below)?;
             }
             Ok(())
         };
         // SAFETY: between fork and exec only system calls are made, no memory is allocated and no lock taken.
         unsafe { command.pre_exec(enter) };
     }
+}
+
+fn open_all(cgroups: &[PathBuf]) -> Result<Vec<File>> {
+    let open = |cgroup: &PathBuf| {
+        let path = cgroup.join("cgroup.procs");
+        OpenOptions::new().write(true).open(&path).with_context(|| path.display().to_string())
+    };
+    cgroups.iter().map(open).collect()
+}
+
+/// Moves the calling process into those cgroups. Allocates nothing, and takes no lock.
+fn join(cgroup_procs: &[File]) -> std::io::Result<()> {
+    for procs in cgroup_procs {
+        // To the kernel "0" is the writer itself.
+        // SAFETY: an open descriptor and one byte of static memory.
+        if unsafe { libc::write(procs.as_raw_fd(), b"0".as_ptr().cast(), 1) } != 1 {
+            return Err(std::io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 /// A running program.

@@ -107,11 +107,7 @@ impl ControlPlane {
             )
         };
         Ok(Self {
-            kubectl: Kubectl::new(
-                pki.kubeconfig("admin"),
-                netns.clone(),
-                footprint.path("kubectl-cache"),
-            )?,
+            kubectl: Kubectl::new(pki.kubeconfig("admin"), netns.clone(), footprint.path("kubectl-cache"))?,
             etcd: daemon("etcd")?,
             api_server: daemon("kube-apiserver")?,
             controllers: daemon("kube-controller-manager")?,
@@ -135,6 +131,13 @@ impl ControlPlane {
             self.start_scheduler()?;
         }
         Ok(())
+    }
+
+    /// Lets everything run on when this process ends.
+    pub(super) fn leave(&mut self) {
+        for daemon in [&mut self.etcd, &mut self.api_server, &mut self.controllers, &mut self.scheduler] {
+            daemon.leave();
+        }
     }
 
     /// Starts etcd, on the state that it left.
@@ -197,10 +200,8 @@ impl ControlPlane {
             // Cheap, as long as nobody listens.
             Ok(self.connects()? && self.kubectl.run(&["get", "--raw", "/readyz"]).is_ok())
         };
-        crate::wait::eventually_some("the API server is ready", || {
-            Ok(ready(&self.api_server)?.then_some(()))
-        })
-        .with_context(|| self.api_server.last_words())
+        crate::wait::eventually_some("the API server is ready", || Ok(ready(&self.api_server)?.then_some(())))
+            .with_context(|| self.api_server.last_words())
     }
 
     /// Starts the controllers.

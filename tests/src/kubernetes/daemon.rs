@@ -10,6 +10,9 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+/// The cgroup of a node's own programs, below the node's.
+const SYSTEM: &str = "system";
+
 /// A program that is started, ended and looked after by its cgroup.
 #[derive(Debug)]
 pub struct Daemon {
@@ -35,18 +38,33 @@ impl Daemon {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub(super) fn start(&mut self, mut command: Command, netns: Option<OwnedFd>) -> Result<()> {
+    pub(super) fn start(&mut self, command: Command, netns: Option<OwnedFd>) -> Result<()> {
         // A cgroup that was killed keeps no trace of that: the next process starts in it as in a fresh one.
         let folders = hierarchies::create(&self.relative)?;
+        self.spawn(command, Place::in_all(&folders, netns)?)
+    }
+
+    /// Starts it as the first process of a node: in a cgroup namespace whose root is the daemon's cgroup, and there in `system`, as
+    /// the pods' cgroups will stand beside it.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub(super) fn start_as_node(&mut self, command: Command, netns: OwnedFd) -> Result<()> {
+        let root = hierarchies::create(&self.relative)?;
+        let system = hierarchies::create(&self.relative.join(SYSTEM))?;
+        let place = Place::in_all(&root, Some(netns))?.with_cgroup_namespace(&system)?;
+        self.spawn(command, place)
+    }
+
+    fn spawn(&mut self, mut command: Command, place: Place) -> Result<()> {
         let log = OpenOptions::new()
             .create(true)
             .append(true)
             .open(&self.log)
             .with_context(|| self.log.display().to_string())?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        Place::in_all(&folders, netns)?.in_session_of_its_own().apply(&mut command);
-        let child =
-            command.spawn().with_context(|| format!("{}: {:?}", self.name, command.get_program()))?;
+        place.in_session_of_its_own().apply(&mut command);
+        let child = command.spawn().with_context(|| format!("{}: {:?}", self.name, command.get_program()))?;
         self.child = Some(child);
         Ok(())
     }
@@ -68,8 +86,12 @@ impl Daemon {
 
     /// The pids of its processes, less those of cgroups below.
     pub fn pids(&self) -> Vec<i32> {
-        let list = fs::read_to_string(self.cgroup.join("cgroup.procs")).unwrap_or_default();
-        list.lines().flat_map(str::parse).collect()
+        pids_in(&self.cgroup)
+    }
+
+    /// The pids of a node's own programs.
+    pub(super) fn system_pids(&self) -> Vec<i32> {
+        pids_in(&self.cgroup.join(SYSTEM))
     }
 
     /// Kills it (SIGKILL) with all that it has started, and waits until nothing is left.
@@ -103,7 +125,8 @@ impl Daemon {
     }
 
     fn set_frozen(&self, frozen: bool) -> Result<()> {
-        fs::write(self.cgroup.join("cgroup.freeze"), if frozen { "1" } else { "0" }).context("cgroup.freeze")?;
+        fs::write(self.cgroup.join("cgroup.freeze"), if frozen { "1" } else { "0" })
+            .context("cgroup.freeze")?;
         let expected = format!("frozen {}", u8::from(frozen));
         eventually(&format!("{}: {expected}", self.name), || {
             fs::read_to_string(self.cgroup.join("cgroup.events"))
@@ -123,6 +146,11 @@ impl Daemon {
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(LINES)..].join("\n")
     }
+}
+
+fn pids_in(cgroup: &Path) -> Vec<i32> {
+    let list = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+    list.lines().flat_map(str::parse).collect()
 }
 
 impl Drop for Daemon {

@@ -7,14 +7,14 @@ use crate::netns::{NETNS_FOLDER, Netns};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// The name and the folder of a cluster; on drop everything that bears the name goes, unless it is kept.
 #[derive(Debug)]
 pub(super) struct Footprint {
     pub(super) name: String,
     pub(super) folder: PathBuf,
-    kept: bool,
+    kept: AtomicBool,
 }
 
 impl Footprint {
@@ -29,10 +29,10 @@ impl Footprint {
         let name = format!("{NAME_PREFIX}-{}-kubernetes-{number}", std::process::id());
         let folder = clusters_folder()?.join(&name);
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        Ok(Self { name, folder, kept: false })
+        Ok(Self { name, folder, kept: AtomicBool::new(false) })
     }
 
-    /// The one that stays when its maker ends; of each clone's target folder there is one.
+    /// The one that may stay when its maker ends ([`Self::keep`]); of each clone's target folder there is one.
     ///
     /// # Errors
     /// When its folder cannot be made.
@@ -42,12 +42,16 @@ impl Footprint {
         let mut hasher = DefaultHasher::new();
         folder.hash(&mut hasher);
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        Ok(Self { name: format!("evenkeel-cluster-{:08x}", hasher.finish() as u32), folder, kept: true })
+        Ok(Self {
+            name: format!("evenkeel-cluster-{:08x}", hasher.finish() as u32),
+            folder,
+            kept: AtomicBool::new(false),
+        })
     }
 
     /// Makes it stay.
-    pub(super) fn keep(&mut self) {
-        self.kept = true;
+    pub(super) fn keep(&self) {
+        self.kept.store(true, Ordering::Relaxed);
     }
 
     /// The path of a file or folder of the cluster's.
@@ -92,7 +96,7 @@ impl Footprint {
 
 impl Drop for Footprint {
     fn drop(&mut self) {
-        if !self.kept {
+        if !self.kept.load(Ordering::Relaxed) {
             self.raze();
         }
     }

@@ -26,26 +26,35 @@ pub(super) enum Kind {
 /// # Errors
 /// When `/proc` cannot be read.
 pub(super) fn mounted() -> Result<Vec<Hierarchy>> {
+    Ok(read()?.into_iter().filter(|(root, _)| root == "/").map(|(_, hierarchy)| hierarchy).collect())
+}
+
+/// The hierarchies that are mounted, whole or in part: seen from a cgroup namespace, the machine's mounts begin above its root.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub(super) fn visible() -> Result<Vec<Hierarchy>> {
+    Ok(read()?.into_iter().map(|(_, hierarchy)| hierarchy).collect())
+}
+
+fn read() -> Result<Vec<(String, Hierarchy)>> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").context("/proc/self/mountinfo")?;
     Ok(mounts.lines().filter_map(hierarchy).collect())
 }
 
-/// A line of proc_pid_mountinfo(5).
-fn hierarchy(line: &str) -> Option<Hierarchy> {
+/// The root and the hierarchy of a line of proc_pid_mountinfo(5).
+fn hierarchy(line: &str) -> Option<(String, Hierarchy)> {
     let (mount, file_system) = line.split_once(" - ")?;
     let mut mount = mount.split(' ').skip(3);
     let (root, point) = (mount.next()?, mount.next()?);
     let mut file_system = file_system.split(' ');
     let (kind, options) = (file_system.next()?, file_system.nth(1)?);
-    if root != "/" {
-        return None;
-    }
     let kind = match kind {
         "cgroup2" => Kind::Unified,
         "cgroup" => Kind::Controllers(choosing(options)),
         _ => return None,
     };
-    Some(Hierarchy { mount: point.into(), kind })
+    Some((root.to_owned(), Hierarchy { mount: point.into(), kind }))
 }
 
 /// Of a mount's options those that say which hierarchy it is.
@@ -117,18 +126,27 @@ mod tests {
     #[test]
     fn a_mount_says_which_hierarchy_it_is() {
         let unified = "41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw";
-        assert_eq!(hierarchy(unified).map(|found| found.kind), Some(Kind::Unified));
+        assert_eq!(hierarchy(unified).map(|(_, found)| found.kind), Some(Kind::Unified));
         for (options, chosen) in
             [("rw,cpu,cpuacct", "cpu,cpuacct"), ("rw,xattr,name=systemd", "none,name=systemd")]
         {
-            let line = format!("32 31 0:29 / /sys/fs/cgroup/x rw,relatime shared:9 - cgroup cgroup {options}");
-            assert_eq!(hierarchy(&line).map(|found| found.kind), Some(Kind::Controllers(chosen.to_owned())));
+            let line =
+                format!("32 31 0:29 / /sys/fs/cgroup/x rw,relatime shared:9 - cgroup cgroup {options}");
+            assert_eq!(
+                hierarchy(&line).map(|(_, found)| found.kind),
+                Some(Kind::Controllers(chosen.to_owned()))
+            );
         }
     }
 
     #[test]
-    fn other_mounts_and_parts_of_a_hierarchy_are_none() {
+    fn other_mounts_are_no_hierarchies() {
         assert_eq!(hierarchy("31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755"), None);
-        assert_eq!(hierarchy("41 31 0:38 /pod /sys/fs/cgroup rw - cgroup2 cgroup2 rw"), None);
+    }
+
+    #[test]
+    fn a_part_of_a_hierarchy_says_where_it_begins() {
+        let part = hierarchy("41 31 0:38 /pod /sys/fs/cgroup rw - cgroup2 cgroup2 rw");
+        assert_eq!(part.map(|(root, _)| root), Some("/pod".to_owned()));
     }
 }
