@@ -33,8 +33,7 @@ const HEADER: &str = "# Made from the chart by `cargo xtask chart --write`; not 
 pub(super) fn compare(workspace: &Workspace, tools: &Tools) -> Result<()> {
     for derived in DERIVED {
         let path = derived.path_in(workspace);
-        let found =
-            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let found = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         ensure!(
             found == derived.render(workspace, tools)?,
             "{} is not what the chart renders: run `cargo xtask chart --write`",

@@ -125,7 +125,8 @@ mod tests {
             let copy = sub.join(format!("agent-in-{}", sub.file_name().unwrap().display()));
             fs::copy(agent(), &copy).unwrap();
             fs::set_permissions(&copy, fs::Permissions::from_mode(0o700)).unwrap();
-            let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(sub.as_os_str().len() as u64);
+            let long_ago =
+                std::time::UNIX_EPOCH + std::time::Duration::from_secs(sub.as_os_str().len() as u64);
             fs::File::options().write(true).open(&copy).unwrap().set_modified(long_ago).unwrap();
             let output = sub.join("image.tar");
             let image = archive::write(&RootFs::of_agent(&copy).unwrap(), &name, &output).unwrap();
