@@ -10,6 +10,7 @@ pub mod agent;
 pub mod cgroup;
 pub mod cluster;
 pub mod demo;
+pub mod deploy;
 pub mod host;
 pub mod kube_proxy;
 pub mod kubernetes;

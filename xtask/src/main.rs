@@ -6,10 +6,12 @@
 
 mod bench;
 mod build;
+mod chart;
 mod cluster;
 mod debian;
 mod demo;
 mod ebpf;
+mod image;
 mod kernel_test;
 mod lint;
 mod process;
@@ -45,6 +47,10 @@ enum Command {
     Cluster(cluster::Options),
     /// Runs every test: units, the suites that need a kernel, the peers (needs root)
     Test(test::Options),
+    /// Checks the Helm chart, and that the kustomize base is the chart's
+    Chart(chart::Options),
+    /// Makes the agent's image, without a container engine
+    Image(image::Options),
     /// Checks format, lints, documentation, licences and sources
     Lint,
     /// Measures what a call costs, beside other proxies (needs root)
@@ -71,6 +77,8 @@ fn run(workspace: &Workspace, command: Command) -> anyhow::Result<()> {
         Command::Demo(options) => demo::start(workspace, &options),
         Command::Cluster(options) => cluster::start(workspace, options),
         Command::Test(options) => test::start(workspace, &options),
+        Command::Chart(options) => chart::start(workspace, &options),
+        Command::Image(options) => image::start(workspace, &options),
         Command::Lint => lint::start(workspace),
         Command::Bench(options) => bench::start(workspace, &options),
         Command::KernelTest(options) => kernel_test::start(workspace, &options),
