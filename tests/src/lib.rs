@@ -13,6 +13,7 @@ pub mod demo;
 pub mod deploy;
 pub mod host;
 pub mod kube_proxy;
+pub mod kubernetes;
 pub mod leftovers;
 pub mod manifests;
 pub mod netns;

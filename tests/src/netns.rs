@@ -13,6 +13,7 @@ pub const NETNS_FOLDER: &str = "/run/netns";
 #[derive(Debug)]
 pub struct Netns {
     name: String,
+    left_to_others: bool,
 }
 
 impl Netns {
@@ -22,9 +23,21 @@ impl Netns {
     /// `ip`'s own.
     pub fn create(name: String) -> Result<Self> {
         run("ip", &["netns", "add", &name], "")?;
-        let netns = Self { name };
+        let netns = Self { name, left_to_others: false };
         netns.ip("link set lo up\n")?;
         Ok(netns)
+    }
+
+    /// One that somebody else has made and will remove.
+    pub fn of_others(name: String) -> Self {
+        Self { name, left_to_others: true }
+    }
+
+    /// Leaves its removal to somebody else.
+    #[must_use]
+    pub fn left_to_others(mut self) -> Self {
+        self.left_to_others = true;
+        self
     }
 
     /// Its name.
@@ -111,6 +124,9 @@ pub fn enter(netns: &OwnedFd) -> Result<()> {
 
 impl Drop for Netns {
     fn drop(&mut self) {
+        if self.left_to_others {
+            return;
+        }
         if let Err(error) = run("ip", &["netns", "delete", &self.name], "") {
             eprintln!("{error:#}");
         }

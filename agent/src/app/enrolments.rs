@@ -11,7 +11,7 @@ use crate::kernel::{self, Kernel, Netns, PodEvent, PodListener, reconnect};
 use crate::lifecycle::handover::Handover;
 use crate::mesh::{Pod, PodKey};
 use crate::proxy::{ListenerId, ListenerSpec, Source, Workers};
-use crate::sources::rows::PodRow;
+use crate::sources::rows::{OnEnrol, PodRow};
 use crate::telemetry::PodCounts;
 use anyhow::Result;
 use evenkeel_common::Reason;
@@ -299,7 +299,7 @@ fn enrol(
     listeners.extend(listener.v6.map(listen).transpose()?);
     tools.kernel.enrol(cookie, &facts)?;
     let missed = opened_before(&netns, wanted, tools);
-    info!(pod = %row.name, port, opened_before = missed, reconnect = wanted.reconnect, "enrolled");
+    info!(pod = %row.name, port, opened_before = missed, on_enrol = ?wanted.on_enrol, "enrolled");
     Ok(Enrolled { pod, row: row.clone(), netns, port, listeners, since: SystemTime::now(), facts, missed })
 }
 
@@ -313,7 +313,7 @@ fn opened_before(netns: &Netns, wanted: &Enrolment, tools: &Tools<'_>) -> usize 
             return 0;
         }
     };
-    if count == 0 || !wanted.reconnect {
+    if count == 0 || wanted.on_enrol != OnEnrol::Reconnect {
         return count;
     }
     match netns.try_clone() {
@@ -393,7 +393,7 @@ fn come_back(mut left: Enrolled, wanted: &Enrolment, tools: &Tools<'_>) -> Resul
     left.row = row.clone();
     left.since = SystemTime::now();
     left.missed = opened_before(&left.netns, wanted, tools);
-    info!(pod = %row.name, port = left.port, opened_before = left.missed, reconnect = wanted.reconnect, "enrolled again");
+    info!(pod = %row.name, port = left.port, opened_before = left.missed, on_enrol = ?wanted.on_enrol, "enrolled again");
     Ok(left)
 }
 

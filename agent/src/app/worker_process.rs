@@ -8,7 +8,7 @@ use super::view;
 use crate::admin::{self, Page, Readiness};
 use crate::clock::monotonic_ns;
 use crate::config::{AgentConfig, Source, UpstreamSockets};
-use crate::control::{Delta, Settings, World};
+use crate::control::{Delta, Live, Settings, World};
 use crate::kernel::{Held, Kernel, LoadOptions, pods};
 use crate::lifecycle::handover::{Handover, Message};
 use crate::lifecycle::keeper::{HEARTBEAT_LABEL, TICKS_LABEL};
@@ -79,9 +79,12 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         explicit_ports: vec![],
     });
     let now = Instant::now();
-    let live: Vec<_> =
-        kernel.known_destinations()?.into_iter().map(|known| (known.address, known.id)).collect();
-    let captured = Arc::new(live.iter().map(|(address, _)| *address).collect());
+    let known = kernel.known_destinations()?.into_iter();
+    let live: Vec<_> = known
+        .map(|known| Live { address: known.address, id: known.id, has_endpoint: known.has_endpoint })
+        .collect();
+    let captured = live.iter().filter(|live| live.has_endpoint).map(|live| live.address);
+    let captured = Arc::new(captured.collect());
     world.restore(live, kernel.known_ids()?.into_iter().map(|(id, _)| id), now);
 
     let dialer: Arc<dyn Dialer> = match config.upstream_sockets {
@@ -264,7 +267,7 @@ impl Node {
                 sleep(APPLIED_POLL).await;
             }
         }
-        if self.capture(delta.add, delta.remove) {
+        if self.capture(delta.add, delta.without_endpoint, delta.remove) {
             self.world.removed_from_kernel(&delta.retired, Instant::now());
         }
         for uid in delta.withdraw {
@@ -276,8 +279,13 @@ impl Node {
     }
 
     /// Changes which addresses are captured; whether all of it was done.
-    fn capture(&mut self, add: Vec<(SocketAddr, DestinationId)>, remove: Vec<SocketAddr>) -> bool {
-        if add.is_empty() && remove.is_empty() {
+    fn capture(
+        &mut self,
+        add: Vec<(SocketAddr, DestinationId)>,
+        without_endpoint: Vec<(SocketAddr, DestinationId)>,
+        remove: Vec<SocketAddr>,
+    ) -> bool {
+        if add.is_empty() && without_endpoint.is_empty() && remove.is_empty() {
             return true;
         }
         let captured = Arc::make_mut(&mut self.captured);
@@ -287,6 +295,15 @@ impl Node {
                 Ok(()) => drop(captured.insert(address)),
                 Err(error) => {
                     warn!(%address, "the destination is not captured: {error}");
+                    done = false;
+                }
+            }
+        }
+        for (address, id) in without_endpoint {
+            match self.kernel.mark_without_endpoint(address, id) {
+                Ok(()) => drop(captured.remove(&address)),
+                Err(error) => {
+                    warn!(%address, "that the destination has no endpoint is not known to the kernel: {error}");
                     done = false;
                 }
             }

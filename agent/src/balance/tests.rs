@@ -20,7 +20,7 @@ fn endpoints(count: usize) -> Vec<Arc<Endpoint>> {
 
 fn shares(picker: Picker, endpoints: &[Arc<Endpoint>], picks: usize, excluded: &[usize]) -> Vec<usize> {
     let mut random = Random::new(7);
-    let mut state = PickerState::new(&mut random);
+    let mut state = PickerState::new(&mut random, 0);
     let mut shares = vec![0; endpoints.len()];
     for _ in 0..picks {
         if let Some(index) =
@@ -94,7 +94,7 @@ fn shares_of_a_minute(latencies_us: &[u64]) -> Vec<f64> {
     const CALLS: u64 = 60_000;
     let endpoints = endpoints(latencies_us.len());
     let mut random = Random::new(11);
-    let mut state = PickerState::new(&mut random);
+    let mut state = PickerState::new(&mut random, 0);
     let mut shares = vec![0.0; endpoints.len()];
     for call in 0..CALLS {
         let now = call * MS;

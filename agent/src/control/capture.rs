@@ -3,22 +3,55 @@
 use super::delta::Delta;
 use super::ids::Ids;
 use super::services::empty_backend;
+use super::world::Live;
 use crate::mesh::{Backend, Destination, DestinationId, ServicePort, Snapshot};
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+/// What is to become of connections to an address.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Wanted<'a> {
+    /// They go straight, as if the agent knew nothing of the address.
+    Straight,
+    /// They go straight, counted as those to a Service port that is to be captured, but has nobody to serve a call.
+    WithoutEndpoint(&'a ServicePort),
+    /// They are captured, and their calls go here.
+    Captured(&'a Arc<Backend>),
+}
+
+impl Wanted<'_> {
+    fn service_port(&self) -> Option<&ServicePort> {
+        match self {
+            Wanted::Straight => None,
+            Wanted::WithoutEndpoint(port) => Some(port),
+            Wanted::Captured(backend) => Some(&backend.service_port),
+        }
+    }
+
+    fn has_endpoint(&self) -> bool {
+        matches!(self, Wanted::Captured(_))
+    }
+}
+
+/// What the kernel knows of an address.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    id: DestinationId,
+    has_endpoint: bool,
+}
+
 /// The captured addresses, and the snapshot that says where their ids lead.
 #[derive(Debug)]
 pub(super) struct Capture {
     ids: Ids,
     /// The addresses that are in the kernel's map, or on the way there.
-    captured: HashMap<SocketAddr, DestinationId>,
+    known: HashMap<SocketAddr, Known>,
     /// All ids in the snapshot that lead to a Service port, live ones and resting ones.
     carriers: HashMap<ServicePort, Vec<DestinationId>>,
     /// What a process before this one left in the kernel's map, until the first batch says what is wanted.
-    restored: HashMap<SocketAddr, DestinationId>,
+    restored: HashMap<SocketAddr, Known>,
     /// Addresses that are wanted, but for which there was no id.
     unplaced: BTreeSet<SocketAddr>,
     /// The next snapshot, in work.
@@ -31,7 +64,7 @@ impl Capture {
     pub(super) fn new(capacity: u32) -> Self {
         Self {
             ids: Ids::new(capacity),
-            captured: HashMap::new(),
+            known: HashMap::new(),
             carriers: HashMap::new(),
             restored: HashMap::new(),
             unplaced: BTreeSet::new(),
@@ -43,39 +76,58 @@ impl Capture {
 
     pub(super) fn restore(
         &mut self,
-        live: impl IntoIterator<Item = (SocketAddr, DestinationId)>,
+        live: impl IntoIterator<Item = Live>,
         named: impl IntoIterator<Item = DestinationId>,
         now: Instant,
     ) {
-        self.restored = live.into_iter().collect();
-        self.ids.restore(self.restored.values().copied(), named, now);
+        let known =
+            live.into_iter().map(|Live { address, id, has_endpoint }| (address, Known { id, has_endpoint }));
+        self.restored = known.collect();
+        self.ids.restore(self.restored.values().map(|known| known.id), named, now);
     }
 
-    /// Makes an address captured with this backend, or not captured.
-    pub(super) fn settle(&mut self, address: SocketAddr, wanted: Option<&Arc<Backend>>, delta: &mut Delta) {
+    /// Makes of an address what is wanted. Its id is the same for as long as its Service port is: also while that has no
+    /// endpoint, as a connection that carries it is right where it is.
+    pub(super) fn settle(&mut self, address: SocketAddr, wanted: Wanted<'_>, delta: &mut Delta) {
         self.unplaced.remove(&address);
-        let current = self.captured.get(&address).copied();
-        if let (Some(id), Some(backend)) = (current, wanted) {
-            let destination = self.next.destinations.get(&id);
-            if destination.is_some_and(|known| known.backend.service_port == backend.service_port) {
+        let current = self.known.get(&address).copied();
+        if let (Some(current), Some(port)) = (current, wanted.service_port()) {
+            let destination = self.next.destinations.get(&current.id);
+            if destination.is_some_and(|known| known.backend.service_port == *port) {
+                self.tell(address, current, wanted.has_endpoint(), delta);
                 return;
             }
         }
-        if let Some(id) = current {
-            self.captured.remove(&address);
+        if let Some(Known { id, .. }) = current {
+            self.known.remove(&address);
             self.ids.retire(id);
             delta.retired.push(id);
         }
-        let placed = wanted.is_some_and(|backend| self.place(address, backend, delta));
+        let placed = wanted.service_port().is_some_and(|port| self.place(address, port, wanted, delta));
         if current.is_some() && !placed {
             delta.remove.push(address);
         }
     }
 
-    fn place(&mut self, address: SocketAddr, backend: &Arc<Backend>, delta: &mut Delta) -> bool {
-        let port = &backend.service_port;
-        let id = if let Some(id) = self.restored.remove(&address) {
-            id
+    /// Has the kernel know whether an address has an endpoint.
+    fn tell(&mut self, address: SocketAddr, before: Known, has_endpoint: bool, delta: &mut Delta) {
+        if before.has_endpoint != has_endpoint {
+            let list = if has_endpoint { &mut delta.add } else { &mut delta.without_endpoint };
+            list.push((address, before.id));
+        }
+        self.known.insert(address, Known { has_endpoint, ..before });
+    }
+
+    fn place(
+        &mut self,
+        address: SocketAddr,
+        port: &ServicePort,
+        wanted: Wanted<'_>,
+        delta: &mut Delta,
+    ) -> bool {
+        let has_endpoint = wanted.has_endpoint();
+        let known = if let Some(known) = self.restored.remove(&address) {
+            known
         } else {
             // Connections that carry an old id of the same address and Service port are right where they were.
             let old = self.carriers.get(port).into_iter().flatten().copied().find(|id| {
@@ -83,18 +135,25 @@ impl Capture {
                     && self.ids.revive(*id)
             });
             let Some(id) = old.or_else(|| self.ids.allocate().ok()) else {
-                self.unplaced.insert(address);
+                // Connections to an address without an endpoint go straight with or without an id.
+                if has_endpoint {
+                    self.unplaced.insert(address);
+                }
                 return false;
             };
-            delta.add.push((address, id));
-            id
+            // Another than what is wanted, for it to be told.
+            Known { id, has_endpoint: !has_endpoint }
         };
+        self.tell(address, known, has_endpoint, delta);
         let carriers = self.carriers.entry(port.clone()).or_default();
-        if !carriers.contains(&id) {
-            carriers.push(id);
+        if !carriers.contains(&known.id) {
+            carriers.push(known.id);
         }
-        self.captured.insert(address, id);
-        self.next.destinations.insert(id, Destination { original: address, backend: backend.clone() });
+        let backend = match wanted {
+            Wanted::Captured(backend) => backend.clone(),
+            Wanted::WithoutEndpoint(_) | Wanted::Straight => empty_backend(port),
+        };
+        self.next.destinations.insert(known.id, Destination { original: address, backend });
         self.changed = true;
         true
     }
@@ -132,7 +191,7 @@ impl Capture {
 
     /// What a process before this one left in the kernel's map and the first batch did not ask for goes.
     pub(super) fn end_restore(&mut self, delta: &mut Delta) {
-        for (address, id) in self.restored.drain() {
+        for (address, Known { id, .. }) in self.restored.drain() {
             self.ids.retire(id);
             delta.remove.push(address);
             delta.retired.push(id);
@@ -181,7 +240,7 @@ impl Capture {
     }
 
     pub(super) fn is_captured(&self, address: SocketAddr) -> bool {
-        self.captured.contains_key(&address)
+        self.known.get(&address).is_some_and(|known| known.has_endpoint)
     }
 
     pub(super) fn unplaced(&self) -> &BTreeSet<SocketAddr> {

@@ -1,7 +1,7 @@
 //! What a batch of changes asks for, and in which order.
 
 use crate::mesh::{DestinationId, Snapshot};
-use crate::sources::rows::PodRow;
+use crate::sources::rows::{OnEnrol, PodRow};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -14,13 +14,16 @@ pub struct Delta {
     pub snapshot: Option<Arc<Snapshot>>,
     /// Second: write these into the kernel's map of destinations, over whatever stands there for the address.
     pub add: Vec<(SocketAddr, DestinationId)>,
-    /// Third: delete these addresses from it: their connections go straight from now on.
+    /// Third: mark these in it as without an endpoint, over whatever stands there for the address: their connections go straight,
+    /// and are counted as such.
+    pub without_endpoint: Vec<(SocketAddr, DestinationId)>,
+    /// Fourth: delete these addresses from it: their connections go straight from now on.
     pub remove: Vec<SocketAddr>,
-    /// Fourth: tell [`World::removed_from_kernel`](super::World::removed_from_kernel) of these ids: the map leads to
-    /// none of them any more. Connections may carry them still. If one of the second or third step failed, it may lead to
+    /// Fifth: tell [`World::removed_from_kernel`](super::World::removed_from_kernel) of these ids: the map leads to
+    /// none of them any more. Connections may carry them still. If one of the second to fourth steps failed, it may lead to
     /// one yet: then do not tell of them, and they are never used again.
     pub retired: Vec<DestinationId>,
-    /// Fifth: enrol these pods.
+    /// Sixth: enrol these pods.
     pub enrol: Vec<Enrolment>,
     /// Pods that stay enrolled, whose row is another now.
     pub change: Vec<Enrolment>,
@@ -33,6 +36,7 @@ impl Delta {
     pub fn is_empty(&self) -> bool {
         self.snapshot.is_none()
             && self.add.is_empty()
+            && self.without_endpoint.is_empty()
             && self.remove.is_empty()
             && self.retired.is_empty()
             && self.enrol.is_empty()
@@ -46,6 +50,6 @@ impl Delta {
 pub struct Enrolment {
     /// The pod.
     pub pod: Arc<PodRow>,
-    /// End the connections that it had before, so that its clients dial again.
-    pub reconnect: bool,
+    /// What to do with the connections that it had before.
+    pub on_enrol: OnEnrol,
 }

@@ -1,7 +1,13 @@
-//! Which endpoints may serve a call to a Service port.
+//! Which endpoints may serve a call to a Service port: what `candidates` finds in the slices, of which a [`Choice`] takes those
+//! that clients of this node are sent to.
+//!
+//! The rules are kube-proxy's (`CategorizeEndpoints` in `pkg/proxy/topology.go`), and so a client reaches whom it would reach
+//! without Evenkeel. One differs: a terminating endpoint that counts as ready, as `publishNotReadyAddresses` has it, gets calls
+//! only where no other endpoint is left, as each of its calls would be lost with it.
 
 use crate::mesh::{Endpoint, Load};
-use crate::sources::rows::{Conditions, EndpointRow, SliceRow};
+use crate::sources::rows::{Conditions, EndpointRow, Hints, SliceRow};
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -20,6 +26,29 @@ impl<T> ByFamily<T> {
     pub fn of(&self, address: SocketAddr) -> &T {
         if address.is_ipv6() { &self.v6 } else { &self.v4 }
     }
+
+    /// The same of each family.
+    pub fn map<U>(self, mut with: impl FnMut(T) -> U) -> ByFamily<U> {
+        ByFamily { v4: with(self.v4), v6: with(self.v6) }
+    }
+}
+
+/// Where the clients are: on this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Place<'a> {
+    /// Its name, if it is known.
+    pub node: Option<&'a str>,
+    /// Its topology zone, if it has one.
+    pub zone: Option<&'a str>,
+}
+
+/// Which endpoints traffic may go to (`internalTrafficPolicy`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TrafficPolicy {
+    /// All, or those that are hinted for the client's node or zone.
+    Cluster,
+    /// Those on the client's node, and no other.
+    Local,
 }
 
 /// What an endpoint is good for.
@@ -29,175 +58,192 @@ enum Use {
     Calls,
     /// Serves calls if there is nobody else: it still serves while it terminates.
     LastResort,
+    /// Serves none.
+    None,
 }
 
-/// What an endpoint is good for, by its conditions; `None`: nothing. What is not said counts as ready, as serving and
-/// as not terminating, and so an endpoint of which nothing is said serves.
-fn usable(conditions: Conditions) -> Option<Use> {
-    let terminating = conditions.terminating.unwrap_or(false);
-    match (conditions.ready.unwrap_or(true), conditions.serving.unwrap_or(true)) {
-        (true, _) if !terminating => Some(Use::Calls),
-        (_, true) if terminating => Some(Use::LastResort),
-        _ => None,
+/// Why an endpoint gets no calls from this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unused {
+    /// It is not ready.
+    NotReady,
+    /// It terminates, and others do not.
+    Terminating,
+    /// It is hinted for other nodes, and others for this one.
+    HintedForOtherNodes,
+    /// It is hinted for other zones, and others for this one.
+    HintedForOtherZones,
+    /// It is not on this node, and `internalTrafficPolicy` is `Local`.
+    NotLocal,
+}
+
+/// An endpoint of a port, as the slices have it.
+#[derive(Debug, Clone, Copy)]
+pub struct Candidate<'a> {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What is known of it.
+    pub row: &'a EndpointRow,
+    good_for: Use,
+}
+
+/// What an endpoint is good for, by its conditions. What is not said counts as ready, as serving and as not terminating, and so
+/// an endpoint of which nothing is said serves.
+fn good_for(conditions: Conditions) -> Use {
+    let ready = conditions.ready.unwrap_or(true);
+    let serving = conditions.serving.unwrap_or(true);
+    match conditions.terminating.unwrap_or(false) {
+        false if ready => Use::Calls,
+        true if ready || serving => Use::LastResort,
+        _ => Use::None,
     }
 }
 
-/// The endpoints of a Service's port of this name: sorted by address, each address once, however many slices it stands in.
-///
-/// An endpoint that was there before is the same one as in `previous`, or at least goes on with its [`Load`].
-pub fn endpoints<'a>(
+/// The endpoints of a Service's port of this name, good for something or not: sorted by address, each address once, however
+/// many slices it stands in.
+pub fn candidates<'a>(
     slices: impl Iterator<Item = &'a SliceRow>,
     port_name: &str,
-    previous: &ByFamily<&[Arc<Endpoint>]>,
-) -> ByFamily<Vec<Arc<Endpoint>>> {
-    let mut found: Vec<(SocketAddr, Use, &EndpointRow)> = Vec::new();
+) -> ByFamily<Vec<Candidate<'a>>> {
+    let mut found: Vec<Candidate<'a>> = Vec::new();
     for slice in slices {
         for port in slice.ports.iter().filter(|port| *port.name == *port_name) {
-            found.extend(slice.endpoints.iter().filter_map(|row| {
-                Some((SocketAddr::new(row.address, port.number), usable(row.conditions)?, row))
+            found.extend(slice.endpoints.iter().map(|row| Candidate {
+                address: SocketAddr::new(row.address, port.number),
+                row,
+                good_for: good_for(row.conditions),
             }));
         }
     }
     // Of an address that several slices name, as they do while endpoints move between them, the best word counts.
-    found.sort_by_key(|(address, usable, _)| (*address, *usable));
-    found.dedup_by_key(|(address, ..)| *address);
-
-    let first_v6 = found.partition_point(|(address, ..)| address.is_ipv4());
-    let (v4, v6) = found.split_at(first_v6);
-    ByFamily { v4: select(v4, previous.v4), v6: select(v6, previous.v6) }
+    found.sort_by_key(|candidate| (candidate.address, candidate.good_for));
+    found.dedup_by_key(|candidate| candidate.address);
+    let first_v6 = found.partition_point(|candidate| candidate.address.is_ipv4());
+    let v6 = found.split_off(first_v6);
+    ByFamily { v4: found, v6 }
 }
 
-fn select(found: &[(SocketAddr, Use, &EndpointRow)], previous: &[Arc<Endpoint>]) -> Vec<Arc<Endpoint>> {
-    let Some(best) = found.iter().map(|(_, usable, _)| *usable).min() else { return Vec::new() };
-    found
-        .iter()
-        .filter(|(_, usable, _)| *usable == best)
-        .map(|(address, _, row)| {
-            let before =
-                previous.binary_search_by_key(address, |endpoint| endpoint.address).map(|at| &previous[at]);
-            match before {
-                Ok(before) if before.pod == row.pod && before.zone == row.zone => before.clone(),
+/// Which of a family's candidates get the calls of this node's clients.
+#[derive(Debug, Clone, Copy)]
+pub struct Choice<'a> {
+    place: Place<'a>,
+    policy: TrafficPolicy,
+    wanted: Use,
+    hinted: Hinted,
+}
+
+/// Which hints are heeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hinted {
+    ForNode,
+    ForZone,
+    Ignored,
+}
+
+impl<'a> Choice<'a> {
+    /// Chooses among the candidates of one family.
+    pub fn new(candidates: &[Candidate<'_>], policy: TrafficPolicy, place: Place<'a>) -> Self {
+        let mut choice = Self { place, policy, wanted: Use::None, hinted: Hinted::Ignored };
+        let reachable = candidates.iter().filter(|candidate| choice.is_reachable(candidate));
+        choice.wanted = reachable.map(|candidate| candidate.good_for).min().unwrap_or(Use::None);
+        if choice.policy == TrafficPolicy::Cluster && choice.wanted == Use::Calls {
+            choice.hinted = hinted(candidates, place);
+        }
+        choice
+    }
+
+    /// Whether a candidate gets calls, or why not.
+    pub fn judge(&self, candidate: &Candidate<'_>) -> Result<(), Unused> {
+        match candidate.good_for {
+            Use::None => return Err(Unused::NotReady),
+            _ if !self.is_reachable(candidate) => return Err(Unused::NotLocal),
+            Use::LastResort if self.wanted == Use::Calls => return Err(Unused::Terminating),
+            Use::LastResort | Use::Calls => {}
+        }
+        match self.hinted {
+            Hinted::ForNode if !hints(candidate).for_node(self.place) => Err(Unused::HintedForOtherNodes),
+            Hinted::ForZone if !hints(candidate).for_zone(self.place) => Err(Unused::HintedForOtherZones),
+            Hinted::ForNode | Hinted::ForZone | Hinted::Ignored => Ok(()),
+        }
+    }
+
+    fn is_reachable(&self, candidate: &Candidate<'_>) -> bool {
+        match self.policy {
+            TrafficPolicy::Cluster => true,
+            TrafficPolicy::Local => {
+                self.place.node.is_some() && candidate.row.node.as_deref() == self.place.node
+            }
+        }
+    }
+
+    /// The candidates that get calls, as endpoints, sorted by address. One that was there before is the same one, or at least
+    /// goes on with its [`Load`].
+    pub fn endpoints<'e>(
+        &self,
+        candidates: &[Candidate<'_>],
+        previous: impl Fn(SocketAddr) -> Option<&'e Arc<Endpoint>>,
+    ) -> Vec<Arc<Endpoint>> {
+        let chosen = candidates.iter().filter(|candidate| self.judge(candidate).is_ok());
+        chosen
+            .map(|Candidate { address, row, .. }| match previous(*address) {
+                Some(before) if before.pod == row.pod && before.zone == row.zone => before.clone(),
                 before => Arc::new(Endpoint {
                     address: *address,
                     pod: row.pod.clone(),
                     zone: row.zone.clone(),
-                    load: before.map_or_else(|_| Arc::new(Load::default()), |before| before.load.clone()),
+                    load: before.map_or_else(|| Arc::new(Load::default()), |before| before.load.clone()),
                 }),
-            }
+            })
+            .collect()
+    }
+}
+
+/// Hints count if every endpoint that serves has one and one of them is for here: first those for nodes, then those for zones.
+fn hinted(candidates: &[Candidate<'_>], place: Place<'_>) -> Hinted {
+    let serving = || candidates.iter().filter(|candidate| candidate.good_for == Use::Calls).map(hints);
+    // Most slices have none, and are not searched further.
+    if serving().all(|hints| !hints.nodes.is_empty()) && serving().any(|hints| hints.for_node(place)) {
+        return Hinted::ForNode;
+    }
+    if serving().all(|hints| !hints.zones.is_empty()) && serving().any(|hints| hints.for_zone(place)) {
+        return Hinted::ForZone;
+    }
+    Hinted::Ignored
+}
+
+#[derive(Clone, Copy, Default)]
+struct HintLists<'a> {
+    nodes: &'a [Arc<str>],
+    zones: &'a [Arc<str>],
+}
+
+fn hints<'a>(candidate: &Candidate<'a>) -> HintLists<'a> {
+    let lists = |hints: &'a Arc<Hints>| HintLists { nodes: &hints.nodes, zones: &hints.zones };
+    candidate.row.hints.as_ref().map_or_else(HintLists::default, lists)
+}
+
+impl HintLists<'_> {
+    fn for_node(&self, place: Place<'_>) -> bool {
+        place.node.is_some_and(|node| self.nodes.iter().any(|hint| **hint == *node))
+    }
+
+    fn for_zone(&self, place: Place<'_>) -> bool {
+        place.zone.is_some_and(|zone| self.zones.iter().any(|hint| **hint == *zone))
+    }
+}
+
+impl fmt::Display for Unused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Unused::NotReady => "not ready",
+            Unused::Terminating => "terminating, and others are not",
+            Unused::HintedForOtherNodes => "hinted for other nodes, and others for this one",
+            Unused::HintedForOtherZones => "hinted for other zones, and others for this one",
+            Unused::NotLocal => "not on this node, and internalTrafficPolicy is Local",
         })
-        .collect()
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::mesh::ObjectName;
-    use crate::sources::rows::SlicePortRow;
-
-    fn slice(name: &str, ports: &[(&str, u16)], endpoints: &[(&str, Conditions)]) -> SliceRow {
-        SliceRow {
-            name: ObjectName::new("shop", name),
-            service: "cart".into(),
-            ports: ports
-                .iter()
-                .map(|(name, number)| SlicePortRow { name: (*name).into(), number: *number })
-                .collect(),
-            endpoints: endpoints
-                .iter()
-                .map(|(address, conditions)| EndpointRow {
-                    address: address.parse().unwrap(),
-                    conditions: *conditions,
-                    zone: None,
-                    node: None,
-                    pod: None,
-                })
-                .collect(),
-        }
-    }
-
-    fn conditions(ready: Option<bool>, serving: Option<bool>, terminating: Option<bool>) -> Conditions {
-        Conditions { ready, serving, terminating }
-    }
-
-    const READY: Conditions = Conditions { ready: Some(true), serving: Some(true), terminating: Some(false) };
-
-    fn of(slices: &[SliceRow], port: &str) -> Vec<String> {
-        let found = endpoints(slices.iter(), port, &ByFamily::default());
-        found.v4.iter().chain(&found.v6).map(|endpoint| endpoint.address.to_string()).collect()
-    }
-
-    #[test]
-    fn what_is_not_said_counts_as_ready_serving_and_not_terminating() {
-        let (yes, no) = (Some(true), Some(false));
-        for (given, expected) in [
-            ((None, None, None), Some(Use::Calls)),
-            ((yes, yes, no), Some(Use::Calls)),
-            ((yes, None, None), Some(Use::Calls)),
-            ((None, no, None), Some(Use::Calls)),
-            ((no, None, None), None),
-            ((no, yes, no), None),
-            ((no, no, no), None),
-            ((no, yes, yes), Some(Use::LastResort)),
-            ((no, None, yes), Some(Use::LastResort)),
-            ((None, None, yes), Some(Use::LastResort)),
-            ((yes, yes, yes), Some(Use::LastResort)),
-            ((no, no, yes), None),
-        ] {
-            assert_eq!(usable(conditions(given.0, given.1, given.2)), expected, "{given:?}");
-        }
-    }
-
-    #[test]
-    fn where_none_is_ready_those_that_serve_while_they_terminate_do() {
-        let leaving = conditions(Some(false), Some(true), Some(true));
-        let broken = conditions(Some(false), Some(false), Some(false));
-        let ports = [("grpc", 9000)];
-        let mixed = slice("a", &ports, &[("10.0.0.1", leaving), ("10.0.0.2", READY), ("10.0.0.3", broken)]);
-        assert_eq!(of(&[mixed], "grpc"), ["10.0.0.2:9000"]);
-        let last = slice("a", &ports, &[("10.0.0.1", leaving), ("10.0.0.3", broken)]);
-        assert_eq!(of(&[last], "grpc"), ["10.0.0.1:9000"]);
-        let none = slice("a", &ports, &[("10.0.0.3", broken)]);
-        assert_eq!(of(&[none], "grpc"), [] as [&str; 0]);
-        // Each family for itself.
-        let v4 = slice("a", &ports, &[("10.0.0.1", leaving)]);
-        let v6 = slice("b", &ports, &[("fd00::1", READY)]);
-        assert_eq!(of(&[v4, v6], "grpc"), ["10.0.0.1:9000", "[fd00::1]:9000"]);
-    }
-
-    #[test]
-    fn endpoints_of_several_slices_come_sorted_and_each_once() {
-        let unready = conditions(Some(false), None, None);
-        let a =
-            slice("a", &[("grpc", 9000)], &[("10.0.0.9", READY), ("10.0.0.1", unready), ("10.0.0.2", READY)]);
-        let b =
-            slice("b", &[("grpc", 9000)], &[("10.0.0.1", READY), ("10.0.0.2", READY), ("10.0.0.10", READY)]);
-        let expected = ["10.0.0.1:9000", "10.0.0.2:9000", "10.0.0.9:9000", "10.0.0.10:9000"];
-        assert_eq!(of(&[a.clone(), b.clone()], "grpc"), expected);
-        assert_eq!(of(&[b, a], "grpc"), expected);
-    }
-
-    #[test]
-    fn a_port_is_found_by_its_name_and_has_its_own_number_in_each_slice() {
-        let old = slice("a", &[("grpc", 9000), ("metrics", 9090)], &[("10.0.0.1", READY)]);
-        let renumbered = slice("b", &[("grpc", 9001)], &[("10.0.0.2", READY)]);
-        let slices = [old, renumbered, slice("c", &[("", 7000)], &[("10.0.0.3", READY)])];
-        assert_eq!(of(&slices, "grpc"), ["10.0.0.1:9000", "10.0.0.2:9001"]);
-        assert_eq!(of(&slices, "metrics"), ["10.0.0.1:9090"]);
-        assert_eq!(of(&slices, ""), ["10.0.0.3:7000"]);
-        assert_eq!(of(&slices, "other"), [] as [&str; 0]);
-    }
-
-    #[test]
-    fn an_endpoint_that_stays_keeps_its_load_and_a_changed_one_too() {
-        let first = slice("a", &[("grpc", 9000)], &[("10.0.0.1", READY), ("10.0.0.2", READY)]);
-        let before = endpoints([&first].into_iter(), "grpc", &ByFamily::default());
-        let mut second = slice("a", &[("grpc", 9000)], &[("10.0.0.2", READY), ("10.0.0.3", READY)]);
-        second.endpoints[0].pod = Some("shop/cart-2".into());
-        let previous = ByFamily { v4: &before.v4[..], v6: &before.v6[..] };
-        let after = endpoints([&second].into_iter(), "grpc", &previous);
-        assert!(Arc::ptr_eq(&after.v4[0].load, &before.v4[1].load));
-        assert_eq!(after.v4[0].pod.as_deref(), Some("shop/cart-2"));
-        let again = endpoints([&first].into_iter(), "grpc", &previous);
-        assert!(again.v4.iter().zip(&before.v4).all(|(one, other)| Arc::ptr_eq(one, other)));
-    }
-}
+#[path = "endpoints_tests.rs"]
+mod tests;

@@ -1,8 +1,12 @@
 //! Which pods are enrolled.
 
-use crate::sources::rows::{Enabled, NamespaceRow, OnEnrol, PodRow};
+use crate::sources::rows::{Enabled, Mesh, NamespaceRow, OnEnrol, PodRow};
 use std::fmt;
 use std::sync::Arc;
+
+/// The first words of the names of runtime classes whose pods' sockets are not the node's kernel's: virtual machines and
+/// user-space kernels.
+const SANDBOXES: [&str; 4] = ["kata", "gvisor", "runsc", "firecracker"];
 
 /// Why a pod is not enrolled.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +29,10 @@ pub enum NotEnrolled {
     OtherNode(Arc<str>),
     /// It is the agent's own.
     Agent,
+    /// A service mesh redirects its connections.
+    Mesh(Mesh),
+    /// It runs in a sandbox, of this runtime class: its connections are not the node's kernel's to take.
+    Sandboxed(Arc<str>),
 }
 
 /// Who asks: what a decision depends on besides the pod and its namespace.
@@ -64,12 +72,31 @@ pub fn decide(pod: &PodRow, namespace: Option<&NamespaceRow>, here: Here<'_>) ->
     if pod.finished {
         return Err(NotEnrolled::Finished);
     }
-    Ok(())
+    if let Some(class) = pod.runtime_class.as_ref().filter(|class| is_sandbox(class)) {
+        return Err(NotEnrolled::Sandboxed(class.clone()));
+    }
+    // Its redirection would take the agent's own connections, and its policy is not to be passed by.
+    match pod.mesh {
+        Some(mesh) if !with_mesh(pod, namespace) => Err(NotEnrolled::Mesh(mesh)),
+        _ => Ok(()),
+    }
 }
 
-/// Whether the connections that a pod had before it was enrolled are to be ended.
-pub fn reconnect(pod: &PodRow, namespace: Option<&NamespaceRow>) -> bool {
-    pod.on_enrol.or(namespace.and_then(|namespace| namespace.on_enrol)) == Some(OnEnrol::Reconnect)
+/// Whether a pod is to be enrolled though a mesh has it.
+fn with_mesh(pod: &PodRow, namespace: Option<&NamespaceRow>) -> bool {
+    pod.with_mesh.or(namespace.and_then(|namespace| namespace.with_mesh)) == Some(true)
+}
+
+/// Whether a runtime class is one of a sandbox, as far as its name says. What the name does not say shows when the pod's
+/// processes are looked at.
+fn is_sandbox(class: &str) -> bool {
+    let first_word = class.split(['-', '.']).next().unwrap_or_default();
+    SANDBOXES.contains(&first_word.trim_end_matches(|c: char| c.is_ascii_digit()))
+}
+
+/// What to do with the connections that a pod had before it was enrolled.
+pub fn on_enrol(pod: &PodRow, namespace: Option<&NamespaceRow>) -> OnEnrol {
+    pod.on_enrol.or(namespace.and_then(|namespace| namespace.on_enrol)).unwrap_or(OnEnrol::Keep)
 }
 
 impl fmt::Display for NotEnrolled {
@@ -92,6 +119,24 @@ impl fmt::Display for NotEnrolled {
             NotEnrolled::Finished => f.write_str("the pod has finished"),
             NotEnrolled::OtherNode(node) => write!(f, "the pod is on another node, {node}"),
             NotEnrolled::Agent => f.write_str("the pod is the agent itself"),
+            NotEnrolled::Mesh(mesh) => {
+                let sign = match mesh {
+                    Mesh::IstioSidecar => "a sidecar of Istio's",
+                    Mesh::IstioAmbient => "Istio's ambient redirection",
+                    Mesh::Linkerd => "a sidecar of Linkerd's",
+                    Mesh::Consul => "a sidecar of Consul's",
+                    Mesh::Kuma => "a sidecar of Kuma's",
+                };
+                write!(
+                    f,
+                    "the pod has {sign} (annotate it evenkeel.dev/with-mesh: \"true\" to enrol it all the same)"
+                )
+            }
+            NotEnrolled::Sandboxed(class) => write!(
+                f,
+                "not capturable: by its runtime class, {}, the pod's connections are not the node's kernel's",
+                class.escape_debug()
+            ),
         }
     }
 }
@@ -99,26 +144,14 @@ impl fmt::Display for NotEnrolled {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mesh::ObjectName;
+    use crate::sources::sample;
 
     fn pod(enabled: Enabled) -> PodRow {
-        PodRow {
-            uid: "uid-1".into(),
-            cgroup_uid: "uid-1".into(),
-            name: ObjectName::new("shop", "cart-1"),
-            node: Some("node-1".into()),
-            finished: false,
-            host_network: false,
-            addresses: Vec::new(),
-            enabled,
-            on_enrol: None,
-            netns: None,
-            declared_ports: Vec::new(),
-        }
+        sample::pod("cart-1", enabled)
     }
 
     fn namespace(enabled: Enabled, on_enrol: Option<OnEnrol>) -> NamespaceRow {
-        NamespaceRow { name: "shop".into(), enabled, on_enrol }
+        NamespaceRow { on_enrol, ..sample::namespace(enabled) }
     }
 
     #[test]
@@ -166,23 +199,63 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_that_a_mesh_has_is_left_alone_unless_it_or_its_namespace_asks() {
+        for (mesh, of_pod, of_namespace, expected) in [
+            (None, None, None, true),
+            (Some(Mesh::Linkerd), None, None, false),
+            (Some(Mesh::Linkerd), Some(true), None, true),
+            (Some(Mesh::Linkerd), None, Some(true), true),
+            (Some(Mesh::Linkerd), Some(false), Some(true), false),
+            (None, Some(false), Some(false), true),
+        ] {
+            let pod = PodRow { mesh, with_mesh: of_pod, ..pod(Enabled::Yes) };
+            let namespace = NamespaceRow { with_mesh: of_namespace, ..namespace(Enabled::Unset, None) };
+            let decision = decide(&pod, Some(&namespace), Here::default());
+            let wanted = if expected { Ok(()) } else { Err(NotEnrolled::Mesh(Mesh::Linkerd)) };
+            assert_eq!(decision, wanted, "{mesh:?}, pod {of_pod:?}, namespace {of_namespace:?}");
+        }
+    }
+
+    #[test]
+    fn a_sandbox_is_told_by_the_name_of_its_runtime_class() {
+        for (class, expected) in [
+            ("kata", true),
+            ("kata-qemu", true),
+            ("kata2-clh", true),
+            ("kata-mshv-vm-isolation", true),
+            ("gvisor", true),
+            ("gvisor.kvm", true),
+            ("runsc", true),
+            ("firecracker", true),
+            ("runc", false),
+            ("crun", false),
+            ("nvidia", false),
+            ("katalog", false),
+            ("wasmtime-spin-v2", false),
+        ] {
+            let pod = PodRow { runtime_class: Some(class.into()), ..pod(Enabled::Yes) };
+            let wanted = if expected { Err(NotEnrolled::Sandboxed(class.into())) } else { Ok(()) };
+            assert_eq!(decide(&pod, None, Here::default()), wanted, "{class}");
+        }
+    }
+
+    #[test]
     fn the_pods_word_on_old_connections_wins_over_its_namespaces() {
-        use OnEnrol::{Keep, Reconnect};
+        use OnEnrol::{Keep, Reconnect, ReconnectMissed};
         for (of_pod, of_namespace, expected) in [
-            (None, None, false),
-            (None, Some(Reconnect), true),
-            (None, Some(Keep), false),
-            (Some(Reconnect), None, true),
-            (Some(Reconnect), Some(Keep), true),
-            (Some(Keep), Some(Reconnect), false),
+            (None, None, Keep),
+            (None, Some(Reconnect), Reconnect),
+            (None, Some(ReconnectMissed), ReconnectMissed),
+            (None, Some(Keep), Keep),
+            (Some(Reconnect), None, Reconnect),
+            (Some(Reconnect), Some(Keep), Reconnect),
+            (Some(Keep), Some(Reconnect), Keep),
+            (Some(ReconnectMissed), Some(Reconnect), ReconnectMissed),
         ] {
             let pod = PodRow { on_enrol: of_pod, ..pod(Enabled::Yes) };
             let namespace = namespace(Enabled::Yes, of_namespace);
-            assert_eq!(
-                reconnect(&pod, Some(&namespace)),
-                expected,
-                "pod {of_pod:?}, namespace {of_namespace:?}"
-            );
+            let decided = on_enrol(&pod, Some(&namespace));
+            assert_eq!(decided, expected, "pod {of_pod:?}, namespace {of_namespace:?}");
         }
     }
 }

@@ -22,4 +22,4 @@ pub mod view;
 pub mod world;
 
 pub use delta::{Delta, Enrolment};
-pub use world::{Settings, World};
+pub use world::{Live, Settings, World};

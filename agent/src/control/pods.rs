@@ -2,14 +2,16 @@
 
 use super::delta::{Delta, Enrolment};
 use super::enrolment::{self, Here, NotEnrolled};
-use crate::sources::rows::{NamespaceRow, PodRow};
+use crate::sources::rows::{NamespaceRow, OnEnrol, PodRow};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-/// The pods, their namespaces, and what was decided on each.
+/// The rows of the namespaces that are known.
+type Namespaces = HashMap<Arc<str>, Arc<NamespaceRow>>;
+
+/// The pods, and what was decided on each.
 #[derive(Debug, Default)]
 pub(super) struct Pods {
-    namespaces: HashMap<Arc<str>, Arc<NamespaceRow>>,
     pods: HashMap<Arc<str>, Arc<PodRow>>,
     by_namespace: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
     enrolled: HashMap<Arc<str>, Enrolment>,
@@ -18,17 +20,8 @@ pub(super) struct Pods {
 }
 
 impl Pods {
-    pub(super) fn set_namespace(&mut self, row: Arc<NamespaceRow>) {
-        self.touch_namespace(&row.name.clone());
-        self.namespaces.insert(row.name.clone(), row);
-    }
-
-    pub(super) fn remove_namespace(&mut self, name: &Arc<str>) {
-        self.touch_namespace(name);
-        self.namespaces.remove(name);
-    }
-
-    fn touch_namespace(&mut self, name: &Arc<str>) {
+    /// A namespace's row is another, or gone.
+    pub(super) fn touch_namespace(&mut self, name: &Arc<str>) {
         self.touched.extend(self.by_namespace.get(name).into_iter().flatten().cloned());
     }
 
@@ -62,12 +55,12 @@ impl Pods {
     }
 
     /// Decides anew on the pods that the batch touched.
-    pub(super) fn settle(&mut self, here: Here<'_>, delta: &mut Delta) {
+    pub(super) fn settle(&mut self, here: Here<'_>, namespaces: &Namespaces, delta: &mut Delta) {
         for uid in std::mem::take(&mut self.touched) {
             let enrolment = self.pods.get(&uid).and_then(|pod| {
-                let namespace = self.namespaces.get(&pod.name.namespace).map(Arc::as_ref);
+                let namespace = namespaces.get(&pod.name.namespace).map(Arc::as_ref);
                 enrolment::decide(pod, namespace, here).ok()?;
-                Some(Enrolment { pod: pod.clone(), reconnect: enrolment::reconnect(pod, namespace) })
+                Some(Enrolment { pod: pod.clone(), on_enrol: enrolment::on_enrol(pod, namespace) })
             });
             match (self.enrolled.get(&uid), enrolment) {
                 (None, None) => {}
@@ -85,14 +78,15 @@ impl Pods {
         }
     }
 
-    /// All pods, each with the decision on it and whether its old connections are to be ended.
+    /// All pods, each with the decision on it and what to do with its old connections.
     pub(super) fn decisions<'a>(
         &'a self,
         here: Here<'a>,
-    ) -> impl Iterator<Item = (&'a PodRow, Result<(), NotEnrolled>, bool)> {
+        namespaces: &'a Namespaces,
+    ) -> impl Iterator<Item = (&'a PodRow, Result<(), NotEnrolled>, OnEnrol)> {
         self.pods.values().map(move |pod| {
-            let namespace = self.namespaces.get(&pod.name.namespace).map(Arc::as_ref);
-            (pod.as_ref(), enrolment::decide(pod, namespace, here), enrolment::reconnect(pod, namespace))
+            let namespace = namespaces.get(&pod.name.namespace).map(Arc::as_ref);
+            (pod.as_ref(), enrolment::decide(pod, namespace, here), enrolment::on_enrol(pod, namespace))
         })
     }
 }

@@ -63,7 +63,7 @@ mod tests {
 
     fn port(name: &str, app_protocol: Option<&str>, transport: Transport) -> ServicePortRow {
         let app_protocol = app_protocol.map(Arc::from);
-        ServicePortRow { name: name.into(), port: 80, transport, app_protocol, target: None }
+        ServicePortRow { transport, app_protocol, ..crate::sources::sample::service_port(name, 80) }
     }
 
     #[test]

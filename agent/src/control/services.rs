@@ -1,9 +1,9 @@
 //! A Service with its EndpointSlices, and what follows from them for each of its ports.
 
-use super::destinations::{self, Straight};
-use super::endpoints::{self, ByFamily};
-use crate::mesh::{Backend, Endpoint, ServicePort};
-use crate::sources::rows::{ServiceKind, ServiceRow, SliceRow, Transport};
+use super::destinations::{self, Frontend, Straight};
+use super::endpoints::{self, ByFamily, Candidate, Choice, Place, TrafficPolicy, Unused};
+use crate::mesh::{Backend, Endpoint, Picker, ServicePort};
+use crate::sources::rows::{NamespaceRow, ServiceKind, ServicePortRow, ServiceRow, SliceRow, Transport};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,23 +19,87 @@ pub(super) struct Service {
     pub ports: Vec<Port>,
 }
 
+/// What a Service's ports depend on besides the Service and its slices.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Surroundings<'a> {
+    /// Its namespace.
+    pub namespace: Option<&'a NamespaceRow>,
+    /// Where its clients are.
+    pub place: Place<'a>,
+}
+
 /// A TCP port of a Service.
 #[derive(Debug)]
 pub(super) struct Port {
     /// Which.
     pub key: ServicePort,
-    /// Whether its connections are to be captured, as far as the Service says.
+    /// Whether its connections are to be captured, as far as the Service and its namespace say.
     pub wanted: Result<(), Straight>,
-    /// Where its calls go, for those whom calls can come to; `None` for a family that has no endpoint.
-    pub backends: ByFamily<Option<Arc<Backend>>>,
-    /// Where clients reach it.
-    pub addresses: Vec<SocketAddr>,
+    /// Where its calls go.
+    pub backends: Backends,
+    /// Where clients reach it, sorted by address.
+    pub frontends: Vec<Frontend>,
+}
+
+/// Where calls go that come under a traffic policy; `None` for a family that has no endpoint, and for a policy that no call comes
+/// under.
+#[derive(Debug, Default)]
+pub(super) struct Backends {
+    pub cluster: ByFamily<Option<Arc<Backend>>>,
+    pub local: ByFamily<Option<Arc<Backend>>>,
+}
+
+impl Backends {
+    pub(super) fn under(&self, policy: TrafficPolicy) -> &ByFamily<Option<Arc<Backend>>> {
+        match policy {
+            TrafficPolicy::Cluster => &self.cluster,
+            TrafficPolicy::Local => &self.local,
+        }
+    }
+
+    fn endpoint(&self, address: SocketAddr) -> Option<&Arc<Endpoint>> {
+        find(endpoints_of(self.cluster.of(address)), address)
+            .or_else(|| find(endpoints_of(self.local.of(address)), address))
+    }
 }
 
 impl Port {
+    /// How clients reach it at this address.
+    pub(super) fn frontend(&self, address: SocketAddr) -> Option<&Frontend> {
+        let at = self.frontends.binary_search_by_key(&address, |frontend| frontend.address).ok()?;
+        Some(&self.frontends[at])
+    }
+
+    /// Whether connections to this address are to be captured, as far as the Service and its namespace say.
+    pub(super) fn wants(&self, address: SocketAddr) -> Result<&Frontend, Straight> {
+        self.wanted.clone()?;
+        let frontend = self.frontend(address).ok_or(Straight::NoAddress)?;
+        frontend.capturable.clone()?;
+        Ok(frontend)
+    }
+
+    /// The endpoints that calls go to, under any policy, each once.
+    pub(super) fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        let Backends { cluster, local } = &self.backends;
+        let cluster_ones = [&cluster.v4, &cluster.v6].into_iter().flat_map(|backend| endpoints_of(backend));
+        let local_ones = [&local.v4, &local.v6].into_iter().flat_map(|backend| endpoints_of(backend));
+        let not_twice = local_ones
+            .filter(|endpoint| find(endpoints_of(cluster.of(endpoint.address)), endpoint.address).is_none());
+        cluster_ones.chain(not_twice)
+    }
+
+    /// The endpoint at this address, if calls go to it.
+    pub(super) fn endpoint(&self, address: SocketAddr) -> Option<&Arc<Endpoint>> {
+        self.backends.endpoint(address)
+    }
+
     /// Where calls go that were sent to this address; `None` if no endpoint of its family may serve one.
     pub(super) fn backend_for(&self, address: SocketAddr) -> Option<&Arc<Backend>> {
-        self.backends.of(address).as_ref()
+        match self.frontend(address) {
+            Some(frontend) => self.backends.under(frontend.policy).of(address).as_ref(),
+            // Connections to an address that the Service had once go on.
+            None => self.backends.cluster.of(address).as_ref().or(self.backends.local.of(address).as_ref()),
+        }
     }
 }
 
@@ -50,44 +114,130 @@ impl Service {
         self.ports.iter().find(|port| port.key.port == number)
     }
 
+    /// Whether it matters to it in which zone its clients are.
+    pub(super) fn has_zone_hints(&self) -> bool {
+        let endpoints = self.slices.values().flat_map(|slice| &slice.endpoints);
+        endpoints.filter_map(|endpoint| endpoint.hints.as_ref()).any(|hints| !hints.zones.is_empty())
+    }
+
+    /// What its slices say of a port.
+    pub(super) fn candidates(&self, port: &ServicePortRow) -> ByFamily<Vec<Candidate<'_>>> {
+        endpoints::candidates(self.slices.values().map(Arc::as_ref), &port.name)
+    }
+
+    /// The endpoints of a port that get no calls sent to a cluster address, and why.
+    pub(super) fn unused<'a>(
+        &'a self,
+        row: &ServiceRow,
+        port: &ServicePortRow,
+        place: Place<'a>,
+    ) -> impl Iterator<Item = (Candidate<'a>, Unused)> {
+        let (policy, place) = (destinations::internal_policy(row), effective_place(row, place));
+        let ByFamily { v4, v6 } = self.candidates(port);
+        [v4, v6].into_iter().flat_map(move |candidates| {
+            let choice = Choice::new(&candidates, policy, place);
+            candidates
+                .into_iter()
+                .filter_map(move |candidate| Some((candidate, choice.judge(&candidate).err()?)))
+        })
+    }
+
     /// Derives the ports anew, and returns the old ones. A backend that comes out the same is the same. `keep` says of a port
-    /// that is not wanted whether it needs a backend all the same.
-    pub(super) fn rebuild(&mut self, keep: impl Fn(&ServicePort) -> bool) -> Vec<Port> {
+    /// that is not wanted whether it needs its backends all the same.
+    pub(super) fn rebuild(
+        &mut self,
+        surroundings: Surroundings<'_>,
+        keep: impl Fn(&ServicePort) -> bool,
+    ) -> Vec<Port> {
         let old = std::mem::take(&mut self.ports);
         let Some(row) = &self.row else { return old };
+        let mut ports = Vec::with_capacity(row.ports.len());
         for port_row in row.ports.iter().filter(|port| port.transport == Transport::Tcp) {
             let key = ServicePort { service: row.name.clone(), port: port_row.port };
-            let wanted = destinations::wanted(row, port_row);
-            let before = old.iter().find(|port| port.key == key).map(|port| &port.backends);
-            let needs_backend = row.kind != ServiceKind::ExternalName && (wanted.is_ok() || keep(&key));
-            let backends = if needs_backend {
-                let found = endpoints::endpoints(
-                    self.slices.values().map(Arc::as_ref),
-                    &port_row.name,
-                    &ByFamily {
-                        v4: endpoints_of(before.and_then(|before| before.v4.as_ref())),
-                        v6: endpoints_of(before.and_then(|before| before.v6.as_ref())),
-                    },
-                );
-                let same_or_new = |found, before: Option<&Arc<Backend>>| backend(&key, row, found, before);
-                ByFamily {
-                    v4: same_or_new(found.v4, before.and_then(|before| before.v4.as_ref())),
-                    v6: same_or_new(found.v6, before.and_then(|before| before.v6.as_ref())),
-                }
+            let wanted = destinations::wanted(row, surroundings.namespace, port_row);
+            let kept = keep(&key);
+            let backends = if row.kind != ServiceKind::ExternalName && (wanted.is_ok() || kept) {
+                let before = old.iter().find(|port| port.key == key).map(|port| &port.backends);
+                let candidates = self.candidates(port_row);
+                derive(
+                    &key,
+                    row,
+                    surroundings.place,
+                    kept,
+                    &candidates,
+                    before.unwrap_or(&Backends::default()),
+                )
             } else {
-                ByFamily::default()
+                Backends::default()
             };
-            let found =
-                ByFamily { v4: endpoints_of(backends.v4.as_ref()), v6: endpoints_of(backends.v6.as_ref()) };
-            let addresses = destinations::addresses(row, port_row, &found);
-            self.ports.push(Port { key, wanted, backends, addresses });
+            let families = [&backends.cluster.v4, &backends.cluster.v6];
+            let endpoints = families.into_iter().flat_map(|backend| endpoints_of(backend));
+            let frontends =
+                destinations::frontends(row, port_row, endpoints.map(|endpoint| endpoint.address));
+            ports.push(Port { key, wanted, backends, frontends });
         }
+        self.ports = ports;
         old
     }
 }
 
-fn endpoints_of(backend: Option<&Arc<Backend>>) -> &[Arc<Endpoint>] {
-    backend.map_or(&[], |backend| &backend.endpoints)
+/// The backends of a port. An endpoint that stands under both policies is one.
+fn derive(
+    key: &ServicePort,
+    row: &ServiceRow,
+    place: Place<'_>,
+    all: bool,
+    candidates: &ByFamily<Vec<Candidate<'_>>>,
+    before: &Backends,
+) -> Backends {
+    let mut backends = Backends::default();
+    let place = effective_place(row, place);
+    if all || uses_cluster_policy(row) {
+        let choose = |candidates: &[Candidate<'_>], before_it: Option<&Arc<Backend>>| {
+            let choice = Choice::new(candidates, TrafficPolicy::Cluster, place);
+            let found = choice.endpoints(candidates, |address| before.endpoint(address));
+            backend(key, row, found, before_it)
+        };
+        backends.cluster.v4 = choose(&candidates.v4, before.cluster.v4.as_ref());
+        backends.cluster.v6 = choose(&candidates.v6, before.cluster.v6.as_ref());
+    }
+    if destinations::internal_policy(row) == TrafficPolicy::Local {
+        let choose = |candidates: &[Candidate<'_>], before_it: Option<&Arc<Backend>>| {
+            let choice = Choice::new(candidates, TrafficPolicy::Local, place);
+            let known = |address| backends.endpoint(address).or_else(|| before.endpoint(address));
+            backend(key, row, choice.endpoints(candidates, known), before_it)
+        };
+        let v4 = choose(&candidates.v4, before.local.v4.as_ref());
+        let v6 = choose(&candidates.v6, before.local.v6.as_ref());
+        backends.local = ByFamily { v4, v6 };
+    }
+    backends
+}
+
+/// Where the clients of a Service count as being. DNS hands out all endpoints of a headless one, whomever they are hinted for.
+fn effective_place<'a>(row: &ServiceRow, place: Place<'a>) -> Place<'a> {
+    if row.kind == ServiceKind::Headless { Place::default() } else { place }
+}
+
+/// Whether any address of a Service leads to the endpoints under the policy `Cluster`.
+fn uses_cluster_policy(row: &ServiceRow) -> bool {
+    destinations::internal_policy(row) == TrafficPolicy::Cluster
+        || !row.external_ips.is_empty()
+        || !row.load_balancer.is_empty()
+}
+
+fn endpoints_of(backend: &Option<Arc<Backend>>) -> &[Arc<Endpoint>] {
+    backend.as_ref().map_or(&[], |backend| &backend.endpoints)
+}
+
+fn find(endpoints: &[Arc<Endpoint>], address: SocketAddr) -> Option<&Arc<Endpoint>> {
+    let at = endpoints.binary_search_by_key(&address, |endpoint| endpoint.address).ok()?;
+    Some(&endpoints[at])
+}
+
+/// How an endpoint is chosen for a call: a client that is to stay with one endpoint wins over any other wish.
+pub(super) fn picker(row: &ServiceRow) -> Picker {
+    if row.source_affinity { Picker::SourceHash } else { row.picker }
 }
 
 fn backend(
@@ -99,16 +249,17 @@ fn backend(
     if found.is_empty() {
         return None;
     }
+    let picker = picker(row);
     let same_endpoints = before.filter(|before| {
         before.endpoints.len() == found.len()
             && before.endpoints.iter().zip(&found).all(|(one, other)| Arc::ptr_eq(one, other))
     });
     match same_endpoints {
-        Some(before) if before.picker == row.picker => Some(before.clone()),
+        Some(before) if before.picker == picker => Some(before.clone()),
         same_endpoints => Some(Arc::new(Backend {
             service_port: key.clone(),
             endpoints: same_endpoints.map_or_else(|| found.into(), |before| before.endpoints.clone()),
-            picker: row.picker,
+            picker,
         })),
     }
 }

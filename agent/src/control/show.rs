@@ -1,11 +1,11 @@
 //! The world, for those who ask the admin endpoint.
 
-use super::destinations::Straight;
-use super::services::{Port, Service};
-use super::view::{EndpointView, IdsView, PodView, PortView, ServiceView};
+use super::destinations::{self, Frontend, Straight};
+use super::services::{self, Port, Service};
+use super::view::{EndpointView, IdsView, PodView, PortView, ServiceView, UnusedView};
 use super::world::World;
 use crate::mesh::{Endpoint, ObjectName, Picker, ServicePort};
-use crate::sources::rows::{ServicePortRow, ServiceRow, Transport};
+use crate::sources::rows::{OnEnrol, ServicePortRow, ServiceRow, Transport};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -19,27 +19,26 @@ impl World {
     /// The endpoints of all Service ports that have a backend, by Service port and address.
     pub fn endpoints(&self) -> Vec<EndpointView> {
         let ports = self.services.values().flat_map(|service| &service.ports);
-        let backends = ports.flat_map(|port| [&port.backends.v4, &port.backends.v6]).flatten();
-        backends
-            .flat_map(|backend| {
-                backend.endpoints.iter().map(|endpoint| endpoint_view(&backend.service_port, endpoint))
-            })
-            .collect()
+        ports.flat_map(|port| port.endpoints().map(|endpoint| endpoint_view(&port.key, endpoint))).collect()
     }
 
     /// The pods, by name, each with the decision on it.
     pub fn pods(&self) -> Vec<PodView> {
         let mut pods: Vec<PodView> = self
             .pods
-            .decisions(self.here())
-            .map(|(pod, decision, reconnect)| PodView {
+            .decisions(self.here(), &self.namespaces)
+            .map(|(pod, decision, on_enrol)| PodView {
                 namespace: pod.name.namespace.to_string(),
                 name: pod.name.name.to_string(),
                 uid: pod.uid.to_string(),
                 addresses: pod.addresses.clone(),
                 enrol: decision.is_ok(),
                 reason: decision.err().map(|reason| reason.to_string()),
-                reconnect,
+                on_enrol: match on_enrol {
+                    OnEnrol::Keep => "keep",
+                    OnEnrol::Reconnect => "reconnect",
+                    OnEnrol::ReconnectMissed => "reconnect-missed",
+                },
             })
             .collect();
         pods.sort_by(|one, other| {
@@ -55,41 +54,79 @@ impl World {
     }
 
     fn service_view(&self, service: &Service, row: &ServiceRow) -> ServiceView {
+        let load_balancer = row.load_balancer.iter().map(|address| address.ip);
         ServiceView {
             namespace: row.name.namespace.to_string(),
             name: row.name.name.to_string(),
-            addresses: row.cluster_ips.iter().chain(&row.external_ips).copied().collect(),
-            picker: match row.picker {
+            addresses: row
+                .cluster_ips
+                .iter()
+                .chain(&row.external_ips)
+                .copied()
+                .chain(load_balancer)
+                .collect(),
+            picker: match services::picker(row) {
                 Picker::Ewma => "ewma",
                 Picker::RoundRobin => "round-robin",
+                Picker::SourceHash => "source-hash",
             },
+            internal_traffic_policy: row.internal_traffic_local.then_some("Local"),
+            traffic_distribution: row.traffic_distribution.as_deref().map(str::to_owned),
             ports: row.ports.iter().map(|port| self.port_view(service, row, port)).collect(),
         }
     }
 
     fn port_view(&self, service: &Service, row: &ServiceRow, port_row: &ServicePortRow) -> PortView {
         let port = service.port(port_row.port).filter(|_| port_row.transport == Transport::Tcp);
-        let addresses = port.map(|port| port.addresses.as_slice()).unwrap_or_default();
-        let (captured, rest): (Vec<_>, Vec<_>) =
-            addresses.iter().partition(|address| self.is_captured_for(**address, &row.name, port_row.port));
-        let straight = match port.map(|port| &port.wanted) {
+        let frontends = port.map(|port| port.frontends.as_slice()).unwrap_or_default();
+        let (captured, rest): (Vec<_>, Vec<_>) = frontends
+            .iter()
+            .partition(|frontend| self.is_captured_for(frontend.address, &row.name, port_row.port));
+        let mut straight = match port.map(|port| &port.wanted) {
             None => vec!["not TCP".to_owned()],
             Some(Err(reason)) => vec![reason.to_string()],
-            Some(Ok(())) if addresses.is_empty() => vec![no_address(row).to_string()],
+            Some(Ok(())) if frontends.is_empty() => vec![no_address(row).to_string()],
             Some(Ok(())) => {
-                let reason = |address: &SocketAddr| self.straight_because(port?, *address);
-                rest.iter().filter_map(|address| Some(format!("{address}: {}", reason(address)?))).collect()
+                let told = |frontend: &&Frontend| {
+                    Some(format!("{}: {}", frontend.address, self.straight_because(port?, frontend)?))
+                };
+                rest.iter().filter_map(told).collect()
             }
         };
-        let backends = port.into_iter().flat_map(|port| [&port.backends.v4, &port.backends.v6]).flatten();
+        if let Some(node_port) = port_row.node_port.filter(|_| port.is_some_and(|port| port.wanted.is_ok())) {
+            straight.push(format!("node port {node_port}: the nodes' own addresses are left alone"));
+        }
         PortView {
             port: port_row.port,
             name: port_row.name.to_string(),
             app_protocol: port_row.app_protocol.as_deref().map(str::to_owned),
-            captured,
+            captured: captured.into_iter().map(|frontend| frontend.address).collect(),
             straight,
-            endpoints: backends.map(|backend| backend.endpoints.len()).sum(),
+            endpoints: port.map_or(0, |port| port.endpoints().count()),
+            unused: port.map(|port| self.unused(service, row, port, port_row)).unwrap_or_default(),
         }
+    }
+
+    /// The endpoints of a port that get no calls from this node; of a port that is not captured, nobody asked.
+    fn unused(
+        &self,
+        service: &Service,
+        row: &ServiceRow,
+        port: &Port,
+        port_row: &ServicePortRow,
+    ) -> Vec<UnusedView> {
+        if port.wanted.is_err() {
+            return Vec::new();
+        }
+        let unused = service.unused(row, port_row, self.place());
+        let unused = unused.filter(|(candidate, _)| port.endpoint(candidate.address).is_none());
+        unused
+            .map(|(candidate, reason)| UnusedView {
+                address: candidate.address,
+                pod: candidate.row.pod.as_deref().map(str::to_owned),
+                reason: reason.to_string(),
+            })
+            .collect()
     }
 
     fn is_captured_for(&self, address: SocketAddr, service: &ObjectName, port: u16) -> bool {
@@ -98,12 +135,14 @@ impl World {
             && owner.is_some_and(|owner| owner.service == *service && owner.port == port)
     }
 
-    fn straight_because(&self, port: &Port, address: SocketAddr) -> Option<Straight> {
-        let owner = self.claims.owner(address)?;
-        Some(if *owner != port.key {
+    fn straight_because(&self, port: &Port, frontend: &Frontend) -> Option<Straight> {
+        let owner = self.claims.owner(frontend.address)?;
+        Some(if let Err(reason) = &frontend.capturable {
+            reason.clone()
+        } else if *owner != port.key {
             Straight::ClaimedBy(owner.clone())
-        } else if port.backend_for(address).is_none() {
-            Straight::NoEndpoint
+        } else if port.backend_for(frontend.address).is_none() {
+            Straight::NoEndpoint(frontend.policy)
         } else {
             Straight::NoId
         })
@@ -112,7 +151,11 @@ impl World {
 
 /// Why a Service port that is to be captured has no address: a headless Service's are those of its endpoints.
 fn no_address(row: &ServiceRow) -> Straight {
-    if row.balance_headless { Straight::NoEndpoint } else { Straight::NoAddress }
+    if row.balance_headless {
+        Straight::NoEndpoint(destinations::internal_policy(row))
+    } else {
+        Straight::NoAddress
+    }
 }
 
 fn endpoint_view(service_port: &ServicePort, endpoint: &Endpoint) -> EndpointView {

@@ -10,10 +10,16 @@ pub struct ServiceView {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Its cluster addresses and external addresses.
+    /// Its cluster addresses, external addresses and addresses of its load balancer.
     pub addresses: Vec<IpAddr>,
     /// How an endpoint is chosen for a call.
     pub picker: &'static str,
+    /// `internalTrafficPolicy`, where it is not `Cluster`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub internal_traffic_policy: Option<&'static str>,
+    /// `trafficDistribution`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub traffic_distribution: Option<String>,
     /// Its ports.
     pub ports: Vec<PortView>,
 }
@@ -36,6 +42,21 @@ pub struct PortView {
     pub straight: Vec<String>,
     /// How many endpoints may serve a call.
     pub endpoints: usize,
+    /// The endpoints that get no calls from this node.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unused: Vec<UnusedView>,
+}
+
+/// An endpoint that gets no calls from this node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UnusedView {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The pod behind it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// Why.
+    pub reason: String,
 }
 
 /// An endpoint of a captured Service port.
@@ -78,8 +99,8 @@ pub struct PodView {
     /// Why not, where it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Whether connections from before its enrolment are ended.
-    pub reconnect: bool,
+    /// What is done with connections from before its enrolment: `keep`, `reconnect` or `reconnect-missed`.
+    pub on_enrol: &'static str,
 }
 
 /// How the ids of destinations are used.

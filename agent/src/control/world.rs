@@ -1,13 +1,15 @@
 //! Everything that is known, and what follows from it.
 
-use super::capture::Capture;
+use super::capture::{Capture, Wanted};
 use super::claims::Claims;
 use super::delta::Delta;
+use super::destinations::{self, Frontend};
+use super::endpoints::{Place, TrafficPolicy};
 use super::enrolment::Here;
 use super::pods::Pods;
-use super::services::{Service, empty_backend};
+use super::services::{Service, Surroundings, empty_backend};
 use crate::mesh::{Backend, DestinationId, ObjectName, ServicePort, Snapshot};
-use crate::sources::rows::{Change, Row, RowKey, SliceRow};
+use crate::sources::rows::{Change, NamespaceRow, NodeRow, Row, RowKey, SliceRow};
 use crate::sources::{Problem, Problems, Severity};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -30,12 +32,26 @@ pub struct Settings {
     pub explicit_ports: Vec<ServicePort>,
 }
 
+/// A destination that stands in the kernel's map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Live {
+    /// What apps dial.
+    pub address: SocketAddr,
+    /// The id that stands for it.
+    pub id: DestinationId,
+    /// Whether its connections are taken: it has an endpoint.
+    pub has_endpoint: bool,
+}
+
 /// Everything that is known, and what follows from it.
 #[derive(Debug)]
 pub struct World {
     node: Option<Arc<str>>,
     own_pod_uid: Option<Arc<str>>,
     explicit_ports: HashSet<ServicePort>,
+    /// This node's topology zone.
+    zone: Option<Arc<str>>,
+    pub(super) namespaces: HashMap<Arc<str>, Arc<NamespaceRow>>,
     pub(super) pods: Pods,
     pub(super) services: BTreeMap<ObjectName, Service>,
     /// The Service of each slice.
@@ -52,6 +68,8 @@ impl World {
             node: settings.node,
             own_pod_uid: settings.own_pod_uid,
             explicit_ports: settings.explicit_ports.into_iter().collect(),
+            zone: None,
+            namespaces: HashMap::new(),
             pods: Pods::default(),
             services: BTreeMap::new(),
             slices: HashMap::new(),
@@ -66,7 +84,7 @@ impl World {
     /// batch does not want any more, its delta removes.
     pub fn restore(
         &mut self,
-        live: impl IntoIterator<Item = (SocketAddr, DestinationId)>,
+        live: impl IntoIterator<Item = Live>,
         named: impl IntoIterator<Item = DestinationId>,
         now: Instant,
     ) {
@@ -86,12 +104,12 @@ impl World {
         }
         addresses.extend(self.capture.retry());
         for address in addresses {
-            let wanted = wanted_backend(&self.claims, &self.services, address);
+            let wanted = wanted(&self.claims, &self.services, address);
             self.capture.settle(address, wanted, &mut delta);
         }
         self.capture.end_restore(&mut delta);
         let here = Here { node: self.node.as_deref(), own_pod_uid: self.own_pod_uid.as_deref() };
-        self.pods.settle(here, &mut delta);
+        self.pods.settle(here, &self.namespaces, &mut delta);
         delta.snapshot = self.capture.publish();
         self.problems.replace(self.find_problems());
         delta
@@ -124,11 +142,17 @@ impl World {
     pub fn backend(&self, port: &ServicePort) -> Option<Arc<Backend>> {
         let service = self.services.get(&port.service)?;
         let known = service.port(port.port)?;
-        let first_ip = service.row.as_ref().and_then(|row| row.cluster_ips.first());
-        let (first, second) = if first_ip.is_some_and(|ip| ip.is_ipv6()) {
-            (&known.backends.v6, &known.backends.v4)
+        let row = service.row.as_ref()?;
+        let policy = match self.node {
+            Some(_) => destinations::internal_policy(row),
+            // Who is on no node of the cluster reaches the Service from outside.
+            None => TrafficPolicy::Cluster,
+        };
+        let backends = known.backends.under(policy);
+        let (first, second) = if row.cluster_ips.first().is_some_and(|ip| ip.is_ipv6()) {
+            (&backends.v6, &backends.v4)
         } else {
-            (&known.backends.v4, &known.backends.v6)
+            (&backends.v4, &backends.v6)
         };
         Some(first.as_ref().or(second.as_ref()).cloned().unwrap_or_else(|| empty_backend(port)))
     }
@@ -138,6 +162,11 @@ impl World {
         self.problems.clone()
     }
 
+    /// Where clients are.
+    pub(super) fn place(&self) -> Place<'_> {
+        Place { node: self.node.as_deref(), zone: self.zone.as_deref() }
+    }
+
     /// What the decision on a pod depends on besides it.
     pub(super) fn here(&self) -> Here<'_> {
         Here { node: self.node.as_deref(), own_pod_uid: self.own_pod_uid.as_deref() }
@@ -145,8 +174,10 @@ impl World {
 
     fn take(&mut self, change: Change, touched: &mut BTreeSet<ObjectName>) {
         match change {
-            Change::Set(Row::Namespace(row)) => self.pods.set_namespace(row),
-            Change::Remove(RowKey::Namespace(name)) => self.pods.remove_namespace(&name),
+            Change::Set(Row::Namespace(row)) => self.set_namespace(&row.name.clone(), Some(row), touched),
+            Change::Remove(RowKey::Namespace(name)) => self.set_namespace(&name, None, touched),
+            Change::Set(Row::Node(row)) => self.set_node(&row.name, Some(&row), touched),
+            Change::Remove(RowKey::Node(name)) => self.set_node(&name, None, touched),
             Change::Set(Row::Pod(row)) => self.pods.set(row),
             Change::Remove(RowKey::Pod(uid)) => self.pods.remove(&uid),
             Change::Set(Row::Service(row)) => {
@@ -166,6 +197,36 @@ impl World {
                     self.take_slice_from(&name, service, touched);
                 }
             }
+        }
+    }
+
+    fn set_namespace(
+        &mut self,
+        name: &Arc<str>,
+        row: Option<Arc<NamespaceRow>>,
+        touched: &mut BTreeSet<ObjectName>,
+    ) {
+        let before = self.namespaces.get(name);
+        let of_services =
+            |row: Option<&Arc<NamespaceRow>>| row.map(|row| (row.waypoint.clone(), row.with_mesh));
+        if of_services(before) != of_services(row.as_ref()) {
+            let first = ObjectName { namespace: name.clone(), name: "".into() };
+            let services = self.services.range(first..).map(|(service, _)| service);
+            touched.extend(services.take_while(|service| service.namespace == *name).cloned());
+        }
+        self.pods.touch_namespace(name);
+        match row {
+            Some(row) => self.namespaces.insert(name.clone(), row),
+            None => self.namespaces.remove(name),
+        };
+    }
+
+    fn set_node(&mut self, name: &Arc<str>, row: Option<&NodeRow>, touched: &mut BTreeSet<ObjectName>) {
+        let zone = row.and_then(|row| row.zone.clone());
+        if self.node.as_ref() == Some(name) && self.zone != zone {
+            self.zone = zone;
+            let hinted = self.services.iter().filter(|(_, service)| service.has_zone_hints());
+            touched.extend(hinted.map(|(name, _)| name.clone()));
         }
     }
 
@@ -190,22 +251,27 @@ impl World {
 
     /// Derives a Service's ports anew, and collects the addresses on which something may be decided anew.
     fn rebuild(&mut self, name: &ObjectName, addresses: &mut BTreeSet<SocketAddr>) {
+        let surroundings = Surroundings {
+            namespace: self.namespaces.get(&name.namespace).map(Arc::as_ref),
+            place: Place { node: self.node.as_deref(), zone: self.zone.as_deref() },
+        };
         let Some(service) = self.services.get_mut(name) else { return };
-        let old = service.rebuild(|port| self.explicit_ports.contains(port) || self.capture.carries(port));
+        let old = service
+            .rebuild(surroundings, |port| self.explicit_ports.contains(port) || self.capture.carries(port));
         for port in &old {
-            for address in &port.addresses {
-                let still = service.port(port.key.port);
-                if still.is_none_or(|still| still.addresses.binary_search(address).is_err()) {
+            let still = service.port(port.key.port);
+            for Frontend { address, .. } in &port.frontends {
+                if still.is_none_or(|still| still.frontend(*address).is_none()) {
                     self.claims.remove(*address, &port.key);
                 }
+                addresses.insert(*address);
             }
-            addresses.extend(&port.addresses);
         }
         for port in &service.ports {
-            for address in &port.addresses {
+            for Frontend { address, .. } in &port.frontends {
                 self.claims.add(*address, &port.key);
+                addresses.insert(*address);
             }
-            addresses.extend(&port.addresses);
         }
         let keys: BTreeSet<&ServicePort> = old.iter().chain(&service.ports).map(|port| &port.key).collect();
         for key in keys {
@@ -256,18 +322,17 @@ fn problem(object: Option<String>, cause: String) -> Problem {
     Problem { severity: Severity::Warning, file: None, line: None, column: None, object, cause }
 }
 
-/// Where calls to an address are to go, if its connections are to be captured.
-fn wanted_backend<'a>(
+/// What is to become of connections to an address.
+fn wanted<'a>(
     claims: &Claims,
     services: &'a BTreeMap<ObjectName, Service>,
     address: SocketAddr,
-) -> Option<&'a Arc<Backend>> {
-    let owner = claims.owner(address)?;
-    let port = services.get(&owner.service)?.port(owner.port)?;
-    port.wanted.as_ref().ok()?;
-    port.backend_for(address)
+) -> Wanted<'a> {
+    let port = claims.owner(address).and_then(|owner| services.get(&owner.service)?.port(owner.port));
+    let Some(port) = port.filter(|port| port.wants(address).is_ok()) else { return Wanted::Straight };
+    port.backend_for(address).map_or(Wanted::WithoutEndpoint(&port.key), Wanted::Captured)
 }
 
 #[cfg(test)]
-#[path = "world_tests.rs"]
+#[path = "world_tests/mod.rs"]
 mod tests;

@@ -1,6 +1,7 @@
 //! What a call can go to.
 
 use super::{Load, ServicePort};
+use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -30,11 +31,13 @@ pub struct Endpoint {
 }
 
 /// How an endpoint is chosen for a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Picker {
     /// The better of two random endpoints by EWMA latency × (active calls + 1).
     #[default]
     Ewma,
     /// Each endpoint in turn.
     RoundRobin,
+    /// All calls of a source pod go to one endpoint, for as long as that may serve (`sessionAffinity: ClientIP`).
+    SourceHash,
 }

@@ -112,7 +112,7 @@ impl Engine {
         let Sniffing { conn, target, .. } = self.sniffing.remove(sniffing as usize);
         self.conn_timers.clear(conn.0);
         let http2 = Connection::server(&self.limits);
-        let picker = PickerState::new(&mut self.random);
+        let picker = self.targets.slots[target as usize].origin.picker(&mut self.random);
         let downstream = Downstream { conn, target, http2, calls: Vec::new(), phase: Phase::Serving, picker };
         let downstream = self.downstreams.insert(downstream) as u32;
         self.conns.set_role(conn, Role::Downstream(downstream));

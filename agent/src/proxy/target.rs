@@ -4,10 +4,11 @@
 use super::call::NOWHERE;
 use super::engine::{Engine, Role};
 use super::pool::Pool;
-use crate::balance::PickerState;
+use crate::balance::{PickerState, Random};
 use crate::mesh::{Destination, DestinationId, Pod, PodKey};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 use slab::Slab;
+use std::hash::BuildHasher as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -35,6 +36,16 @@ impl Origin {
             (Self::Agent, Self::Agent) => true,
             (Self::Pod(_), Self::Agent) | (Self::Agent, Self::Pod(_)) => false,
         }
+    }
+
+    /// What a picker starts from for a connection of this origin. A pod is known by its UID, as its address may be told later
+    /// than its first call comes; a client of `evenkeel proxy` counts as many sources as it has connections.
+    pub(super) fn picker(&self, random: &mut Random) -> PickerState {
+        let source = match self {
+            Self::Pod(pod) => FxBuildHasher.hash_one(&pod.key.uid),
+            Self::Agent => random.next(),
+        };
+        PickerState::new(random, source)
     }
 
     pub(super) fn pod(&self) -> Option<Arc<Pod>> {
@@ -96,13 +107,14 @@ impl Engine {
             return Some(target);
         }
         let destination = self.snapshot.destinations.get(&id)?.clone();
+        let picker = origin.picker(&mut self.random);
         let target = Target {
             origin,
             origin_key: key.0.clone(),
             id,
             pools: vec![NOWHERE; destination.backend.endpoints.len()],
             destination: Some(destination),
-            picker: PickerState::new(&mut self.random),
+            picker,
             connections: 1,
             idle_since_ns: self.now_ns,
             waiting: Vec::new(),

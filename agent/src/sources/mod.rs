@@ -10,6 +10,8 @@ pub mod intern;
 pub mod kubernetes;
 pub mod problems;
 pub mod rows;
+#[cfg(test)]
+pub(crate) mod sample;
 
 pub use dns::{NameSource, Target};
 pub use folder::{FolderError, FolderSource};

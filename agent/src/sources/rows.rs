@@ -3,13 +3,14 @@
 //! Rows say what was written, not what follows from it: the rules are in [`control`](crate::control).
 
 use crate::mesh::{ObjectName, Picker};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 /// A change of one row. A source hands changes over in batches, and a batch is applied as a whole.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Change {
     /// The row is there, or is another now.
     Set(Row),
@@ -18,7 +19,7 @@ pub enum Change {
 }
 
 /// What is known of one object.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Row {
     /// A Namespace.
     Namespace(Arc<NamespaceRow>),
@@ -28,10 +29,12 @@ pub enum Row {
     Slice(Arc<SliceRow>),
     /// A Pod.
     Pod(Arc<PodRow>),
+    /// A Node.
+    Node(Arc<NodeRow>),
 }
 
 /// What makes a row that row.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum RowKey {
     /// A Namespace's name.
     Namespace(Arc<str>),
@@ -41,10 +44,21 @@ pub enum RowKey {
     Slice(ObjectName),
     /// A Pod's UID: a pod that is made anew under its old name is another pod.
     Pod(Arc<str>),
+    /// A Node's name.
+    Node(Arc<str>),
+}
+
+/// A Node. Only this node's matters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRow {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its topology zone.
+    pub zone: Option<Arc<str>>,
 }
 
 /// A Namespace.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NamespaceRow {
     /// Its name.
     pub name: Arc<str>,
@@ -52,10 +66,14 @@ pub struct NamespaceRow {
     pub enabled: Enabled,
     /// What to do with the connections that a pod had before it was enrolled; `None` where nothing is said.
     pub on_enrol: Option<OnEnrol>,
+    /// Whether pods and Services that a service mesh has are taken all the same; `None` where nothing is said.
+    pub with_mesh: Option<bool>,
+    /// The waypoint of its Services.
+    pub waypoint: Waypoint,
 }
 
 /// A Service.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceRow {
     /// Its name.
     pub name: ObjectName,
@@ -65,6 +83,18 @@ pub struct ServiceRow {
     pub cluster_ips: Vec<IpAddr>,
     /// `externalIPs`.
     pub external_ips: Vec<IpAddr>,
+    /// The addresses of its load balancer.
+    pub load_balancer: Vec<LoadBalancerAddress>,
+    /// Pods reach its endpoints on their own node only (`internalTrafficPolicy: Local`).
+    pub internal_traffic_local: bool,
+    /// Each source has an endpoint of its own (`sessionAffinity: ClientIP`).
+    pub source_affinity: bool,
+    /// `trafficDistribution`, as written, for people to see; what counts is the hints that follow from it.
+    pub traffic_distribution: Option<Arc<str>>,
+    /// Its waypoint.
+    pub waypoint: Waypoint,
+    /// Whether it is taken though it has a waypoint; `None` where nothing is said.
+    pub with_mesh: Option<bool>,
     /// Its ports.
     pub ports: Vec<ServicePortRow>,
     /// How an endpoint is chosen for a call.
@@ -75,8 +105,28 @@ pub struct ServiceRow {
     pub other_proxy: bool,
 }
 
+/// An address of a Service's load balancer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadBalancerAddress {
+    /// The address.
+    pub ip: IpAddr,
+    /// How a pod that dials it reaches the Service.
+    pub access: Access,
+}
+
+/// How a pod reaches a Service at an address of its load balancer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Access {
+    /// As at its cluster address: the node does not send it to the load balancer.
+    Direct,
+    /// Through the load balancer (`ipMode: Proxy`).
+    ThroughLoadBalancer,
+    /// If it is among the sources that are let in (`loadBalancerSourceRanges`).
+    BySourceRange,
+}
+
 /// How a Service is reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ServiceKind {
     /// By cluster addresses (types ClusterIP, NodePort and LoadBalancer).
     ClusterIp,
@@ -87,7 +137,7 @@ pub enum ServiceKind {
 }
 
 /// A port of a Service.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServicePortRow {
     /// Its name, by which EndpointSlices refer to it; empty where it has none.
     pub name: Arc<str>,
@@ -99,10 +149,12 @@ pub struct ServicePortRow {
     pub app_protocol: Option<Arc<str>>,
     /// Where it leads, as written, for people to see; what counts is the EndpointSlices' port of its name.
     pub target: Option<Arc<str>>,
+    /// The port of every node that leads to it.
+    pub node_port: Option<u16>,
 }
 
 /// The transport protocol of a port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Transport {
     /// TCP, which is also meant where nothing is said.
     Tcp,
@@ -111,7 +163,7 @@ pub enum Transport {
 }
 
 /// An EndpointSlice: some endpoints of one Service, all of one address family.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SliceRow {
     /// Its name.
     pub name: ObjectName,
@@ -124,7 +176,7 @@ pub struct SliceRow {
 }
 
 /// A port that all endpoints of a slice listen on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SlicePortRow {
     /// The name of the Service port; empty where it has none.
     pub name: Arc<str>,
@@ -133,7 +185,7 @@ pub struct SlicePortRow {
 }
 
 /// An endpoint of a slice.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointRow {
     /// Its address: the first, as no meaning is defined for more than one.
     pub address: IpAddr,
@@ -145,10 +197,21 @@ pub struct EndpointRow {
     pub node: Option<Arc<str>>,
     /// The pod behind it: `namespace/name`.
     pub pod: Option<Arc<str>>,
+    /// Whom it is meant for; `None` where nothing is said.
+    pub hints: Option<Arc<Hints>>,
+}
+
+/// Whom an endpoint is meant for. Each list may be empty.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hints {
+    /// Clients in these zones (`hints.forZones`).
+    pub zones: Box<[Arc<str>]>,
+    /// Clients on these nodes (`hints.forNodes`).
+    pub nodes: Box<[Arc<str>]>,
 }
 
 /// An endpoint's conditions, as written: what `None` means is [`control`](crate::control)'s to say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Conditions {
     /// Ready for traffic.
     pub ready: Option<bool>,
@@ -159,7 +222,7 @@ pub struct Conditions {
 }
 
 /// A Pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PodRow {
     /// `metadata.uid`.
     pub uid: Arc<str>,
@@ -184,10 +247,43 @@ pub struct PodRow {
     pub netns: Option<PathBuf>,
     /// The TCP ports that its containers declare: never taken for a listener of the agent's.
     pub declared_ports: Vec<u16>,
+    /// The service mesh that redirects its connections.
+    pub mesh: Option<Mesh>,
+    /// Whether it is enrolled though a mesh has it; `None` where nothing is said.
+    pub with_mesh: Option<bool>,
+    /// `spec.runtimeClassName`.
+    pub runtime_class: Option<Arc<str>>,
+}
+
+/// A service mesh that redirects a pod's connections to a proxy of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mesh {
+    /// Istio, by a sidecar.
+    IstioSidecar,
+    /// Istio, by the node's ztunnel.
+    IstioAmbient,
+    /// Linkerd.
+    Linkerd,
+    /// Consul.
+    Consul,
+    /// Kuma, and what is built on it.
+    Kuma,
+}
+
+/// The label `istio.io/use-waypoint`: the proxy of Istio's that stands before a Service.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Waypoint {
+    /// No such label.
+    #[default]
+    Unset,
+    /// `none`: none, whatever the namespace says.
+    None,
+    /// The waypoint of this name.
+    Named(Arc<str>),
 }
 
 /// The value of the label `evenkeel.dev/enabled`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Enabled {
     /// No such label.
     #[default]
@@ -201,12 +297,15 @@ pub enum Enabled {
 }
 
 /// What to do with the connections that a pod opened before it was enrolled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OnEnrol {
     /// Let them be.
     Keep,
     /// End each when it is idle, so that its client dials again.
     Reconnect,
+    /// End so those alone that went straight because no agent was there; connections from before the pod was first enrolled
+    /// are let be.
+    ReconnectMissed,
 }
 
 impl Row {
@@ -217,6 +316,7 @@ impl Row {
             Row::Service(row) => RowKey::Service(row.name.clone()),
             Row::Slice(row) => RowKey::Slice(row.name.clone()),
             Row::Pod(row) => RowKey::Pod(row.uid.clone()),
+            Row::Node(row) => RowKey::Node(row.name.clone()),
         }
     }
 }
@@ -228,6 +328,7 @@ impl fmt::Display for RowKey {
             RowKey::Service(name) => write!(f, "Service {name}"),
             RowKey::Slice(name) => write!(f, "EndpointSlice {name}"),
             RowKey::Pod(uid) => write!(f, "Pod with UID {uid}"),
+            RowKey::Node(name) => write!(f, "Node {name}"),
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::sources::intern::Interner;
 use crate::sources::kubernetes::objects::{self, Refusal, Remarks};
 use crate::sources::rows::Row;
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -116,6 +116,7 @@ enum Kind {
     Service,
     EndpointSlice,
     Pod,
+    Node,
 }
 
 enum Object {
@@ -123,6 +124,7 @@ enum Object {
     Service(Box<Service>),
     EndpointSlice(Box<EndpointSlice>),
     Pod(Box<Pod>),
+    Node(Box<Node>),
 }
 
 enum What {
@@ -147,8 +149,9 @@ impl Head {
             ("v1", "Namespace") => What::Known(Kind::Namespace),
             ("v1", "Service") => What::Known(Kind::Service),
             ("v1", "Pod") => What::Known(Kind::Pod),
+            ("v1", "Node") => What::Known(Kind::Node),
             ("discovery.k8s.io/v1", "EndpointSlice") => What::Known(Kind::EndpointSlice),
-            ("v1", "List" | "NamespaceList" | "ServiceList" | "PodList")
+            ("v1", "List" | "NamespaceList" | "ServiceList" | "PodList" | "NodeList")
             | ("discovery.k8s.io/v1", "EndpointSliceList")
                 if !within_list =>
             {
@@ -266,11 +269,12 @@ impl Object {
             Object::Service(object) => ("Service", &object.metadata),
             Object::EndpointSlice(object) => ("EndpointSlice", &object.metadata),
             Object::Pod(object) => ("Pod", &object.metadata),
+            Object::Node(object) => ("Node", &object.metadata),
         };
         let name = metadata.name.as_deref().unwrap_or_default();
         let namespace = metadata.namespace.as_deref().filter(|namespace| !namespace.is_empty());
         let name = match self {
-            Object::Namespace(_) => name.to_owned(),
+            Object::Namespace(_) | Object::Node(_) => name.to_owned(),
             _ => format!("{}/{name}", namespace.unwrap_or("default")),
         };
         format!("{kind} {}", one_line(&name))
@@ -279,8 +283,9 @@ impl Object {
     fn row(&self, names: &mut Interner, remarks: &mut Remarks) -> Result<Option<Row>, Refusal> {
         Ok(Some(match self {
             Object::Namespace(object) => {
-                Row::Namespace(Arc::new(objects::namespace(object, names, remarks)?))
+                Row::Namespace(Arc::new(objects::namespace(&object.metadata, names, remarks)?))
             }
+            Object::Node(object) => Row::Node(Arc::new(objects::node(&object.metadata, names)?)),
             Object::Service(object) => Row::Service(Arc::new(objects::service(object, names, remarks)?)),
             Object::Pod(object) => Row::Pod(Arc::new(objects::pod(object, names, remarks)?)),
             Object::EndpointSlice(object) => match objects::slice(object, names, remarks)? {
@@ -300,6 +305,7 @@ impl<'de> DeserializeSeed<'de> for Kind {
             Kind::Service => Object::Service(Box::new(Service::deserialize(deserializer)?)),
             Kind::EndpointSlice => Object::EndpointSlice(Box::new(EndpointSlice::deserialize(deserializer)?)),
             Kind::Pod => Object::Pod(Box::new(Pod::deserialize(deserializer)?)),
+            Kind::Node => Object::Node(Box::new(Node::deserialize(deserializer)?)),
         })
     }
 }

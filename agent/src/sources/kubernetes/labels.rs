@@ -3,8 +3,9 @@
 /// Label of a Namespace or Pod: `"true"` enrols, `"false"` does not; a pod's wins over its namespace's.
 pub const ENABLED: &str = "evenkeel.dev/enabled";
 
-/// Annotation of a Namespace or Pod: `reconnect` ends the connections that a pod had before it was enrolled; `keep`, as
-/// without it, lets them be. A pod's wins over its namespace's.
+/// Annotation of a Namespace or Pod: `reconnect` ends the connections that a pod had before it was enrolled,
+/// `reconnect-missed` those alone that it opened while no agent was there; `keep`, as without it, lets them be. A pod's wins
+/// over its namespace's.
 pub const ON_ENROL: &str = "evenkeel.dev/on-enrol";
 
 /// Annotation of a Pod: the path of its network namespace, for hosts without a kubelet.
@@ -15,6 +16,16 @@ pub const PICKER: &str = "evenkeel.dev/picker";
 
 /// Annotation of a headless Service: `balance` has the calls balanced that are sent to its endpoints' own addresses.
 pub const HEADLESS: &str = "evenkeel.dev/headless";
+
+/// Annotation of a Namespace, Pod or Service: `"true"` takes pods that a service mesh has, and Services with a waypoint, all
+/// the same. A pod's or Service's wins over its namespace's.
+pub const WITH_MESH: &str = "evenkeel.dev/with-mesh";
+
+/// Label of a Node: its topology zone.
+pub const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// Label of a Service or Namespace: the waypoint of Istio's that its traffic passes; `none` is none.
+pub const USE_WAYPOINT: &str = "istio.io/use-waypoint";
 
 /// Label of an EndpointSlice: its Service.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";

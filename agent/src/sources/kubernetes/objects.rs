@@ -3,15 +3,15 @@
 //! A fault in a part of an object leaves out that part, and a remark says so; a fault that makes the object as a whole
 //! unusable is a [`Refusal`].
 
-use super::labels;
+use super::{labels, sidecars};
 use crate::mesh::{ObjectName, Picker};
 use crate::sources::intern::Interner;
 use crate::sources::rows::{
-    Conditions, Enabled, EndpointRow, NamespaceRow, OnEnrol, PodRow, ServiceKind, ServicePortRow, ServiceRow,
-    SlicePortRow, SliceRow, Transport,
+    Access, Conditions, Enabled, EndpointRow, Hints, LoadBalancerAddress, NamespaceRow, NodeRow, OnEnrol,
+    PodRow, ServiceKind, ServicePortRow, ServiceRow, SlicePortRow, SliceRow, Transport, Waypoint,
 };
-use k8s_openapi::api::core::v1::{Namespace, Pod, Service, ServicePort};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointHints, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use std::collections::{BTreeMap, HashSet};
@@ -28,17 +28,24 @@ pub type Refusal = String;
 /// What was left out of an object, and why: a line each, for people.
 pub type Remarks = Vec<String>;
 
+/// A Node's row.
+pub fn node(metadata: &ObjectMeta, names: &mut Interner) -> Result<NodeRow, Refusal> {
+    let zone = label(metadata, labels::ZONE).filter(|zone| !zone.is_empty());
+    Ok(NodeRow { name: names.intern(checked_name(metadata)?), zone: zone.map(|zone| names.intern(zone)) })
+}
+
 /// A Namespace's row.
 pub fn namespace(
-    object: &Namespace,
+    metadata: &ObjectMeta,
     names: &mut Interner,
     remarks: &mut Remarks,
 ) -> Result<NamespaceRow, Refusal> {
-    let metadata = &object.metadata;
     Ok(NamespaceRow {
         name: names.intern(checked_name(metadata)?),
         enabled: enabled(metadata, remarks),
         on_enrol: on_enrol(metadata, remarks),
+        with_mesh: with_mesh(metadata, remarks),
+        waypoint: waypoint(metadata, names),
     })
 }
 
@@ -82,11 +89,49 @@ pub fn service(object: &Service, names: &mut Interner, remarks: &mut Remarks) ->
             spec.external_ips.iter().flatten().map(String::as_str),
             remarks,
         ),
+        load_balancer: load_balancer(object, remarks),
+        internal_traffic_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
+        source_affinity: spec.session_affinity.as_deref() == Some("ClientIP"),
+        traffic_distribution: spec.traffic_distribution.as_deref().map(|text| names.intern(text)),
+        waypoint: waypoint(metadata, names),
+        with_mesh: with_mesh(metadata, remarks),
         ports,
         picker: picker(metadata, remarks),
         balance_headless: balance_headless(metadata, remarks),
         other_proxy: label(metadata, labels::SERVICE_PROXY_NAME).is_some(),
     })
+}
+
+fn load_balancer(object: &Service, remarks: &mut Remarks) -> Vec<LoadBalancerAddress> {
+    let status = object.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    let ranges = object.spec.as_ref().and_then(|spec| spec.load_balancer_source_ranges.as_deref());
+    let mut found: Vec<LoadBalancerAddress> = Vec::new();
+    for ingress in status.and_then(|status| status.ingress.as_deref()).unwrap_or_default() {
+        let Some(text) = ingress.ip.as_deref().filter(|ip| !ip.is_empty()) else { continue };
+        let Some(ip) = usable_address(text) else {
+            remarks
+                .push(format!("load-balancer IP \"{}\" is not an address: passed over", text.escape_debug()));
+            continue;
+        };
+        // What is not said is VIP; of modes that are not known yet, nothing is known (KEP-1860).
+        let access = match ingress.ip_mode.as_deref() {
+            None | Some("VIP") if is_restricted(ranges.unwrap_or_default(), ip) => Access::BySourceRange,
+            None | Some("VIP") => Access::Direct,
+            Some(_) => Access::ThroughLoadBalancer,
+        };
+        if !found.iter().any(|known| known.ip == ip) {
+            found.push(LoadBalancerAddress { ip, access });
+        }
+    }
+    found
+}
+
+/// Whether not every source may reach this address of a load balancer: ranges count for addresses of their family, and one
+/// of all addresses lets everybody in.
+fn is_restricted(ranges: &[String], ip: IpAddr) -> bool {
+    let of_family =
+        || ranges.iter().map(|range| range.trim()).filter(|range| range.contains(':') == ip.is_ipv6());
+    of_family().next().is_some() && !of_family().any(|range| range.ends_with("/0"))
 }
 
 fn service_port(
@@ -120,6 +165,7 @@ fn service_port(
             IntOrString::Int(number) => names.intern(&number.to_string()),
             IntOrString::String(name) => names.intern(name),
         }),
+        node_port: port.node_port.and_then(port_number),
     })
 }
 
@@ -163,8 +209,9 @@ pub fn slice(
     }
 
     let mut endpoints = Vec::with_capacity(object.endpoints.len());
+    let mut hints = Vec::new();
     for each in &object.endpoints {
-        match endpoint(each, ipv6, &name.namespace, names) {
+        match endpoint(each, ipv6, &name.namespace, &mut hints, names) {
             Ok(endpoint) => endpoints.push(endpoint),
             Err(cause) => remarks.push(cause),
         }
@@ -176,6 +223,7 @@ fn endpoint(
     endpoint: &Endpoint,
     ipv6: bool,
     namespace: &str,
+    known_hints: &mut Vec<Arc<Hints>>,
     names: &mut Interner,
 ) -> Result<EndpointRow, String> {
     let text = endpoint.addresses.first().ok_or("an endpoint has no address: passed over")?;
@@ -198,7 +246,25 @@ fn endpoint(
             let namespace = pod.namespace.as_deref().unwrap_or(namespace);
             Some(format!("{namespace}/{}", pod.name.as_deref()?).into())
         }),
+        hints: endpoint.hints.as_ref().and_then(|written| hints(written, known_hints, names)),
     })
+}
+
+/// An endpoint's hints, shared with the endpoints of its slice that have the same.
+fn hints(written: &EndpointHints, known: &mut Vec<Arc<Hints>>, names: &mut Interner) -> Option<Arc<Hints>> {
+    let hints = Hints {
+        zones: written.for_zones.iter().flatten().map(|zone| names.intern(&zone.name)).collect(),
+        nodes: written.for_nodes.iter().flatten().map(|node| names.intern(&node.name)).collect(),
+    };
+    if hints.zones.is_empty() && hints.nodes.is_empty() {
+        return None;
+    }
+    if let Some(known) = known.iter().find(|known| ***known == hints) {
+        return Some(known.clone());
+    }
+    let hints = Arc::new(hints);
+    known.push(hints.clone());
+    Some(hints)
 }
 
 /// A Pod's row. Of what a cluster fills in, a person who writes the object by hand may leave out all: without a UID its
@@ -239,6 +305,11 @@ pub fn pod(object: &Pod, names: &mut Interner, remarks: &mut Remarks) -> Result<
         on_enrol: on_enrol(metadata, remarks),
         netns: netns(metadata, remarks),
         declared_ports,
+        mesh: sidecars::mesh(object),
+        with_mesh: with_mesh(metadata, remarks),
+        runtime_class: spec
+            .and_then(|spec| spec.runtime_class_name.as_deref())
+            .map(|class| names.intern(class)),
     })
 }
 
@@ -279,7 +350,7 @@ fn label<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
     value(metadata.labels.as_ref(), key)
 }
 
-fn annotation<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+pub(super) fn annotation<'a>(metadata: &'a ObjectMeta, key: &str) -> Option<&'a str> {
     value(metadata.annotations.as_ref(), key)
 }
 
@@ -304,7 +375,24 @@ fn enabled(metadata: &ObjectMeta, remarks: &mut Remarks) -> Enabled {
 }
 
 fn on_enrol(metadata: &ObjectMeta, remarks: &mut Remarks) -> Option<OnEnrol> {
-    choice(metadata, labels::ON_ENROL, &[("reconnect", OnEnrol::Reconnect), ("keep", OnEnrol::Keep)], remarks)
+    let known = [
+        ("reconnect", OnEnrol::Reconnect),
+        ("reconnect-missed", OnEnrol::ReconnectMissed),
+        ("keep", OnEnrol::Keep),
+    ];
+    choice(metadata, labels::ON_ENROL, &known, remarks)
+}
+
+fn with_mesh(metadata: &ObjectMeta, remarks: &mut Remarks) -> Option<bool> {
+    choice(metadata, labels::WITH_MESH, &[("true", true), ("false", false)], remarks)
+}
+
+fn waypoint(metadata: &ObjectMeta, names: &mut Interner) -> Waypoint {
+    match label(metadata, labels::USE_WAYPOINT) {
+        None | Some("") => Waypoint::Unset,
+        Some("none") => Waypoint::None,
+        Some(name) => Waypoint::Named(names.intern(name)),
+    }
 }
 
 fn picker(metadata: &ObjectMeta, remarks: &mut Remarks) -> Picker {

@@ -1,159 +1,31 @@
-//! The world as its executor sees it: batches in, deltas out, carried out against a kernel's map that is kept here.
+//! Services, their addresses and their ids.
 
 use super::*;
-use crate::control::Enrolment;
-use crate::control::ids::QUARANTINE;
-use crate::mesh::Picker;
-use crate::sources::rows::{
-    Conditions, Enabled, EndpointRow, NamespaceRow, OnEnrol, PodRow, ServiceKind, ServicePortRow, ServiceRow,
-    SlicePortRow, Transport,
-};
-use std::net::IpAddr;
-
-const NODE: &str = "node-1";
-
-/// A world with what stands around it, each delta carried out as [`Delta`] says.
-struct Setup {
-    world: World,
-    kernel: BTreeMap<SocketAddr, DestinationId>,
-    now: Instant,
-}
-
-impl Setup {
-    fn new() -> Self {
-        Self::with_capacity(1_000)
-    }
-
-    fn with_capacity(destinations: u32) -> Self {
-        let explicit_ports = vec![port_of("web", 80)];
-        let node = Some(NODE.into());
-        let world = World::new(Settings { node, own_pod_uid: None, destinations, explicit_ports });
-        Self { world, kernel: BTreeMap::new(), now: Instant::now() }
-    }
-
-    fn apply(&mut self, changes: Vec<Change>) -> Delta {
-        let delta = self.world.apply(changes);
-        let snapshot = self.world.snapshot();
-        if let Some(published) = &delta.snapshot {
-            assert!(Arc::ptr_eq(published, &snapshot));
-        }
-        for (address, id) in &delta.add {
-            assert_eq!(snapshot.destinations[id].original, *address, "a worker would not know {id:?}");
-            self.kernel.insert(*address, *id);
-        }
-        for address in &delta.remove {
-            assert!(!delta.add.iter().any(|(added, _)| added == address), "{address} is added and removed");
-            self.kernel.remove(address);
-        }
-        for id in &delta.retired {
-            assert!(!self.kernel.values().any(|live| live == id), "{id:?} is still in the kernel's map");
-        }
-        self.world.removed_from_kernel(&delta.retired, self.now);
-        delta
-    }
-
-    /// Lets the quarantine of all ids end, and says which those were.
-    fn rest(&mut self) -> Vec<DestinationId> {
-        self.now += QUARANTINE;
-        let over = self.world.quarantine_over(self.now, |_| 0);
-        assert_eq!(self.world.quarantine_over(self.now, |_| 0), []);
-        over
-    }
-
-    fn id(&self, address: &str) -> DestinationId {
-        self.kernel[&addr(address)]
-    }
-
-    /// Where a connection with this id goes: the Service port and its endpoints.
-    fn leads_to(&self, id: DestinationId) -> (String, Vec<String>) {
-        let backend = &self.world.snapshot().destinations[&id].backend;
-        let endpoints = backend.endpoints.iter().map(|endpoint| endpoint.address.to_string());
-        (backend.service_port.to_string(), endpoints.collect())
-    }
-
-    fn captured(&self) -> Vec<String> {
-        self.kernel.keys().map(SocketAddr::to_string).collect()
-    }
-
-    fn told(&self) -> Vec<String> {
-        self.world.problems().current().iter().map(Problem::to_string).collect()
-    }
-}
-
-fn addr(text: &str) -> SocketAddr {
-    text.parse().unwrap()
-}
-
-fn port_of(service: &str, port: u16) -> ServicePort {
-    ServicePort { service: ObjectName::new("shop", service), port }
-}
-
-fn service(name: &str, ips: &[&str], ports: &[(&str, u16)]) -> ServiceRow {
-    ServiceRow {
-        name: ObjectName::new("shop", name),
-        kind: ServiceKind::ClusterIp,
-        cluster_ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
-        external_ips: Vec::new(),
-        ports: ports
-            .iter()
-            .map(|(name, port)| ServicePortRow {
-                name: (*name).into(),
-                port: *port,
-                transport: Transport::Tcp,
-                app_protocol: None,
-                target: None,
-            })
-            .collect(),
-        picker: Picker::default(),
-        balance_headless: false,
-        other_proxy: false,
-    }
-}
-
-fn set(row: ServiceRow) -> Change {
-    Change::Set(Row::Service(Arc::new(row)))
-}
-
-fn remove(name: &str) -> Change {
-    Change::Remove(RowKey::Service(ObjectName::new("shop", name)))
-}
-
-fn slice(name: &str, service: &str, ports: &[(&str, u16)], ready: &[&str]) -> Change {
-    let endpoint = |ip: &&str| EndpointRow {
-        address: ip.parse::<IpAddr>().unwrap(),
-        conditions: Conditions::default(),
-        zone: None,
-        node: None,
-        pod: None,
-    };
-    let port = |(name, number): &(&str, u16)| SlicePortRow { name: (*name).into(), number: *number };
-    Change::Set(Row::Slice(Arc::new(SliceRow {
-        name: ObjectName::new("shop", name),
-        service: service.into(),
-        ports: ports.iter().map(port).collect(),
-        endpoints: ready.iter().map(endpoint).collect(),
-    })))
-}
-
-const GRPC: [(&str, u16); 1] = [("grpc", 9000)];
-
-fn cart(ready: &[&str]) -> Vec<Change> {
-    vec![set(service("cart", &["10.96.0.1"], &[("grpc", 80)])), slice("cart-1", "cart", &GRPC, ready)]
-}
+use crate::sources::rows::ServiceKind;
 
 #[test]
-fn a_service_is_captured_from_its_first_endpoint_to_its_last() {
+fn a_service_is_captured_from_its_first_endpoint_to_its_last_under_one_id() {
     let mut setup = Setup::new();
+    let address = addr("10.96.0.1:80");
     let [service, slice_row] = cart(&["10.0.0.1"]).try_into().unwrap();
-    assert!(setup.apply(vec![service]).is_empty(), "no endpoint, no capture");
+    let delta = setup.apply(vec![service]);
+    let id = setup.marked[&address];
+    assert_eq!((delta.add, delta.without_endpoint), (vec![], vec![(address, id)]), "counted, not captured");
     let delta = setup.apply(vec![slice_row]);
-    assert_eq!((delta.add.len(), delta.snapshot.is_some()), (1, true));
-    let id = setup.id("10.96.0.1:80");
+    assert_eq!((delta.add, delta.snapshot.is_some()), (vec![(address, id)], true));
     assert_eq!(setup.leads_to(id), ("shop/cart:80".into(), vec!["10.0.0.1:9000".into()]));
 
     let delta = setup.apply(vec![slice("cart-1", "cart", &GRPC, &[])]);
-    assert_eq!((delta.remove, delta.retired), (vec![addr("10.96.0.1:80")], vec![id]));
+    assert_eq!((delta.without_endpoint, delta.remove, delta.retired), (vec![(address, id)], vec![], vec![]));
     assert_eq!(setup.leads_to(id).1, [] as [&str; 0], "calls in hand are told that there is nobody");
+    assert!(setup.apply(vec![slice("cart-1", "cart", &GRPC, &[])]).is_empty());
+
+    let delta = setup.apply(vec![slice("cart-1", "cart", &GRPC, &["10.0.0.2"])]);
+    assert_eq!((delta.add, delta.without_endpoint), (vec![(address, id)], vec![]));
+    assert_eq!(setup.rest(), [], "it was never retired");
+    let delta = setup.apply(vec![remove("cart")]);
+    assert_eq!((delta.remove, delta.retired), (vec![address], vec![id]));
+    assert_eq!(setup.rest(), [id]);
 }
 
 #[test]
@@ -161,13 +33,19 @@ fn an_address_that_comes_back_in_time_has_its_old_id_and_later_another() {
     let mut setup = Setup::new();
     setup.apply(cart(&["10.0.0.1"]));
     let first = setup.id("10.96.0.1:80");
-    setup.apply(cart(&[]));
+    setup.apply(vec![remove("cart")]);
     let delta = setup.apply(cart(&["10.0.0.2"]));
     assert_eq!(delta.add, [(addr("10.96.0.1:80"), first)]);
     assert_eq!(setup.leads_to(first).1, ["10.0.0.2:9000"]);
     assert_eq!(setup.rest(), [], "it is live");
 
+    setup.apply(vec![remove("cart")]);
+    // Back without an endpoint is back as well.
     setup.apply(cart(&[]));
+    assert_eq!(setup.marked[&addr("10.96.0.1:80")], first);
+    assert_eq!(setup.rest(), []);
+
+    setup.apply(vec![remove("cart")]);
     assert_eq!(setup.rest(), [first]);
     assert!(setup.world.snapshot().destinations.is_empty());
     setup.apply(cart(&["10.0.0.1"]));
@@ -180,7 +58,7 @@ fn an_id_does_not_come_back_before_the_kernel_has_let_go_of_it() {
     setup.apply(cart(&["10.0.0.1"]));
     let first = setup.id("10.96.0.1:80");
     // These deltas are not carried out yet.
-    let away = setup.world.apply(cart(&[]));
+    let away = setup.world.apply(vec![remove("cart")]);
     let back = setup.world.apply(cart(&["10.0.0.1"]));
     assert_eq!(away.retired, [first]);
     assert_ne!(back.add[0].1, first);
@@ -382,8 +260,11 @@ fn ids_that_are_used_up_leave_addresses_straight_until_one_is_free() {
 fn a_restart_goes_on_with_the_ids_that_the_kernel_has() {
     let mut setup = Setup::new();
     let id = |number| DestinationId::new(number).unwrap();
-    setup.kernel = BTreeMap::from([(addr("10.96.0.1:80"), id(7)), (addr("10.96.0.9:80"), id(8))]);
-    setup.world.restore(setup.kernel.clone(), [id(7), id(8), id(9)], setup.now);
+    let live = |address, number, has_endpoint| Live { address: addr(address), id: id(number), has_endpoint };
+    setup.restore(
+        vec![live("10.96.0.1:80", 7, true), live("10.96.0.9:80", 8, true)],
+        vec![id(7), id(8), id(9)],
+    );
     let mut changes = cart(&["10.0.0.1"]);
     changes.push(set(service("stock", &["10.96.0.2"], &[("grpc", 80)])));
     changes.push(slice("stock-1", "stock", &GRPC, &["10.0.1.1"]));
@@ -396,6 +277,26 @@ fn a_restart_goes_on_with_the_ids_that_the_kernel_has() {
 }
 
 #[test]
+fn a_restart_finds_out_what_has_an_endpoint_now() {
+    let mut setup = Setup::new();
+    let ids: [DestinationId; 4] = [1, 2, 3, 4].map(|number| DestinationId::new(number).unwrap());
+    let names = ["gone", "come", "still", "never"];
+    let before = [true, false, true, false];
+    let addresses = [1, 2, 3, 4].map(|host| SocketAddr::from(([10, 96, 0, host], 80)));
+    let live = (0..4).map(|at| Live { address: addresses[at], id: ids[at], has_endpoint: before[at] });
+    setup.restore(live.collect(), ids.to_vec());
+    let mut changes = Vec::new();
+    for (name, address) in names.iter().zip(addresses) {
+        changes.push(set(service(name, &[&address.ip().to_string()], &[("grpc", 80)])));
+    }
+    changes.extend(["come", "still"].map(|name| slice(&format!("{name}-1"), name, &GRPC, &["10.0.0.1"])));
+    let delta = setup.apply(changes);
+    assert_eq!(delta.add, [(addresses[1], ids[1])]);
+    assert_eq!(delta.without_endpoint, [(addresses[0], ids[0])]);
+    assert!(delta.remove.is_empty() && delta.retired.is_empty());
+}
+
+#[test]
 fn a_port_that_is_asked_for_by_name_has_a_backend_whatever_it_speaks() {
     let mut setup = Setup::new();
     assert!(setup.world.backend(&port_of("web", 80)).is_none());
@@ -405,106 +306,4 @@ fn a_port_that_is_asked_for_by_name_has_a_backend_whatever_it_speaks() {
     assert_eq!(setup.world.backend(&port_of("web", 80)).unwrap().endpoints[0].address, addr("10.0.0.1:8080"));
     assert!(setup.world.backend(&port_of("web", 99)).is_none());
     assert_eq!(setup.captured(), [] as [&str; 0]);
-}
-
-fn namespace(enabled: Enabled, on_enrol: Option<OnEnrol>) -> Change {
-    Change::Set(Row::Namespace(Arc::new(NamespaceRow { name: "shop".into(), enabled, on_enrol })))
-}
-
-fn pod(name: &str, enabled: Enabled) -> PodRow {
-    PodRow {
-        uid: format!("uid-{name}").into(),
-        cgroup_uid: format!("uid-{name}").into(),
-        name: ObjectName::new("shop", name),
-        node: Some(NODE.into()),
-        finished: false,
-        host_network: false,
-        addresses: Vec::new(),
-        enabled,
-        on_enrol: None,
-        netns: None,
-        declared_ports: Vec::new(),
-    }
-}
-
-fn set_pod(row: PodRow) -> Change {
-    Change::Set(Row::Pod(Arc::new(row)))
-}
-
-fn names(enrolments: &[Enrolment]) -> Vec<(&str, bool)> {
-    enrolments.iter().map(|enrolment| (&*enrolment.pod.name.name, enrolment.reconnect)).collect()
-}
-
-#[test]
-fn a_label_on_the_namespace_enrols_its_pods_and_its_loss_withdraws_them() {
-    let mut setup = Setup::new();
-    let pods = [("a", Enabled::Unset), ("b", Enabled::No), ("c", Enabled::Yes)];
-    let delta = setup.apply(pods.into_iter().map(|(name, enabled)| set_pod(pod(name, enabled))).collect());
-    assert_eq!(names(&delta.enrol), [("c", false)]);
-    let delta = setup.apply(vec![namespace(Enabled::Yes, None)]);
-    assert_eq!(names(&delta.enrol), [("a", false)]);
-    let delta = setup.apply(vec![namespace(Enabled::Yes, Some(OnEnrol::Reconnect))]);
-    assert_eq!(names(&delta.change), [("a", true), ("c", true)]);
-    let delta = setup.apply(vec![Change::Remove(RowKey::Namespace("shop".into()))]);
-    assert_eq!(delta.withdraw, ["uid-a".into()]);
-    assert_eq!(names(&delta.change), [("c", false)]);
-    let reasons: Vec<_> =
-        setup.world.pods().into_iter().map(|pod| (pod.name, pod.enrol, pod.reason)).collect();
-    let because = |reason: &str| Some(reason.to_owned());
-    assert_eq!(
-        reasons,
-        [
-            ("a".to_owned(), false, because("nothing is known of the pod's namespace")),
-            ("b".to_owned(), false, because("the pod's label says no")),
-            ("c".to_owned(), true, None),
-        ]
-    );
-}
-
-#[test]
-fn a_pod_that_changes_ends_or_is_made_anew_is_told() {
-    let mut setup = Setup::new();
-    setup.apply(vec![set_pod(pod("a", Enabled::Yes))]);
-    assert!(setup.apply(vec![set_pod(pod("a", Enabled::Yes))]).is_empty());
-    let addresses = vec!["10.0.0.1".parse().unwrap()];
-    let delta = setup.apply(vec![set_pod(PodRow { addresses, ..pod("a", Enabled::Yes) })]);
-    assert_eq!(names(&delta.change), [("a", false)]);
-    let delta = setup.apply(vec![set_pod(PodRow { finished: true, ..pod("a", Enabled::Yes) })]);
-    assert_eq!(delta.withdraw, ["uid-a".into()]);
-    setup.apply(vec![set_pod(pod("a", Enabled::Yes))]);
-    let again = PodRow { uid: "uid-a2".into(), ..pod("a", Enabled::Yes) };
-    let delta = setup.apply(vec![Change::Remove(RowKey::Pod("uid-a".into())), set_pod(again)]);
-    assert_eq!((names(&delta.enrol), delta.withdraw), (vec![("a", false)], vec!["uid-a".into()]));
-}
-
-#[test]
-fn what_the_admin_endpoint_shows() {
-    let mut setup = Setup::new();
-    setup.apply(cart(&["10.0.0.1"]));
-    let backend = setup.world.backend(&port_of("cart", 80)).unwrap();
-    backend.endpoints[0].load.calls.store(3, std::sync::atomic::Ordering::Relaxed);
-    let shown = serde_json::json!({
-        "services": setup.world.services(),
-        "endpoints": setup.world.endpoints(),
-        "ids": setup.world.ids(),
-    });
-    assert_eq!(
-        shown,
-        serde_json::json!({
-            "services": [{
-                "namespace": "shop", "name": "cart", "addresses": ["10.96.0.1"], "picker": "ewma",
-                "ports": [{"port": 80, "name": "grpc", "captured": ["10.96.0.1:80"], "endpoints": 1}],
-            }],
-            "endpoints": [{
-                "service_port": "shop/cart:80", "address": "10.0.0.1:9000", "active": 0, "calls": 3, "failures": 0,
-            }],
-            "ids": {"capacity": 1000, "live": 1, "resting": 0},
-        })
-    );
-    setup.apply(cart(&[]));
-    let port = &setup.world.services()[0].ports[0];
-    assert_eq!(
-        (port.captured.len(), &port.straight[..]),
-        (0, &["10.96.0.1:80: no endpoint is ready".to_owned()][..])
-    );
 }

@@ -1,0 +1,61 @@
+//! Pods, and what is asked for on them.
+
+use super::*;
+use crate::control::Enrolment;
+use crate::sources::rows::OnEnrol::{Keep, Reconnect};
+use crate::sources::rows::{Enabled, OnEnrol, PodRow};
+use crate::sources::sample::pod;
+
+fn namespace(enabled: Enabled, on_enrol: Option<OnEnrol>) -> Change {
+    Change::Set(Row::Namespace(Arc::new(NamespaceRow { on_enrol, ..sample::namespace(enabled) })))
+}
+
+fn set_pod(row: PodRow) -> Change {
+    Change::Set(Row::Pod(Arc::new(row)))
+}
+
+fn names(enrolments: &[Enrolment]) -> Vec<(&str, OnEnrol)> {
+    enrolments.iter().map(|enrolment| (&*enrolment.pod.name.name, enrolment.on_enrol)).collect()
+}
+
+#[test]
+fn a_label_on_the_namespace_enrols_its_pods_and_its_loss_withdraws_them() {
+    let mut setup = Setup::new();
+    let pods = [("a", Enabled::Unset), ("b", Enabled::No), ("c", Enabled::Yes)];
+    let delta = setup.apply(pods.into_iter().map(|(name, enabled)| set_pod(pod(name, enabled))).collect());
+    assert_eq!(names(&delta.enrol), [("c", Keep)]);
+    let delta = setup.apply(vec![namespace(Enabled::Yes, None)]);
+    assert_eq!(names(&delta.enrol), [("a", Keep)]);
+    let delta = setup.apply(vec![namespace(Enabled::Yes, Some(OnEnrol::Reconnect))]);
+    assert_eq!(names(&delta.change), [("a", Reconnect), ("c", Reconnect)]);
+    let delta = setup.apply(vec![Change::Remove(RowKey::Namespace("shop".into()))]);
+    assert_eq!(delta.withdraw, ["uid-a".into()]);
+    assert_eq!(names(&delta.change), [("c", Keep)]);
+    let reasons: Vec<_> =
+        setup.world.pods().into_iter().map(|pod| (pod.name, pod.enrol, pod.reason)).collect();
+    let because = |reason: &str| Some(reason.to_owned());
+    assert_eq!(
+        reasons,
+        [
+            ("a".to_owned(), false, because("nothing is known of the pod's namespace")),
+            ("b".to_owned(), false, because("the pod's label says no")),
+            ("c".to_owned(), true, None),
+        ]
+    );
+}
+
+#[test]
+fn a_pod_that_changes_ends_or_is_made_anew_is_told() {
+    let mut setup = Setup::new();
+    setup.apply(vec![set_pod(pod("a", Enabled::Yes))]);
+    assert!(setup.apply(vec![set_pod(pod("a", Enabled::Yes))]).is_empty());
+    let addresses = vec!["10.0.0.1".parse().unwrap()];
+    let delta = setup.apply(vec![set_pod(PodRow { addresses, ..pod("a", Enabled::Yes) })]);
+    assert_eq!(names(&delta.change), [("a", Keep)]);
+    let delta = setup.apply(vec![set_pod(PodRow { finished: true, ..pod("a", Enabled::Yes) })]);
+    assert_eq!(delta.withdraw, ["uid-a".into()]);
+    setup.apply(vec![set_pod(pod("a", Enabled::Yes))]);
+    let again = PodRow { uid: "uid-a2".into(), ..pod("a", Enabled::Yes) };
+    let delta = setup.apply(vec![Change::Remove(RowKey::Pod("uid-a".into())), set_pod(again)]);
+    assert_eq!((names(&delta.enrol), delta.withdraw), (vec![("a", Keep)], vec!["uid-a".into()]));
+}
