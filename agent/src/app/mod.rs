@@ -4,6 +4,7 @@
 //! without eBPF.
 
 mod dialer;
+mod discovery;
 mod enrolments;
 mod proxy;
 mod sighting;

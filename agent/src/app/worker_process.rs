@@ -1,13 +1,14 @@
 //! The worker process: made in start order, run by one loop, ended in the mirror order.
 
 use super::dialer::{NodeDialer, PodDialer};
+use super::discovery::{Discovery, ROWS_LABEL};
 use super::enrolments::{Enrolments, Tools};
 use super::start_workers;
 use super::stop::StopSignals;
 use super::view;
 use crate::admin::{self, Page, Readiness};
 use crate::clock::monotonic_ns;
-use crate::config::{AgentConfig, Source, UpstreamSockets};
+use crate::config::{AgentConfig, UpstreamSockets};
 use crate::control::{Delta, Live, Settings, World};
 use crate::kernel::{Held, Kernel, LoadOptions, pods};
 use crate::lifecycle::handover::{Handover, Message};
@@ -15,7 +16,7 @@ use crate::lifecycle::keeper::{HEARTBEAT_LABEL, TICKS_LABEL};
 use crate::lifecycle::ticks::SharedPage;
 use crate::mesh::DestinationId;
 use crate::proxy::{Dialer, Workers};
-use crate::sources::{FolderSource, Severity};
+use crate::sources::Change;
 use crate::telemetry::{Numbers, exposition};
 use anyhow::{Context as _, Result, bail};
 use std::collections::HashSet;
@@ -50,8 +51,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     raise_descriptor_limit();
     let inherited = Inherited::receive(&keeper)?;
 
-    let Source::Folder(folder) = &config.source;
-    let (mut source, first) = FolderSource::open(folder)?;
+    let (mut source, first) = Discovery::open(&config, &keeper, inherited.rows)?;
 
     let readiness = Readiness::default();
     let admin_at = admin::bind("the admin endpoint", "--admin", config.admin).await?;
@@ -73,8 +73,8 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     let mut events = kernel.pod_events()?.into_async()?;
 
     let mut world = World::new(Settings {
-        node: None,
-        own_pod_uid: None,
+        node: config.cluster.node_name.as_deref().map(Arc::from),
+        own_pod_uid: config.cluster.pod_uid.as_deref().map(Arc::from),
         destinations: kernel.id_limit(),
         explicit_ports: vec![],
     });
@@ -97,24 +97,13 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     let pods = Enrolments::restore(inherited.listeners);
     let mut node = Node { config, keeper, kernel, workers, world, pods, captured, cgroup };
 
-    let delta = node.world.apply(first);
-    node.carry_out(delta).await;
-    if !restored {
-        let links = node.kernel.attach(&node.cgroup).with_context(|| {
-            format!("cannot attach to {}: --cgroup names another folder of cgroup2", node.cgroup.display())
-        })?;
-        for link in links {
-            node.keeper.keep(&link.label, &link.fd)?;
-        }
-        info!(cgroup = %node.cgroup.display(), "attached");
+    let mut serving = false;
+    if let Some(first) = first {
+        node.begin(first, restored).await?;
+        first_beat(&heartbeat, started).await?;
+        serving = true;
     }
-    node.with_tools(Enrolments::drop_restored)?;
-    // What came while we were busy starting is not missed.
-    node.with_tools(Enrolments::look_around);
-    node.keeper.ready()?;
-    first_beat(&heartbeat, started).await?;
-    // A source that is broken from the start has no last good state to serve: it is mended first.
-    readiness.set(is_usable(&source));
+    readiness.set(serving && source.is_usable());
     info!(pods = node.pods.enrolled_count(), ready = readiness.is_ready(), "started");
 
     let mut look_around = interval(LOOK_AROUND_EVERY);
@@ -123,10 +112,17 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     loop {
         tokio::select! {
             changes = source.next() => {
-                let delta = node.world.apply(changes);
-                node.carry_out(delta).await;
+                if serving {
+                    let delta = node.world.apply(changes);
+                    node.carry_out(delta).await;
+                } else {
+                    node.begin(changes, restored).await?;
+                    first_beat(&heartbeat, started).await?;
+                    serving = true;
+                    info!(pods = node.pods.enrolled_count(), "everything is known: serving");
+                }
                 // Once ready, the last good state serves.
-                readiness.set(readiness.is_ready() || is_usable(&source));
+                readiness.set(readiness.is_ready() || source.is_usable());
             }
             event = events.next() => {
                 let event = event?;
@@ -134,7 +130,10 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
             }
             _ = look_around.tick() => {
                 node.with_tools(Enrolments::look_around);
-                node.end_quarantines().await;
+                // What a process before this one left is let go of by the first batch, and not sooner.
+                if serving {
+                    node.end_quarantines().await;
+                }
             }
             Some(question) = questions.recv() => {
                 let answer = node.answer(question.page, &source);
@@ -165,17 +164,20 @@ struct Inherited {
     ticks: SharedPage,
     kernel: Vec<Held>,
     listeners: Vec<(String, OwnedFd)>,
+    /// What was known last.
+    rows: Option<OwnedFd>,
 }
 
 impl Inherited {
     fn receive(keeper: &Handover) -> Result<Self> {
-        let (mut ticks, mut kernel, mut listeners) = (None, Vec::new(), Vec::new());
+        let (mut ticks, mut kernel, mut listeners, mut rows) = (None, Vec::new(), Vec::new(), None);
         loop {
             match keeper.receive(false)? {
                 Some(Message::Ready) => break,
                 Some(Message::Hold(label, page)) if label == TICKS_LABEL => {
                     ticks = Some(SharedPage::map(&page)?);
                 }
+                Some(Message::Hold(label, fd)) if label == ROWS_LABEL => rows = Some(fd),
                 Some(Message::Hold(label, fd)) if Enrolments::is_listener(&label) => {
                     listeners.push((label, fd));
                 }
@@ -186,7 +188,7 @@ impl Inherited {
                 None => bail!("the keeper is gone"),
             }
         }
-        Ok(Self { ticks: ticks.context("the keeper handed over no ticks")?, kernel, listeners })
+        Ok(Self { ticks: ticks.context("the keeper handed over no ticks")?, kernel, listeners, rows })
     }
 }
 
@@ -215,11 +217,6 @@ fn attach_point(config: &AgentConfig) -> Result<PathBuf> {
     }
     let mount = pods::cgroup2_mount()?;
     Ok(pods::kubepods(&mount).unwrap_or(mount))
-}
-
-/// Whether the source could be read as a whole.
-fn is_usable(source: &FolderSource) -> bool {
-    source.problems().current().iter().all(|problem| problem.severity != Severity::Error)
 }
 
 /// Waits until the kernel's heartbeat is of this process: before, new connections go straight.
@@ -256,6 +253,29 @@ impl Node {
     fn with_tools<T>(&mut self, act: impl FnOnce(&mut Enrolments, &Tools<'_>) -> T) -> T {
         let Self { config, keeper, kernel, workers, pods, captured, .. } = self;
         act(pods, &Tools { config, kernel, workers, keeper, captured })
+    }
+
+    /// Begins to serve with the first batch, which is all that there is: what a process before this one left and nobody wants
+    /// now is let go of.
+    async fn begin(&mut self, first: Vec<Change>, restored: bool) -> Result<()> {
+        let delta = self.world.apply(first);
+        self.carry_out(delta).await;
+        if !restored {
+            let links = self.kernel.attach(&self.cgroup).with_context(|| {
+                format!(
+                    "cannot attach to {}: --cgroup names another folder of cgroup2",
+                    self.cgroup.display()
+                )
+            })?;
+            for link in links {
+                self.keeper.keep(&link.label, &link.fd)?;
+            }
+            info!(cgroup = %self.cgroup.display(), "attached");
+        }
+        self.with_tools(Enrolments::drop_restored)?;
+        // What came while we were busy starting is not missed.
+        self.with_tools(Enrolments::look_around);
+        Ok(self.keeper.ready()?)
     }
 
     /// Does what a change asks for, in its order: nothing is sent to a worker that does not know it.
@@ -337,7 +357,7 @@ impl Node {
         self.carry_out(delta).await;
     }
 
-    fn answer(&mut self, page: Page, source: &FolderSource) -> serde_json::Value {
+    fn answer(&mut self, page: Page, source: &Discovery) -> serde_json::Value {
         match page {
             Page::Pods => {
                 let live = self.with_tools(|pods, tools| pods.view(tools));
@@ -347,16 +367,17 @@ impl Node {
             Page::Endpoints => view::json(self.world.endpoints()),
             Page::Workers => view::json(self.workers.counters()),
             Page::Kernel => serde_json::json!({ "cgroup": self.cgroup, "ids": self.world.ids() }),
+            Page::Source => view::json(source.kinds()),
             Page::Config => view::json(&self.config),
             Page::Metrics => exposition(&self.numbers(source)).into(),
             Page::Problems => {
-                let of_source = source.problems().current();
+                let of_source = source.problems();
                 view::json(of_source.iter().chain(self.world.problems().current().iter()).collect::<Vec<_>>())
             }
         }
     }
 
-    fn numbers(&mut self, source: &FolderSource) -> Numbers {
+    fn numbers(&mut self, source: &Discovery) -> Numbers {
         let ids = self.world.ids();
         let (pods, pods_waiting) = self.with_tools(|pods, tools| pods.counts(tools));
         Numbers {
@@ -365,7 +386,7 @@ impl Node {
             endpoints: self.world.endpoints().into_iter().map(view::endpoint_counts).collect(),
             destinations: ids.live,
             resting_ids: ids.resting,
-            problems: source.problems().current().len() + self.world.problems().current().len(),
+            problems: source.problems().len() + self.world.problems().current().len(),
         }
     }
 
