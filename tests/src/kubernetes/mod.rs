@@ -26,6 +26,7 @@ pub mod node_init;
 pub mod pki;
 pub mod programs;
 pub mod registry;
+pub mod workloads;
 
 pub use cluster::{Cluster, PEER_IMAGE};
 pub use control_plane::{ControlPlane, Options};
