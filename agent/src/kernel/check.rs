@@ -4,7 +4,7 @@
 use super::legacy::{self, Effect};
 use super::load::{Kernel, LoadOptions};
 use super::netns::{Netns, cookie_of};
-use super::{KernelError, pods, reconnect};
+use super::{KernelError, cgroups, reconnect};
 use std::fs;
 use std::os::fd::AsFd as _;
 use std::path::Path;
@@ -40,7 +40,7 @@ const CAPABILITIES: [(u64, &str); 5] = [
 pub fn probe(cgroup: Option<&Path>) -> Vec<Probe> {
     let mut probes =
         vec![kernel_release(), capabilities(), netns_cookie(), entering_namespaces(), ending_connections()];
-    let mount = pods::cgroup2_mount();
+    let mount = cgroups::cgroup2_mount();
     probes.push(result(
         "cgroup2",
         true,
@@ -130,7 +130,7 @@ fn ending_connections() -> Probe {
 }
 
 fn whole_hierarchy(mount: &Path) -> Probe {
-    let outcome = if pods::is_whole(mount) {
+    let outcome = if cgroups::is_whole(mount) {
         Ok(format!("{} holds the whole hierarchy", mount.display()))
     } else {
         Err(format!("{} is rooted at a cgroup of its own: pods elsewhere are not seen", mount.display()))
