@@ -30,6 +30,7 @@ pub mod registry;
 pub mod running_pod;
 pub mod shared;
 pub mod shop;
+pub mod workloads;
 
 pub use cluster::{Cluster, PEER_IMAGE};
 pub use control_plane::{ControlPlane, Options};
