@@ -78,8 +78,7 @@ fn every_flag_of_the_agent_is_a_value_or_the_charts_own() {
         "startup-taint",
         "node-name",
         "pod-uid",
-        "pod-name",
-        "pod-namespace",
+        "label-pods",
         "source",
         "kubeconfig",
     ];
@@ -124,19 +123,22 @@ fn the_kubelet_waits_longer_than_the_agent_drains() {
 }
 
 #[test]
-fn nodes_may_be_patched_with_the_startup_taint_only() {
-    let may_patch_nodes = |objects: &Objects| {
+fn objects_may_be_patched_by_the_options_that_do_so_only() {
+    let may_patch = |objects: &Objects, kind: &str| {
         named(objects, "ClusterRole")["rules"].as_array().unwrap().iter().any(|rule| {
             let has = |list: &str, word: &str| rule[list].as_array().unwrap().contains(&json!(word));
-            has("resources", "nodes") && has("verbs", "patch")
+            has("resources", kind) && has("verbs", "patch")
         })
     };
     let plain = chart(&[]);
-    assert!(!may_patch_nodes(&plain));
+    assert!(!may_patch(&plain, "nodes") && !may_patch(&plain, "pods"));
     assert_eq!(argument(&plain, "--startup-taint"), None);
     let tainted = chart(&["--set=startupTaint.enabled=true"]);
-    assert!(may_patch_nodes(&tainted));
+    assert!(may_patch(&tainted, "nodes") && !may_patch(&tainted, "pods"));
     assert_eq!(argument(&tainted, "--startup-taint").as_deref(), Some("evenkeel.dev/agent-not-ready"));
+    let labelled = chart(&["--set=labelPods=true"]);
+    assert!(may_patch(&labelled, "pods") && !may_patch(&labelled, "nodes"));
+    assert!(agent(&labelled)["args"].as_array().unwrap().contains(&json!("--label-pods")));
 }
 
 #[test]

@@ -27,6 +27,9 @@ pub const ZONE: &str = "topology.kubernetes.io/zone";
 /// Label of a Service or Namespace: the waypoint of Istio's that its traffic passes; `none` is none.
 pub const USE_WAYPOINT: &str = "istio.io/use-waypoint";
 
+/// Label of a Namespace or Pod: `ambient` has Istio redirect its connections, anything else does not; a pod's wins.
+pub const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
+
 /// Label of an EndpointSlice: its Service.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
