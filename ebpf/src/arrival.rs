@@ -1,4 +1,4 @@
-//! How the agent hears of a pod without polling: its cgroup is made, and its first process enters.
+//! How the agent hears of a pod without polling: its cgroup is made, a process enters it, it is removed.
 
 use crate::maps::EVENTS;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel_str;
@@ -7,7 +7,7 @@ use aya_log_ebpf::warn;
 use evenkeel_common::CgroupEvent;
 use evenkeel_common::event::CGROUP_PATH_BYTES;
 
-/// The argument of both tracepoints that holds the cgroup's path.
+/// The argument of all three tracepoints that holds the cgroup's path.
 const PATH_ARGUMENT: usize = 1;
 
 /// Tells the agent of the cgroup, if its path is one of a pod.

@@ -5,7 +5,7 @@ use aya_ebpf::macros::{cgroup_sock_addr, raw_tracepoint};
 use aya_ebpf::programs::{RawTracePointContext, SockAddrContext};
 use aya_log_ebpf::debug;
 use evenkeel_common::Reason;
-use evenkeel_common::event::{CGROUP_ENTERED, CGROUP_MADE};
+use evenkeel_common::event::{CGROUP_ENTERED, CGROUP_MADE, CGROUP_REMOVED};
 
 const ALLOW: i32 = 1;
 
@@ -70,5 +70,11 @@ pub(crate) fn evenkeel_cgroup_made(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "cgroup_attach_task")]
 pub(crate) fn evenkeel_cgroup_entered(ctx: RawTracePointContext) -> i32 {
     arrival::announce(&ctx, CGROUP_ENTERED);
+    0
+}
+
+#[raw_tracepoint(tracepoint = "cgroup_rmdir")]
+pub(crate) fn evenkeel_cgroup_removed(ctx: RawTracePointContext) -> i32 {
+    arrival::announce(&ctx, CGROUP_REMOVED);
     0
 }

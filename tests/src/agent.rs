@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// The admin's port of the first agent; its other two follow, and the next agent's stand so much higher.
-const FIRST_PORT: u16 = 15_800;
+pub(crate) const FIRST_PORT: u16 = 15_800;
 const NEXT_AGENT: u16 = 200;
 
 /// How one agent differs from another.
@@ -205,7 +205,7 @@ fn in_host(program: &Path, mounts: &str) -> Command {
 }
 
 /// One HTTP request; the whole answer's status and body.
-fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
+pub(crate) fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
     let limit = Duration::from_secs(5);
     let mut stream = TcpStream::connect_timeout(&address, limit)?;
     stream.set_read_timeout(Some(limit))?;

@@ -54,13 +54,17 @@ pub fn remove(path: &Path) {
         return;
     }
     let _ = fs::write(path.join("cgroup.kill"), "1");
-    let emptied = crate::eventually("the cgroup's processes end", || !populated(path));
-    if let Err(error) = emptied.and_then(|()| Ok(remove_empty(path)?)) {
+    // A process that has just ended may still hold its cgroup for a moment.
+    let removed = crate::eventually("the cgroup's processes end, and it goes", || {
+        !populated(path) && (remove_empty(path).is_ok() || !path.exists())
+    });
+    if let Err(error) = removed {
         eprintln!("{}: {error:#}", path.display());
     }
 }
 
-fn populated(path: &Path) -> bool {
+/// Whether a process runs in the cgroup2 folder or below.
+pub(crate) fn populated(path: &Path) -> bool {
     fs::read_to_string(path.join("cgroup.events"))
         .is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
 }

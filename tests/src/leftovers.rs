@@ -2,13 +2,13 @@
 
 use crate::host::NAME_PREFIX;
 use crate::netns::NETNS_FOLDER;
-use crate::{cgroup, host};
+use crate::{cgroup, host, kubernetes};
 use anyhow::Result;
 use std::fs;
 use std::path::Path;
 use std::sync::Once;
 
-/// Removes cgroups and namespaces of the harness whose creating process is dead. Done once a process.
+/// Removes cgroups, namespaces and folders of the harness whose creating process is dead. Done once a process.
 pub fn sweep() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -20,11 +20,15 @@ pub fn sweep() {
 
 fn try_sweep() -> Result<()> {
     for name in orphans(&cgroup::mount()?) {
-        cgroup::remove(&cgroup::mount()?.join(name));
+        kubernetes::remove_cgroups(Path::new(&name));
     }
     for name in orphans(Path::new(NETNS_FOLDER)) {
         // Another test process may sweep at the same time: gone is gone.
         let _ = host::run("ip", &["netns", "delete", &name], "");
+    }
+    let clusters = kubernetes::clusters_folder()?;
+    for name in orphans(&clusters) {
+        let _ = fs::remove_dir_all(clusters.join(name));
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ pub const NETNS_FOLDER: &str = "/run/netns";
 #[derive(Debug)]
 pub struct Netns {
     name: String,
+    left_to_others: bool,
 }
 
 impl Netns {
@@ -22,9 +23,21 @@ impl Netns {
     /// `ip`'s own.
     pub fn create(name: String) -> Result<Self> {
         run("ip", &["netns", "add", &name], "")?;
-        let netns = Self { name };
+        let netns = Self { name, left_to_others: false };
         netns.ip("link set lo up\n")?;
         Ok(netns)
+    }
+
+    /// One that somebody else has made and will remove.
+    pub fn of_others(name: String) -> Self {
+        Self { name, left_to_others: true }
+    }
+
+    /// Leaves its removal to somebody else.
+    #[must_use]
+    pub fn left_to_others(mut self) -> Self {
+        self.left_to_others = true;
+        self
     }
 
     /// Its name.
@@ -78,23 +91,30 @@ impl Netns {
     /// # Errors
     /// When the namespace has gone.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
-        let target = self.open()?;
-        std::thread::scope(|scope| {
-            let inside = scope.spawn(|| {
-                enter(&target)?;
-                Ok(work())
-            });
-            match inside.join() {
-                Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        })
+        within(&self.open()?, work)
     }
 
     /// Whether the namespace has a link of that name.
     pub fn has_link(&self, link: &str) -> bool {
         run("ip", &["-n", &self.name, "link", "show", "dev", link], "").is_ok()
     }
+}
+
+/// Does `work` on a thread inside the namespace: its sockets belong there.
+///
+/// # Errors
+/// The kernel's own.
+pub fn within<T: Send>(netns: &OwnedFd, work: impl FnOnce() -> T + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let inside = scope.spawn(|| {
+            enter(netns)?;
+            Ok(work())
+        });
+        match inside.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
 }
 
 /// Moves the calling thread into the namespace, for good.
@@ -111,6 +131,9 @@ pub fn enter(netns: &OwnedFd) -> Result<()> {
 
 impl Drop for Netns {
     fn drop(&mut self) {
+        if self.left_to_others {
+            return;
+        }
         if let Err(error) = run("ip", &["netns", "delete", &self.name], "") {
             eprintln!("{error:#}");
         }

@@ -6,7 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,8 +16,12 @@ type Lines = Arc<Mutex<Vec<String>>>;
 /// Where a process runs: a cgroup, and a network namespace (none: the one of the test itself).
 #[derive(Debug)]
 pub struct Place {
-    cgroup_procs: File,
+    /// Of one hierarchy, or of several.
+    cgroup_procs: Vec<File>,
     netns: Option<OwnedFd>,
+    /// Where the process moves to once it is in a cgroup namespace of its own, if it shall be.
+    below_own_root: Option<Vec<File>>,
+    own_session: bool,
 }
 
 impl Place {
@@ -26,31 +30,79 @@ impl Place {
     /// # Errors
     /// When the cgroup has gone.
     pub fn new(cgroup: &Path, netns: Option<OwnedFd>) -> Result<Self> {
-        let path = cgroup.join("cgroup.procs");
-        let cgroup_procs =
-            OpenOptions::new().write(true).open(&path).with_context(|| path.display().to_string())?;
-        Ok(Self { cgroup_procs, netns })
+        Self::in_all(&[cgroup.to_owned()], netns)
+    }
+
+    /// The place of those cgroups, one a hierarchy, and the namespace.
+    ///
+    /// # Errors
+    /// When a cgroup has gone.
+    pub fn in_all(cgroups: &[PathBuf], netns: Option<OwnedFd>) -> Result<Self> {
+        Ok(Self { cgroup_procs: open_all(cgroups)?, netns, below_own_root: None, own_session: false })
+    }
+
+    /// The same place with a cgroup namespace that begins there; the process itself goes on to those cgroups below.
+    ///
+    /// # Errors
+    /// When a cgroup has gone.
+    pub fn with_cgroup_namespace(mut self, below: &[PathBuf]) -> Result<Self> {
+        self.below_own_root = Some(open_all(below)?);
+        Ok(self)
+    }
+
+    /// The same place, out of reach of what is typed at this process's terminal.
+    #[must_use]
+    pub fn in_session_of_its_own(mut self) -> Self {
+        self.own_session = true;
+        self
     }
 
     /// Makes `command` start here: in the namespace first, so that whoever learns of the process from its cgroup finds it there.
-    fn apply(self, command: &mut Command) {
+    pub(crate) fn apply(self, command: &mut Command) {
         let enter = move || {
+            if self.own_session {
+                // SAFETY: no arguments; fails only for the leader of a group, which a forked child is not.
+                unsafe { libc::setsid() };
+            }
             if let Some(netns) = &self.netns {
                 // SAFETY: an open descriptor, and the child has one thread.
                 if unsafe { libc::setns(netns.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
                     return Err(std::io::Error::last_os_error());
                 }
             }
-            // To the kernel "0" is the writer itself.
-            // SAFETY: an open descriptor and one byte of static memory.
-            if unsafe { libc::write(self.cgroup_procs.as_raw_fd(), b"0".as_ptr().cast(), 1) } != 1 {
-                return Err(std::io::Error::last_os_error());
+            join(&self.cgroup_procs)?;
+            if let Some(below) = &self.below_own_root {
+                // SAFETY: no memory is involved, and the child has one thread.
+                if unsafe { libc::unshare(libc::CLONE_NEWCGROUP) } != 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+                join(below)?;
             }
             Ok(())
         };
         // SAFETY: between fork and exec only system calls are made, no memory is allocated and no lock taken.
         unsafe { command.pre_exec(enter) };
     }
+}
+
+fn open_all(cgroups: &[PathBuf]) -> Result<Vec<File>> {
+    let open = |cgroup: &PathBuf| {
+        let path = cgroup.join("cgroup.procs");
+        OpenOptions::new().write(true).open(&path).with_context(|| path.display().to_string())
+    };
+    cgroups.iter().map(open).collect()
+}
+
+/// Moves the calling process into those cgroups. Allocates nothing, and takes no lock.
+fn join(cgroup_procs: &[File]) -> std::io::Result<()> {
+    for procs in cgroup_procs {
+        // To the kernel "0" is the writer itself.
+        // SAFETY: an open descriptor and one byte of static memory.
+        if unsafe { libc::write(procs.as_raw_fd(), b"0".as_ptr().cast(), 1) } != 1 {
+            return Err(std::io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 /// A running program.

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::chart;
 use crate::process::{run, step};
 use crate::workspace::{self, Workspace};
 
@@ -17,11 +18,12 @@ type Check = (&'static str, fn(&Workspace) -> Result<()>);
 /// # Errors
 /// If a check fails, or a tool is missing and cannot be installed.
 pub(crate) fn start(workspace: &Workspace) -> Result<()> {
-    let checks: [Check; 4] = [
+    let checks: [Check; 5] = [
         ("format", format),
         ("lints", clippy),
         ("documentation", documentation),
         ("licences, bans and sources of the dependencies", dependencies),
+        ("the Helm chart and the kustomize base", chart),
     ];
     // All of them, so that one run names all that is to be done.
     let mut failed = Vec::new();
@@ -53,6 +55,10 @@ fn documentation(workspace: &Workspace) -> Result<()> {
 /// Without advisories: their database is kept outside of the package registries; see `deny.toml`.
 fn dependencies(workspace: &Workspace) -> Result<()> {
     run(workspace.cargo().env("PATH", cargo_deny()?).args(["deny", "check", "bans", "licenses", "sources"]))
+}
+
+fn chart(workspace: &Workspace) -> Result<()> {
+    chart::start(workspace, &chart::Options::default())
 }
 
 /// PATH with a folder in front that holds cargo-deny, built once and kept in the cache.

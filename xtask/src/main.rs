@@ -2,13 +2,16 @@
 //!
 //! Every command is a file: [`setup`] finds or installs what is missing, [`build`] makes the kernel programs (by the
 //! recipe in [`ebpf`]) and then the agent that carries them, and [`demo`],
-//! [`mod@test`] and [`mod@bench`] start there; [`lint`] checks without building, [`kernel_test`] emulates another kernel.
+//! [`mod@test`], [`mod@bench`] and [`cluster`] start there; [`lint`] checks without building, [`kernel_test`] emulates another kernel.
 
 mod bench;
 mod build;
+mod chart;
+mod cluster;
 mod debian;
 mod demo;
 mod ebpf;
+mod image;
 mod kernel_test;
 mod lint;
 mod process;
@@ -40,8 +43,14 @@ enum Command {
     Build(build::Options),
     /// Shows Evenkeel at work on this machine, with real pods, servers and a client (needs root)
     Demo(demo::Options),
+    /// A real Kubernetes on this machine: nodes as namespaces, nothing but built from source (needs root)
+    Cluster(cluster::Options),
     /// Runs every test: units, the suites that need a kernel, the peers (needs root)
     Test(test::Options),
+    /// Checks the Helm chart, and that the kustomize base is the chart's
+    Chart(chart::Options),
+    /// Makes the agent's image, without a container engine
+    Image(image::Options),
     /// Checks format, lints, documentation, licences and sources
     Lint,
     /// Measures what a call costs, beside other proxies (needs root)
@@ -66,7 +75,10 @@ fn run(workspace: &Workspace, command: Command) -> anyhow::Result<()> {
         Command::Setup => setup::everything().map(drop),
         Command::Build(options) => build::start(workspace, &options),
         Command::Demo(options) => demo::start(workspace, &options),
+        Command::Cluster(options) => cluster::start(workspace, options),
         Command::Test(options) => test::start(workspace, &options),
+        Command::Chart(options) => chart::start(workspace, &options),
+        Command::Image(options) => image::start(workspace, &options),
         Command::Lint => lint::start(workspace),
         Command::Bench(options) => bench::start(workspace, &options),
         Command::KernelTest(options) => kernel_test::start(workspace, &options),

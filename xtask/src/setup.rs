@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::debian;
 use crate::ebpf::compiler::Compiler;
 use crate::ebpf::linker;
-use crate::process::{step, succeeds};
+use crate::process::{answer, step, succeeds};
 
 /// What builds the kernel programs.
 pub(crate) struct EbpfToolchain {
@@ -61,6 +61,29 @@ fn peers() {
             step(&format!("no {language} for its test peers: {error:#}"));
         }
     }
+}
+
+/// The oldest Go that fetches by itself the one that a module asks for.
+const OLDEST_GO: (u32, u32) = (1, 21);
+
+/// Go's version as it tells it, for the cluster's programs.
+///
+/// # Errors
+/// If there is none, or it is too old.
+pub(crate) fn go() -> Result<String> {
+    if !is_on_path("go", "version") {
+        debian::install(debian::GO)?;
+    }
+    let version = answer(Command::new("go").args(["env", "GOVERSION"]))?;
+    let mut numbers = version.trim_start_matches("go").split('.').map_while(|number| number.parse().ok());
+    let found: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    ensure!(
+        found >= OLDEST_GO,
+        "{version} cannot build the test cluster's programs: install Go {}.{} or later, which fetches what they need",
+        OLDEST_GO.0,
+        OLDEST_GO.1
+    );
+    Ok(version)
 }
 
 fn is_on_path(tool: &str, version_flag: &str) -> bool {

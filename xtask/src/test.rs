@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 
 use crate::process::{is_root, run_and_read, step};
 use crate::workspace::Workspace;
-use crate::{build, ebpf, setup};
+use crate::{build, chart, cluster, ebpf, setup};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -30,12 +30,16 @@ pub(crate) fn start(workspace: &Workspace, options: &Options) -> Result<()> {
     if options.arguments.is_empty() && env::var_os("CI").is_some() {
         ebpf::reproducible::verify(workspace, &toolchain)?;
     }
+    let programs = cluster::programs::find_or_build(workspace)?;
+    let tools = chart::Tools::find_or_build(workspace)?;
     step("running the tests");
     let mut tally = Tally::default();
     let outcome = run_and_read(
         workspace
             .cargo()
             .env("EVENKEEL_BIN", workspace.agent(false))
+            .env(cluster::PROGRAMS_VARIABLE, programs)
+            .env(chart::TOOLS_VARIABLE, tools.folder())
             .args(["test", "--no-fail-fast"])
             .args(&options.arguments),
         |line| tally.add(line),

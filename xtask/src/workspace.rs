@@ -57,3 +57,11 @@ pub(crate) fn cache() -> Result<PathBuf> {
     };
     Ok(base.join("evenkeel"))
 }
+
+/// Where cargo keeps the sources of what we depend on.
+pub(crate) fn cargo_home() -> Result<PathBuf> {
+    match env::var_os("CARGO_HOME") {
+        Some(home) => Ok(home.into()),
+        None => Ok(env::home_dir().context("no home folder: set HOME or CARGO_HOME")?.join(".cargo")),
+    }
+}

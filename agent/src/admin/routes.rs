@@ -30,6 +30,8 @@ pub enum Page {
     Workers,
     /// The kernel's side: where the programs are attached, how full the maps are.
     Kernel,
+    /// How the source stands: when each kind was last in contact, and where it is.
+    Source,
     /// The checked configuration.
     Config,
     /// What of the source could not be used, and why.
@@ -38,12 +40,13 @@ pub enum Page {
     Metrics,
 }
 
-const PAGES: [(&str, Page); 7] = [
+const PAGES: [(&str, Page); 8] = [
     ("/pods", Page::Pods),
     ("/services", Page::Services),
     ("/endpoints", Page::Endpoints),
     ("/workers", Page::Workers),
     ("/kernel", Page::Kernel),
+    ("/source", Page::Source),
     ("/config", Page::Config),
     ("/problems", Page::Problems),
 ];

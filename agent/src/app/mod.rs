@@ -3,10 +3,15 @@
 //! [`agent`] is the keeper, or, started by it, the worker process ([`worker_process`]); [`proxy()`] is the call path
 //! without eBPF.
 
+mod backlog;
+mod captured;
 mod dialer;
+mod discovery;
 mod enrolments;
+mod neighbours;
+mod node;
+mod place;
 mod proxy;
-mod sighting;
 mod stop;
 mod view;
 mod worker_process;

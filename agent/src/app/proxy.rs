@@ -2,7 +2,7 @@
 
 use super::stop::StopSignals;
 use super::{runtime, start_workers};
-use crate::config::{ProxyConfig, Source, Upstreams};
+use crate::config::{ProxyConfig, Upstreams};
 use crate::control::{Settings, World};
 use crate::lifecycle::ticks::SharedPage;
 use crate::mesh::{
@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,9 +36,9 @@ async fn run(config: ProxyConfig) -> Result<ExitCode> {
             listen_on(&listen, &workers)?;
             serve(backends, &listen, &workers, &mut stop).await?;
         }
-        Upstreams::Services { source, listen } => {
+        Upstreams::Services { folder, listen } => {
             let (addresses, ports): (Vec<_>, Vec<_>) = listen.into_iter().unzip();
-            let backends = ServiceBackends::open(&source, ports)?;
+            let backends = ServiceBackends::open(&folder, ports)?;
             listen_on(&addresses, &workers)?;
             serve(backends, &addresses, &workers, &mut stop).await?;
         }
@@ -163,8 +164,7 @@ struct ServiceBackends {
 }
 
 impl ServiceBackends {
-    fn open(source: &Source, ports: Vec<ServicePort>) -> Result<Self> {
-        let Source::Folder(folder) = source;
+    fn open(folder: &Path, ports: Vec<ServicePort>) -> Result<Self> {
         let (source, first) = FolderSource::open(folder)?;
         let mut world = World::new(Settings {
             node: None,

@@ -1,34 +1,34 @@
 //! The worker process: made in start order, run by one loop, ended in the mirror order.
 
+use super::backlog::Backlog;
+use super::captured::Captured;
 use super::dialer::{NodeDialer, PodDialer};
-use super::enrolments::{Enrolments, Tools};
+use super::discovery::{Discovery, ROWS_LABEL};
+use super::enrolments::Enrolments;
+use super::neighbours::Neighbours;
+use super::node::{APPLIED_POLL, Node};
+use super::place::Place;
 use super::start_workers;
 use super::stop::StopSignals;
-use super::view;
-use crate::admin::{self, Page, Readiness};
+use crate::admin::{self, Readiness};
 use crate::clock::monotonic_ns;
-use crate::config::{AgentConfig, Source, UpstreamSockets};
-use crate::control::{Delta, Live, Settings, World};
-use crate::kernel::{Held, Kernel, LoadOptions, pods};
+use crate::config::{AgentConfig, UpstreamSockets};
+use crate::control::{Live, Settings, World};
+use crate::kernel::{Held, Kernel, LoadOptions};
 use crate::lifecycle::handover::{Handover, Message};
 use crate::lifecycle::keeper::{HEARTBEAT_LABEL, TICKS_LABEL};
 use crate::lifecycle::ticks::SharedPage;
 use crate::mesh::DestinationId;
-use crate::proxy::{Dialer, Workers};
-use crate::sources::{FolderSource, Severity};
-use crate::telemetry::{Numbers, exposition};
+use crate::proxy::Dialer;
 use anyhow::{Context as _, Result, bail};
-use std::collections::HashSet;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
 /// How often everything that comes unannounced is looked for: pods that went, `lo` that came up, ids whose rest is over.
@@ -37,8 +37,8 @@ const LOOK_AROUND_EVERY: Duration = Duration::from_secs(1);
 /// How long the keeper may take to pass the first heartbeat on: many times its own pace.
 const FIRST_BEAT_LIMIT: Duration = Duration::from_secs(10);
 
-/// How often it is asked whether the workers have taken a snapshot: they do within one turn.
-const APPLIED_POLL: Duration = Duration::from_micros(500);
+/// How often others' attachments are looked at: they change when somebody installs something.
+const LOOK_AT_NEIGHBOURS_EVERY: Duration = Duration::from_secs(60);
 
 /// Room for descriptors: two listeners and a namespace for each pod, and the calls' sockets.
 const WANTED_DESCRIPTORS: u64 = 1 << 20;
@@ -50,8 +50,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     raise_descriptor_limit();
     let inherited = Inherited::receive(&keeper)?;
 
-    let Source::Folder(folder) = &config.source;
-    let (mut source, first) = FolderSource::open(folder)?;
+    let (mut source, first) = Discovery::open(&config, &keeper, inherited.rows)?;
 
     let readiness = Readiness::default();
     let admin_at = admin::bind("the admin endpoint", "--admin", config.admin).await?;
@@ -73,8 +72,8 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     let mut events = kernel.pod_events()?.into_async()?;
 
     let mut world = World::new(Settings {
-        node: None,
-        own_pod_uid: None,
+        node: config.cluster.node_name.as_deref().map(Arc::from),
+        own_pod_uid: config.cluster.pod_uid.as_deref().map(Arc::from),
         destinations: kernel.id_limit(),
         explicit_ports: vec![],
     });
@@ -84,7 +83,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         .map(|known| Live { address: known.address, id: known.id, has_endpoint: known.has_endpoint })
         .collect();
     let captured = live.iter().filter(|live| live.has_endpoint).map(|live| live.address);
-    let captured = Arc::new(captured.collect());
+    let captured = Captured::restored(captured);
     world.restore(live, kernel.known_ids()?.into_iter().map(|(id, _)| id), now);
 
     let dialer: Arc<dyn Dialer> = match config.upstream_sockets {
@@ -93,49 +92,75 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     };
     let share_upstreams = config.upstream_sockets == UpstreamSockets::Node;
     let workers = start_workers(config.workers, dialer, share_upstreams, inherited.ticks)?;
-    let cgroup = attach_point(&config)?;
-    let pods = Enrolments::restore(inherited.listeners);
-    let mut node = Node { config, keeper, kernel, workers, world, pods, captured, cgroup };
+    let place = Place::find(&config)?;
+    let pods = Enrolments::restore(inherited.listeners, place.kubepods.clone());
+    let mut node = Node {
+        config,
+        keeper,
+        kernel,
+        workers,
+        world,
+        backlog: Backlog::default(),
+        pods,
+        captured,
+        place,
+        neighbours: Neighbours::default(),
+        starting: true,
+    };
+    node.meet(Neighbours::look(node.place.clone()).await);
 
-    let delta = node.world.apply(first);
-    node.carry_out(delta).await;
-    if !restored {
-        let links = node.kernel.attach(&node.cgroup).with_context(|| {
-            format!("cannot attach to {}: --cgroup names another folder of cgroup2", node.cgroup.display())
-        })?;
-        for link in links {
-            node.keeper.keep(&link.label, &link.fd)?;
-        }
-        info!(cgroup = %node.cgroup.display(), "attached");
+    let mut serving = false;
+    if let Some(first) = first {
+        node.begin(first, restored).await?;
+        first_beat(&heartbeat, started).await?;
+        serving = true;
     }
-    node.with_tools(Enrolments::drop_restored)?;
-    // What came while we were busy starting is not missed.
-    node.with_tools(Enrolments::look_around);
-    node.keeper.ready()?;
-    first_beat(&heartbeat, started).await?;
-    // A source that is broken from the start has no last good state to serve: it is mended first.
-    readiness.set(is_usable(&source));
+    readiness.set(serving && source.is_usable());
     info!(pods = node.pods.enrolled_count(), ready = readiness.is_ready(), "started");
 
     let mut look_around = interval(LOOK_AROUND_EVERY);
     look_around.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (met, mut meeting) = tokio::sync::mpsc::channel(1);
+    let mut look_at_others = interval(LOOK_AT_NEIGHBOURS_EVERY);
+    look_at_others.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let keeper_end = watch_keeper(&node.keeper)?;
     loop {
+        let next_look = node.pods.next_look();
         tokio::select! {
             changes = source.next() => {
-                let delta = node.world.apply(changes);
-                node.carry_out(delta).await;
+                if serving {
+                    let delta = node.world.apply(changes);
+                    node.carry_out(delta);
+                } else {
+                    node.begin(changes, restored).await?;
+                    first_beat(&heartbeat, started).await?;
+                    serving = true;
+                    info!(pods = node.pods.enrolled_count(), "everything is known: serving");
+                }
                 // Once ready, the last good state serves.
-                readiness.set(readiness.is_ready() || is_usable(&source));
+                readiness.set(readiness.is_ready() || source.is_usable());
             }
             event = events.next() => {
                 let event = event?;
                 node.with_tools(|pods, tools| pods.stirred(&event, tools));
             }
+            () = sleep_until(next_look.unwrap_or_else(Instant::now).into()), if next_look.is_some() => {
+                node.with_tools(Enrolments::look_soon);
+            }
+            () = sleep(APPLIED_POLL), if node.backlog.waits_since().is_some() => node.advance(),
             _ = look_around.tick() => {
                 node.with_tools(Enrolments::look_around);
-                node.end_quarantines().await;
+                // What a process before this one left is let go of by the first batch, and not sooner.
+                if serving {
+                    node.end_quarantines();
+                }
+                node.mind_slow_workers();
             }
+            _ = look_at_others.tick() => {
+                let (place, met) = (node.place.clone(), met.clone());
+                tokio::spawn(async move { met.send(Neighbours::look(place).await).await });
+            }
+            Some(neighbours) = meeting.recv() => node.meet(neighbours),
             Some(question) = questions.recv() => {
                 let answer = node.answer(question.page, &source);
                 let _ = question.answer.send(answer);
@@ -165,17 +190,20 @@ struct Inherited {
     ticks: SharedPage,
     kernel: Vec<Held>,
     listeners: Vec<(String, OwnedFd)>,
+    /// What was known last.
+    rows: Option<OwnedFd>,
 }
 
 impl Inherited {
     fn receive(keeper: &Handover) -> Result<Self> {
-        let (mut ticks, mut kernel, mut listeners) = (None, Vec::new(), Vec::new());
+        let (mut ticks, mut kernel, mut listeners, mut rows) = (None, Vec::new(), Vec::new(), None);
         loop {
             match keeper.receive(false)? {
                 Some(Message::Ready) => break,
                 Some(Message::Hold(label, page)) if label == TICKS_LABEL => {
                     ticks = Some(SharedPage::map(&page)?);
                 }
+                Some(Message::Hold(label, fd)) if label == ROWS_LABEL => rows = Some(fd),
                 Some(Message::Hold(label, fd)) if Enrolments::is_listener(&label) => {
                     listeners.push((label, fd));
                 }
@@ -186,7 +214,7 @@ impl Inherited {
                 None => bail!("the keeper is gone"),
             }
         }
-        Ok(Self { ticks: ticks.context("the keeper handed over no ticks")?, kernel, listeners })
+        Ok(Self { ticks: ticks.context("the keeper handed over no ticks")?, kernel, listeners, rows })
     }
 }
 
@@ -208,20 +236,6 @@ fn load(config: &AgentConfig, keeper: &Handover) -> Result<Kernel> {
     Ok(kernel)
 }
 
-/// Where the programs are attached: what was asked for, else the pods' common cgroup, else the root of cgroup2.
-fn attach_point(config: &AgentConfig) -> Result<PathBuf> {
-    if let Some(cgroup) = &config.cgroup {
-        return Ok(cgroup.clone());
-    }
-    let mount = pods::cgroup2_mount()?;
-    Ok(pods::kubepods(&mount).unwrap_or(mount))
-}
-
-/// Whether the source could be read as a whole.
-fn is_usable(source: &FolderSource) -> bool {
-    source.problems().current().iter().all(|problem| problem.severity != Severity::Error)
-}
-
 /// Waits until the kernel's heartbeat is of this process: before, new connections go straight.
 async fn first_beat(heartbeat: &SharedPage, started: u64) -> Result<()> {
     let beats = async {
@@ -237,152 +251,6 @@ fn watch_keeper(keeper: &Handover) -> Result<AsyncFd<OwnedFd>> {
     let end = std::os::fd::AsFd::as_fd(keeper).try_clone_to_owned()?;
     // SAFETY: an `OwnedFd` is its one descriptor and never another.
     Ok(unsafe { AsyncFd::register_with_interest(end, Interest::READABLE) }?)
-}
-
-/// Everything that the loop works on.
-struct Node {
-    config: AgentConfig,
-    keeper: Handover,
-    kernel: Arc<Kernel>,
-    workers: Workers,
-    world: World,
-    pods: Enrolments,
-    /// The addresses whose connections are taken.
-    captured: Arc<HashSet<SocketAddr>>,
-    cgroup: PathBuf,
-}
-
-impl Node {
-    fn with_tools<T>(&mut self, act: impl FnOnce(&mut Enrolments, &Tools<'_>) -> T) -> T {
-        let Self { config, keeper, kernel, workers, pods, captured, .. } = self;
-        act(pods, &Tools { config, kernel, workers, keeper, captured })
-    }
-
-    /// Does what a change asks for, in its order: nothing is sent to a worker that does not know it.
-    async fn carry_out(&mut self, delta: Delta) {
-        if let Some(snapshot) = delta.snapshot {
-            let version = snapshot.version;
-            self.workers.publish(&snapshot);
-            while self.workers.applied() < version {
-                sleep(APPLIED_POLL).await;
-            }
-        }
-        if self.capture(delta.add, delta.without_endpoint, delta.remove) {
-            self.world.removed_from_kernel(&delta.retired, Instant::now());
-        }
-        for uid in delta.withdraw {
-            self.with_tools(|pods, tools| pods.withdraw(&uid, tools));
-        }
-        for enrolment in delta.enrol.into_iter().chain(delta.change) {
-            self.with_tools(|pods, tools| pods.want(enrolment, tools));
-        }
-    }
-
-    /// Changes which addresses are captured; whether all of it was done.
-    fn capture(
-        &mut self,
-        add: Vec<(SocketAddr, DestinationId)>,
-        without_endpoint: Vec<(SocketAddr, DestinationId)>,
-        remove: Vec<SocketAddr>,
-    ) -> bool {
-        if add.is_empty() && without_endpoint.is_empty() && remove.is_empty() {
-            return true;
-        }
-        let captured = Arc::make_mut(&mut self.captured);
-        let mut done = true;
-        for (address, id) in add {
-            match self.kernel.add_destination(address, id) {
-                Ok(()) => drop(captured.insert(address)),
-                Err(error) => {
-                    warn!(%address, "the destination is not captured: {error}");
-                    done = false;
-                }
-            }
-        }
-        for (address, id) in without_endpoint {
-            match self.kernel.mark_without_endpoint(address, id) {
-                Ok(()) => drop(captured.remove(&address)),
-                Err(error) => {
-                    warn!(%address, "that the destination has no endpoint is not known to the kernel: {error}");
-                    done = false;
-                }
-            }
-        }
-        for address in remove {
-            match self.kernel.remove_destination(address) {
-                Ok(()) => drop(captured.remove(&address)),
-                Err(error) => {
-                    warn!(%address, "the destination stays captured: {error}");
-                    done = false;
-                }
-            }
-        }
-        done
-    }
-
-    /// Lets ids be used again whose rest is over and that no connection carries.
-    async fn end_quarantines(&mut self) {
-        let over = self.world.quarantine_over(Instant::now(), |id| self.workers.connections(id));
-        if over.is_empty() {
-            return;
-        }
-        self.workers.publish(&self.world.snapshot());
-        for id in over {
-            if let Err(error) = self.kernel.forget(id) {
-                warn!("an id keeps its original address: {error}");
-            }
-        }
-        // Addresses that had to do without an id.
-        let delta = self.world.apply(vec![]);
-        self.carry_out(delta).await;
-    }
-
-    fn answer(&mut self, page: Page, source: &FolderSource) -> serde_json::Value {
-        match page {
-            Page::Pods => {
-                let live = self.with_tools(|pods, tools| pods.view(tools));
-                view::pods(self.world.pods(), live)
-            }
-            Page::Services => view::json(self.world.services()),
-            Page::Endpoints => view::json(self.world.endpoints()),
-            Page::Workers => view::json(self.workers.counters()),
-            Page::Kernel => serde_json::json!({ "cgroup": self.cgroup, "ids": self.world.ids() }),
-            Page::Config => view::json(&self.config),
-            Page::Metrics => exposition(&self.numbers(source)).into(),
-            Page::Problems => {
-                let of_source = source.problems().current();
-                view::json(of_source.iter().chain(self.world.problems().current().iter()).collect::<Vec<_>>())
-            }
-        }
-    }
-
-    fn numbers(&mut self, source: &FolderSource) -> Numbers {
-        let ids = self.world.ids();
-        let (pods, pods_waiting) = self.with_tools(|pods, tools| pods.counts(tools));
-        Numbers {
-            pods,
-            pods_waiting,
-            endpoints: self.world.endpoints().into_iter().map(view::endpoint_counts).collect(),
-            destinations: ids.live,
-            resting_ids: ids.resting,
-            problems: source.problems().current().len() + self.world.problems().current().len(),
-        }
-    }
-
-    /// Waits for the last call, until the deadline or a second signal.
-    async fn drain(&mut self, stop: &mut StopSignals) {
-        let deadline = self.config.drain;
-        self.workers.drain(deadline);
-        let drained = async {
-            while !self.workers.drained() {
-                sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::select! {
-            () = drained => (),
-            () = stop.next() => warn!("told to stop a second time: ending what is carried"),
-        }
-    }
 }
 
 fn raise_descriptor_limit() {

@@ -44,7 +44,7 @@ enum LogFormat {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = start_log(&cli).and_then(|()| match cli.command {
-        Command::Agent(args) => app::agent(args.check()),
+        Command::Agent(args) => app::agent(args.check().map_err(|message| anyhow!(message))?),
         Command::Proxy(args) => app::proxy(args.check().map_err(|message| anyhow!(message))?),
         Command::Check(args) => Ok(check::run(&args)),
     });

@@ -1,6 +1,6 @@
 //! `evenkeel agent`.
 
-use super::{PortRange, Source, workers_or_cores};
+use super::{ClusterArgs, ClusterConfig, PortRange, Source, workers_or_cores};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::net::SocketAddr;
@@ -11,9 +11,12 @@ use std::time::Duration;
 /// What `evenkeel agent` takes. Every flag is also an environment variable.
 #[derive(Args, Clone, Debug)]
 pub struct AgentArgs {
-    /// Where Services, endpoints and pods are learnt from: folder:DIR, a folder of the YAML that a cluster would hold
-    #[arg(long, env = "EVENKEEL_SOURCE", value_name = "SOURCE")]
+    /// Where Services, endpoints and pods are learnt from: kubernetes, the API of the node's cluster, or folder:DIR, a folder of
+    /// the YAML that a cluster would hold
+    #[arg(long, env = "EVENKEEL_SOURCE", value_name = "SOURCE", default_value = "kubernetes")]
     source: Source,
+    #[command(flatten)]
+    cluster: ClusterArgs,
     /// The cgroup2 folder to attach at; by default the pods' common one, else the root of cgroup2
     #[arg(long, env = "EVENKEEL_CGROUP", value_name = "DIR")]
     cgroup: Option<PathBuf>,
@@ -64,6 +67,9 @@ pub enum UpstreamSockets {
 pub struct AgentConfig {
     /// Where the truth comes from.
     pub source: Source,
+    /// The agent's place in its cluster.
+    #[serde(flatten)]
+    pub cluster: ClusterConfig,
     /// Where to attach; `None`: found out.
     pub cgroup: Option<PathBuf>,
     /// Worker threads.
@@ -90,8 +96,12 @@ pub struct AgentConfig {
 
 impl AgentArgs {
     /// Checks what one flag alone cannot say.
-    pub fn check(self) -> AgentConfig {
-        AgentConfig {
+    ///
+    /// # Errors
+    /// What the source needs, or has no use for.
+    pub fn check(self) -> Result<AgentConfig, String> {
+        Ok(AgentConfig {
+            cluster: self.cluster.check(&self.source)?,
             source: self.source,
             cgroup: self.cgroup,
             workers: workers_or_cores(self.workers),
@@ -104,7 +114,7 @@ impl AgentArgs {
             max_pods: self.max_pods,
             upstream_sockets: self.upstream_sockets,
             drain: Duration::from_secs(self.drain_seconds.into()),
-        }
+        })
     }
 }
 

@@ -6,6 +6,7 @@ use crate::sources::Target;
 use clap::{Args, ValueEnum};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// What `evenkeel proxy` takes: the data path without eBPF.
@@ -77,8 +78,8 @@ pub enum Upstreams {
     },
     /// Each listener's to a Service port.
     Services {
-        /// Where the Services are learnt from.
-        source: Source,
+        /// The folder that the Services are learnt from.
+        folder: PathBuf,
         /// The listeners, each with its Service port.
         listen: Vec<(SocketAddr, ServicePort)>,
     },
@@ -88,7 +89,7 @@ impl ProxyArgs {
     /// Checks what one flag alone cannot say.
     ///
     /// # Errors
-    /// A listener that names a Service without `--source`, or none with it.
+    /// A listener that names a Service without `--source`, or none with it; a source that is no folder.
     pub fn check(self) -> Result<ProxyConfig, String> {
         let picker = match self.picker {
             PickerName::Ewma => Picker::Ewma,
@@ -104,13 +105,19 @@ impl ProxyArgs {
                 let listen = self.listen.iter().map(|listener| listener.address).collect();
                 Upstreams::Hosts { listen, to: self.to, picker }
             }
-            Some(source) => {
+            Some(Source::Kubernetes) => {
+                return Err(
+                    "--source kubernetes: the proxy without eBPF reads a folder alone: --source folder:DIR"
+                        .into(),
+                );
+            }
+            Some(Source::Folder(folder)) => {
                 let listen = self.listen.into_iter().map(|NamedListener { address, service_port }| {
                     let missing =
                         || format!("--listen {address}: say which Service: {address}=NAMESPACE/SERVICE:PORT");
                     Ok((address, service_port.ok_or_else(missing)?))
                 });
-                Upstreams::Services { source, listen: listen.collect::<Result<_, String>>()? }
+                Upstreams::Services { folder, listen: listen.collect::<Result<_, String>>()? }
             }
         };
         Ok(ProxyConfig {

@@ -11,6 +11,8 @@ use std::str::FromStr;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
+    /// The API of the cluster that the node is part of.
+    Kubernetes,
     /// A folder of the YAML that a cluster would hold.
     Folder(PathBuf),
 }
@@ -20,8 +22,9 @@ impl FromStr for Source {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
+            None if text == "kubernetes" => Ok(Self::Kubernetes),
             Some(("folder", path)) if !path.is_empty() => Ok(Self::Folder(path.into())),
-            _ => Err("expected folder:DIR".into()),
+            _ => Err("expected kubernetes or folder:DIR".into()),
         }
     }
 }
@@ -99,8 +102,9 @@ mod tests {
 
     #[test]
     fn words_are_parsed_or_refused_with_what_was_expected() {
+        assert_eq!("kubernetes".parse(), Ok(Source::Kubernetes));
         assert_eq!("folder:/etc/x".parse(), Ok(Source::Folder("/etc/x".into())));
-        for bad in ["folder:", "/etc/x", "etcd:1"] {
+        for bad in ["folder:", "/etc/x", "etcd:1", "kubernetes:"] {
             assert!(bad.parse::<Source>().unwrap_err().contains("folder:DIR"), "{bad}");
         }
         assert_eq!("10-20".parse(), Ok(PortRange { first: 10, last: 20 }));

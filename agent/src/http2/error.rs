@@ -90,6 +90,23 @@ pub struct ConnectionError {
     pub code: ErrorCode,
     /// What was wrong, for the log.
     pub reason: &'static str,
+    /// Not a broken rule but too much of something.
+    pub flood: Option<Flood>,
+}
+
+/// Of what a peer sent too much, to be told to calm down (RFC 9113 §10.5).
+#[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Flood {
+    /// Frames that are no part of a message.
+    Control,
+    /// Requests that it reset at once.
+    Cancels,
+    /// Streams that break the protocol.
+    Faults,
+    /// Header blocks, in bytes or in pieces.
+    Headers,
+    /// What has to be answered, while it does not read the answers.
+    Unread,
 }
 
 impl fmt::Display for ConnectionError {
@@ -111,7 +128,11 @@ pub(super) enum Fault {
 
 impl Fault {
     pub(super) fn connection(code: ErrorCode, reason: &'static str) -> Self {
-        Self::Connection(ConnectionError { code, reason })
+        Self::Connection(ConnectionError { code, reason, flood: None })
+    }
+
+    pub(super) fn flood(flood: Flood, reason: &'static str) -> Self {
+        Self::Connection(ConnectionError { code: ErrorCode::EnhanceYourCalm, reason, flood: Some(flood) })
     }
 
     pub(super) fn protocol(reason: &'static str) -> Self {

@@ -8,73 +8,122 @@ use super::name::Name;
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub(super) struct Malformed;
 
-/// What a response's header list starts.
+/// No `content-length`, or one that says nothing about DATA.
+pub(super) const UNKNOWN_LENGTH: u64 = u64::MAX;
+
+/// A request's header list is right.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub(super) enum ResponseKind {
+pub(super) struct Request {
+    pub(super) connects: bool,
+    /// Bytes of the body, or [`UNKNOWN_LENGTH`].
+    pub(super) body: u64,
+}
+
+/// A response's header list is right.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) enum Response {
     /// 1xx: another one follows.
     Informational,
-    Final,
+    /// The body's bytes, or [`UNKNOWN_LENGTH`].
+    Final { body: u64 },
 }
 
 /// A request's list. A `host` instead of `:authority` is legal, and so is neither. Extended CONNECT is not offered, so
 /// that `:protocol` is an unknown pseudo-header field like any other (RFC 8441 §4).
-pub(super) fn check_request(fields: &FieldList) -> Result<(), Malformed> {
-    let seen = pseudo_fields(fields)?;
+pub(super) fn check_request(fields: &FieldList) -> Result<Request, Malformed> {
+    let Checked { pseudo, content_length } = check_fields(fields)?;
     // A method, a scheme and a path, as nearly every request.
-    if seen & !bit(Name::Authority) != bit(Name::Method) | bit(Name::Scheme) | bit(Name::Path) {
-        let is_plain_connect = seen == bit(Name::Method) | bit(Name::Authority);
+    if pseudo & !bit(Name::Authority) != bit(Name::Method) | bit(Name::Scheme) | bit(Name::Path) {
+        let is_plain_connect = pseudo == bit(Name::Method) | bit(Name::Authority);
         let connects = is_plain_connect && fields.find(Name::Method) == Some(b"CONNECT");
-        return if connects { Ok(()) } else { Err(Malformed) };
+        return if connects { Ok(Request { connects, body: UNKNOWN_LENGTH }) } else { Err(Malformed) };
     }
     let path = fields.find(Name::Path).unwrap_or_default();
     let is_connect = fields.find(Name::Method) == Some(b"CONNECT");
-    if (path.first() == Some(&b'/') || path == b"*") && !is_connect { Ok(()) } else { Err(Malformed) }
+    if (path.first() == Some(&b'/') || path == b"*") && !is_connect {
+        Ok(Request { connects: false, body: content_length })
+    } else {
+        Err(Malformed)
+    }
 }
 
-/// A response's list.
-pub(super) fn check_response(fields: &FieldList) -> Result<ResponseKind, Malformed> {
-    if pseudo_fields(fields)? != bit(Name::Status) {
+/// A response's list; `to_head`: the request's method was HEAD, whose answer says the length of a body that it has not.
+pub(super) fn check_response(fields: &FieldList, to_head: bool) -> Result<Response, Malformed> {
+    let Checked { pseudo, content_length } = check_fields(fields)?;
+    if pseudo != bit(Name::Status) {
         return Err(Malformed);
     }
     match fields.find(Name::Status) {
         // There is no switch of protocols in HTTP/2 (RFC 9113 §8.6).
         Some(b"101") => Err(Malformed),
-        Some([b'1', b'0'..=b'9', b'0'..=b'9']) => Ok(ResponseKind::Informational),
-        Some([b'2'..=b'9', b'0'..=b'9', b'0'..=b'9']) => Ok(ResponseKind::Final),
+        Some([b'1', b'0'..=b'9', b'0'..=b'9']) => Ok(Response::Informational),
+        // RFC 9110 §8.6: it may say what a 200 would have had.
+        Some(b"304") => Ok(Response::Final { body: UNKNOWN_LENGTH }),
+        Some([b'2'..=b'9', b'0'..=b'9', b'0'..=b'9']) => {
+            Ok(Response::Final { body: if to_head { UNKNOWN_LENGTH } else { content_length } })
+        }
         _ => Err(Malformed),
     }
 }
 
 /// Trailers: no pseudo-header field (RFC 9113 §8.1).
 pub(super) fn check_trailers(fields: &FieldList) -> Result<(), Malformed> {
-    if pseudo_fields(fields)? == 0 { Ok(()) } else { Err(Malformed) }
+    if check_fields(fields)?.pseudo == 0 { Ok(()) } else { Err(Malformed) }
 }
 
 fn bit(name: Name) -> u8 {
     1 << name as u8
 }
 
-/// The set of pseudo-header fields, each at most once and all of them in front; and no field that belongs to a
-/// connection rather than a message (RFC 9113 §8.2.2).
-fn pseudo_fields(fields: &FieldList) -> Result<u8, Malformed> {
-    let mut seen = 0;
+struct Checked {
+    /// The set of pseudo-header fields.
+    pseudo: u8,
+    content_length: u64,
+}
+
+/// Pseudo-header fields each at most once and all of them in front; no field that belongs to a connection rather than a
+/// message (RFC 9113 §8.2.2); one length of the body at most (RFC 9110 §8.6).
+fn check_fields(fields: &FieldList) -> Result<Checked, Malformed> {
+    let mut checked = Checked { pseudo: 0, content_length: UNKNOWN_LENGTH };
     let mut in_front = true;
     for entry in &fields.entries {
         if entry.name.is_pseudo() {
-            if !in_front || seen & bit(entry.name) != 0 {
+            if !in_front || checked.pseudo & bit(entry.name) != 0 {
                 return Err(Malformed);
             }
-            seen |= bit(entry.name);
+            checked.pseudo |= bit(entry.name);
             continue;
         }
         in_front = false;
-        let is_forbidden = entry.name.is_connection_specific()
-            || (entry.name == Name::Te && fields.field(entry).value != b"trailers");
-        if is_forbidden {
+        if entry.name.is_plain() {
+            continue;
+        }
+        let value = fields.field(entry).value;
+        let is_right = match entry.name {
+            Name::Te => value == b"trailers",
+            Name::ContentLength => {
+                let length = number(value).ok_or(Malformed)?;
+                let other = std::mem::replace(&mut checked.content_length, length);
+                other == UNKNOWN_LENGTH || other == length
+            }
+            name => !name.is_connection_specific(),
+        };
+        if !is_right {
             return Err(Malformed);
         }
     }
-    Ok(seen)
+    Ok(checked)
+}
+
+/// A decimal number below 2^64 - 1.
+fn number(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0u64, |number, digit| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit).filter(|number| *number != UNKNOWN_LENGTH)
+    })
 }
 
 #[cfg(test)]
@@ -119,6 +168,16 @@ mod tests {
             ("connect", &[(":method", "CONNECT"), A], true),
             ("connect without authority", &[(":method", "CONNECT")], false),
             ("connect with a path", &[(":method", "CONNECT"), A, P], false),
+            ("content-length", &[M, S, P, ("content-length", "17")], true),
+            (
+                "content-length twice the same",
+                &[M, S, P, ("content-length", "1"), ("content-length", "1")],
+                true,
+            ),
+            ("two lengths", &[M, S, P, ("content-length", "1"), ("content-length", "2")], false),
+            ("negative length", &[M, S, P, ("content-length", "-1")], false),
+            ("empty length", &[M, S, P, ("content-length", "")], false),
+            ("length beyond 64 bits", &[M, S, P, ("content-length", "18446744073709551616")], false),
         ];
         for (what, fields, valid) in cases {
             assert_eq!(check_request(&list(fields)).is_ok(), *valid, "{what}");
@@ -127,21 +186,31 @@ mod tests {
 
     #[test]
     fn responses() {
+        let body = UNKNOWN_LENGTH;
         for (status, expected) in [
-            ("200", Ok(ResponseKind::Final)),
-            ("503", Ok(ResponseKind::Final)),
-            ("100", Ok(ResponseKind::Informational)),
-            ("103", Ok(ResponseKind::Informational)),
+            ("200", Ok(Response::Final { body })),
+            ("503", Ok(Response::Final { body })),
+            ("100", Ok(Response::Informational)),
+            ("103", Ok(Response::Informational)),
             ("101", Err(Malformed)),
             ("20", Err(Malformed)),
             ("2000", Err(Malformed)),
             ("abc", Err(Malformed)),
             ("099", Err(Malformed)),
         ] {
-            assert_eq!(check_response(&list(&[(":status", status)])), expected, "{status}");
+            assert_eq!(check_response(&list(&[(":status", status)]), false), expected, "{status}");
         }
-        assert_eq!(check_response(&list(&[("a", "b")])), Err(Malformed));
-        assert_eq!(check_response(&list(&[(":status", "200"), (":path", "/")])), Err(Malformed));
+        assert_eq!(check_response(&list(&[("a", "b")]), false), Err(Malformed));
+        assert_eq!(check_response(&list(&[(":status", "200"), (":path", "/")]), false), Err(Malformed));
+    }
+
+    #[test]
+    fn a_content_length_says_what_body_follows_unless_there_is_none_by_status_or_method() {
+        let of =
+            |status, to_head| check_response(&list(&[(":status", status), ("content-length", "5")]), to_head);
+        assert_eq!(of("200", false), Ok(Response::Final { body: 5 }));
+        assert_eq!(of("200", true), Ok(Response::Final { body: UNKNOWN_LENGTH }));
+        assert_eq!(of("304", false), Ok(Response::Final { body: UNKNOWN_LENGTH }));
     }
 
     #[test]

@@ -8,9 +8,10 @@
 //! The files, in the order in which a frame's bytes meet them:
 //! `preface` and `frame` (bytes to frame headers) → `connection/receive` (which frame is allowed where) →
 //! `connection/header_block` and `hpack/decoder` (a block to a field list, held against `message`'s rules) →
-//! `connection/control` and `settings` (frames that end here) → `stream` (what a stream remembers) → `flow` (credit) →
+//! `connection/control`, `settings` and `calm` (frames that end here) → `stream` (what a stream remembers) → `flow` (credit), `turns` (who writes next) →
 //! `connection/send`, `hpack/encoder` and `output` (back to bytes). `name` and `fields` are the words that all of them use.
 
+mod calm;
 mod connection;
 mod error;
 mod fields;
@@ -23,9 +24,10 @@ mod name;
 mod output;
 mod settings;
 mod stream;
+mod turns;
 
 pub use connection::{Connection, Event, HeadersKind, LastStream, OpenError, Progress};
-pub use error::{ConnectionError, ErrorCode};
+pub use error::{ConnectionError, ErrorCode, Flood};
 pub use fields::{Field, FieldList};
 pub use frame::PREFACE;
 pub use limits::Limits;

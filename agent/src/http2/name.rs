@@ -26,6 +26,13 @@ names! {
     Path = ":path", 4;
     Scheme = ":scheme", 6;
     Status = ":status", 8;
+    Connection = "connection", 0;
+    KeepAlive = "keep-alive", 0;
+    ProxyConnection = "proxy-connection", 0;
+    TransferEncoding = "transfer-encoding", 57;
+    Upgrade = "upgrade", 0;
+    Te = "te", 0;
+    ContentLength = "content-length", 28;
     AcceptCharset = "accept-charset", 15;
     AcceptEncoding = "accept-encoding", 16;
     AcceptLanguage = "accept-language", 17;
@@ -39,7 +46,6 @@ names! {
     ContentDisposition = "content-disposition", 25;
     ContentEncoding = "content-encoding", 26;
     ContentLanguage = "content-language", 27;
-    ContentLength = "content-length", 28;
     ContentLocation = "content-location", 29;
     ContentRange = "content-range", 30;
     ContentType = "content-type", 31;
@@ -68,16 +74,10 @@ names! {
     Server = "server", 54;
     SetCookie = "set-cookie", 55;
     StrictTransportSecurity = "strict-transport-security", 56;
-    TransferEncoding = "transfer-encoding", 57;
     UserAgent = "user-agent", 58;
     Vary = "vary", 59;
     Via = "via", 60;
     WwwAuthenticate = "www-authenticate", 61;
-    Connection = "connection", 0;
-    KeepAlive = "keep-alive", 0;
-    ProxyConnection = "proxy-connection", 0;
-    Upgrade = "upgrade", 0;
-    Te = "te", 0;
     GrpcAcceptEncoding = "grpc-accept-encoding", 0;
     GrpcEncoding = "grpc-encoding", 0;
     GrpcMessage = "grpc-message", 0;
@@ -153,14 +153,12 @@ impl Name {
 
     /// RFC 9113 §8.2.2: these make a message malformed.
     pub(super) fn is_connection_specific(self) -> bool {
-        matches!(
-            self,
-            Self::Connection
-                | Self::KeepAlive
-                | Self::ProxyConnection
-                | Self::TransferEncoding
-                | Self::Upgrade
-        )
+        (Self::Connection as u8..=Self::Upgrade as u8).contains(&(self as u8))
+    }
+
+    /// Whether HTTP/2 has no rule of its own about it. The names with rules stand first, so that this is one comparison.
+    pub(super) fn is_plain(self) -> bool {
+        self as u8 > Self::ContentLength as u8
     }
 }
 

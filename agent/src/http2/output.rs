@@ -1,6 +1,6 @@
 //! What waits for the socket: frames, one behind the other.
 
-use super::error::{ErrorCode, Fault};
+use super::error::{ErrorCode, Fault, Flood};
 use super::frame::{FrameHeader, HEADER_LEN, MAX_PAYLOAD, flag, kind};
 
 /// Frames that only answer the peer's (acknowledgements, stream errors) and wait for it to read: a peer that sends and
@@ -74,7 +74,7 @@ impl Output {
         }
         self.replies += 1;
         if self.replies > MAX_UNSENT_REPLIES {
-            return Err(Fault::connection(ErrorCode::EnhanceYourCalm, "makes us answer and does not read"));
+            return Err(Fault::flood(Flood::Unread, "makes us answer and does not read"));
         }
         Ok(())
     }

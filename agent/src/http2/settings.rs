@@ -29,6 +29,7 @@ pub(super) struct PeerSettings {
     pub(super) header_table: u32,
     pub(super) max_concurrent_streams: u32,
     pub(super) initial_window: u32,
+    pub(super) max_header_list: u32,
 }
 
 impl Default for PeerSettings {
@@ -37,6 +38,7 @@ impl Default for PeerSettings {
             header_table: DEFAULT_TABLE_BYTES as u32,
             max_concurrent_streams: u32::MAX,
             initial_window: INITIAL_WINDOW,
+            max_header_list: u32::MAX,
         }
     }
 }
@@ -71,6 +73,7 @@ impl PeerSettings {
                 MAX_FRAME_SIZE if !(16_384..=16_777_215).contains(&value) => {
                     return Err(Fault::protocol("SETTINGS_MAX_FRAME_SIZE out of range"));
                 }
+                MAX_HEADER_LIST_SIZE => self.max_header_list = value,
                 _ => {}
             }
         }

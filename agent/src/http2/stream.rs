@@ -2,6 +2,9 @@
 
 use super::fields::FieldList;
 use super::flow::{ReceiveWindow, SendWindow};
+use super::message::UNKNOWN_LENGTH;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
 
 /// A stream's slot in its connection; valid until [`release`](super::Connection::release).
 #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
@@ -22,6 +25,10 @@ pub(super) struct Stream {
     pub(super) reset: bool,
     /// The peer's request or final response came, so that the next header list is its trailers.
     pub(super) has_message: bool,
+    /// The request that we sent was HEAD.
+    pub(super) is_head: bool,
+    /// Bytes of the peer's body that are still to come, if it has said how many.
+    pub(super) body_left: u64,
     /// It waits for its turn to write what is queued.
     pub(super) in_turn: bool,
     /// Body bytes that wait for a window or for the output; never empty of bytes.
@@ -61,6 +68,20 @@ impl Stream {
         self.local_closed && self.remote_closed
     }
 
+    /// So many bytes of the peer's body come; false if that is more, or ends with less, than it said (RFC 9113 §8.1.1).
+    pub(super) fn body_comes(&mut self, bytes: usize, ends: bool) -> bool {
+        if self.body_left == UNKNOWN_LENGTH {
+            return true;
+        }
+        match self.body_left.checked_sub(bytes as u64) {
+            Some(left) => {
+                self.body_left = left;
+                !ends || left == 0
+            }
+            None => false,
+        }
+    }
+
     pub(super) fn queued(&self) -> usize {
         self.queue.as_ref().map_or(0, |queue| queue.unwritten().len())
     }
@@ -96,6 +117,8 @@ impl Streams {
             remote_closed: false,
             reset: false,
             has_message: false,
+            is_head: false,
+            body_left: UNKNOWN_LENGTH,
             in_turn: false,
             queue: None,
         };
@@ -122,6 +145,11 @@ impl Streams {
     pub(super) fn is_still(&self, key: StreamKey, id: u32) -> bool {
         let stream = &self.slots[key.0 as usize];
         stream.id == id && !stream.reset
+    }
+
+    /// The slot, whether a stream is in it or not.
+    pub(super) fn slot_mut(&mut self, key: StreamKey) -> &mut Stream {
+        &mut self.slots[key.0 as usize]
     }
 
     pub(super) fn remove(&mut self, key: StreamKey) {
@@ -177,19 +205,30 @@ impl std::ops::IndexMut<StreamKey> for Streams {
 }
 
 /// From identifier to slot: open addressing, of which the identifiers themselves are in the slab. Identifiers come in
-/// order, so that a multiplication spreads them evenly.
-#[derive(Debug, Default)]
+/// order, so that a multiplication spreads them evenly; a second one, by a number that the peer does not know, keeps it from
+/// choosing identifiers that all have one home.
+#[derive(Debug)]
 struct IdTable {
     /// A power of two of them, at most half of them used.
     slots: Vec<u32>,
     used: usize,
+    /// Odd: a bijection.
+    secret: u32,
+}
+
+impl Default for IdTable {
+    fn default() -> Self {
+        static SECRET: LazyLock<u32> = LazyLock::new(|| RandomState::new().hash_one(0) as u32 | 1);
+        Self { slots: Vec::new(), used: 0, secret: *SECRET }
+    }
 }
 
 const NO_SLOT: u32 = u32::MAX;
 
 impl IdTable {
     fn home(&self, id: u32) -> usize {
-        let spread = (id >> 1).wrapping_mul(0x9e37_79b1);
+        let even = (id >> 1).wrapping_mul(0x9e37_79b1);
+        let spread = (even ^ (even >> 15)).wrapping_mul(self.secret);
         // The high bits, as many as the table has.
         (spread >> 1) as usize >> (31 - self.slots.len().trailing_zeros())
     }

@@ -4,7 +4,7 @@
 use super::legacy::{self, Effect};
 use super::load::{Kernel, LoadOptions};
 use super::netns::{Netns, cookie_of};
-use super::{KernelError, pods, reconnect};
+use super::{KernelError, cgroups, reconnect};
 use std::fs;
 use std::os::fd::AsFd as _;
 use std::path::Path;
@@ -24,20 +24,23 @@ pub struct Probe {
     pub remedy: &'static str,
 }
 
-/// The capabilities that the agent uses (`linux/capability.h`), and what for.
-const CAPABILITIES: [(u32, &str); 5] = [
-    (12, "CAP_NET_ADMIN: SO_MARK, attaching"),
-    (19, "CAP_SYS_PTRACE: other users' /proc/PID/ns"),
-    (21, "CAP_SYS_ADMIN: setns"),
-    (38, "CAP_PERFMON: tracepoints"),
-    (39, "CAP_BPF: programs and maps"),
+/// CAP_SYS_ADMIN, which stands for CAP_BPF and CAP_PERFMON too (capabilities(7)).
+const SYS_ADMIN: u64 = 1 << 21;
+
+/// The capabilities that the agent uses, any of a set's (`linux/capability.h`), and what for.
+const CAPABILITIES: [(u64, &str); 5] = [
+    (1 << 12, "CAP_NET_ADMIN: SO_MARK, routes in pods"),
+    (1 << 19, "CAP_SYS_PTRACE: other users' /proc/PID/ns"),
+    (SYS_ADMIN, "CAP_SYS_ADMIN: setns"),
+    (1 << 38 | SYS_ADMIN, "CAP_PERFMON: tracepoints"),
+    (1 << 39 | SYS_ADMIN, "CAP_BPF: programs and maps"),
 ];
 
 /// Runs all probes. Attaches the programs to `cgroup` (or the root of cgroup2) for a moment, with nobody enrolled.
 pub fn probe(cgroup: Option<&Path>) -> Vec<Probe> {
     let mut probes =
         vec![kernel_release(), capabilities(), netns_cookie(), entering_namespaces(), ending_connections()];
-    let mount = pods::cgroup2_mount();
+    let mount = cgroups::cgroup2_mount();
     probes.push(result(
         "cgroup2",
         true,
@@ -91,7 +94,7 @@ fn capabilities() -> Probe {
 fn missing_capabilities(status: &str) -> Option<Vec<&'static str>> {
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
     let effective = u64::from_str_radix(line.trim(), 16).ok()?;
-    Some(CAPABILITIES.iter().filter(|(bit, _)| effective >> bit & 1 == 0).map(|(_, name)| *name).collect())
+    Some(CAPABILITIES.iter().filter(|(any, _)| effective & any == 0).map(|(_, name)| *name).collect())
 }
 
 fn netns_cookie() -> Probe {
@@ -127,7 +130,7 @@ fn ending_connections() -> Probe {
 }
 
 fn whole_hierarchy(mount: &Path) -> Probe {
-    let outcome = if pods::is_whole(mount) {
+    let outcome = if cgroups::is_whole(mount) {
         Ok(format!("{} holds the whole hierarchy", mount.display()))
     } else {
         Err(format!("{} is rooted at a cgroup of its own: pods elsewhere are not seen", mount.display()))
@@ -189,6 +192,8 @@ mod tests {
         assert_eq!(missing_capabilities("Name:\tx\nCapEff:\t000001ffffffffff\n"), Some(vec![]));
         let lacks = missing_capabilities("CapEff:\t000001fffff7ffff\n").unwrap();
         assert_eq!(lacks, ["CAP_SYS_PTRACE: other users' /proc/PID/ns"]);
+        // What the DaemonSet asks for.
+        assert_eq!(missing_capabilities("CapEff:\t0000000000281000\n"), Some(vec![]));
         assert_eq!(missing_capabilities("CapEff:\t0\n").unwrap().len(), CAPABILITIES.len());
         assert_eq!(missing_capabilities("CapEff:\tnonsense\n"), None);
         assert_eq!(missing_capabilities(""), None);

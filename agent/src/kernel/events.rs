@@ -1,10 +1,10 @@
-//! When to look for a pod: its cgroup was made, or its first process entered. Next: [`netns`](super::netns).
+//! When to look for a pod: its cgroup was made or removed, or a process entered. Next: [`netns`](super::netns).
 
+use super::cgroups::uid_in_path;
 use super::error::KernelError;
 use super::load::Kernel;
-use super::pods::uid_in_path;
 use aya::maps::{Map, MapData, RingBuf};
-use evenkeel_common::event::{CGROUP_ENTERED, CGROUP_PATH_BYTES};
+use evenkeel_common::event::{CGROUP_ENTERED, CGROUP_MADE, CGROUP_PATH_BYTES, CGROUP_REMOVED};
 use evenkeel_common::names;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -18,8 +18,26 @@ pub struct PodEvent {
     pub uid: String,
     /// The cgroup's path from the root of its hierarchy.
     pub path: String,
-    /// Whether a process entered; else the cgroup was made, and a process may follow.
-    pub entered: bool,
+    /// What happened.
+    pub kind: PodEventKind,
+}
+
+/// What happened in a pod's cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PodEventKind {
+    /// It was made. A process may follow, with or without an event.
+    Made,
+    /// A process entered it.
+    Entered,
+    /// It was removed: its last process had ended.
+    Removed,
+}
+
+impl PodEvent {
+    /// Whether the cgroup is a container's (the sandbox's is one of them), not the pod's own, which holds them.
+    pub fn is_of_container(&self) -> bool {
+        self.path.rsplit('/').next().is_some_and(|last| uid_in_path(last).is_none())
+    }
 }
 
 impl Kernel {
@@ -110,14 +128,18 @@ fn parse(bytes: &[u8]) -> Option<PodEvent> {
     Some(PodEvent {
         uid: uid_in_path(path)?,
         path: path.to_owned(),
-        entered: u32::from_ne_bytes(*kind) == CGROUP_ENTERED,
+        kind: match u32::from_ne_bytes(*kind) {
+            CGROUP_MADE => PodEventKind::Made,
+            CGROUP_ENTERED => PodEventKind::Entered,
+            CGROUP_REMOVED => PodEventKind::Removed,
+            _ => return None,
+        },
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use evenkeel_common::event::CGROUP_MADE;
 
     fn event(kind: u32, path: &str) -> Vec<u8> {
         let mut bytes = (path.len() as u32).to_ne_bytes().to_vec();
@@ -132,13 +154,19 @@ mod tests {
         let path = "/kubepods/burstable/pod01234567-89ab-cdef-0123-456789abcdef/c0ffee";
         let parsed = parse(&event(CGROUP_ENTERED, path)).unwrap();
         assert_eq!(parsed.uid, "01234567-89ab-cdef-0123-456789abcdef");
-        assert_eq!((parsed.path.as_str(), parsed.entered), (path, true));
-        assert!(!parse(&event(CGROUP_MADE, path)).unwrap().entered);
+        assert_eq!((parsed.path.as_str(), parsed.kind), (path, PodEventKind::Entered));
+        assert!(parsed.is_of_container());
+        let removed = parse(&event(CGROUP_REMOVED, path.rsplit_once('/').unwrap().0)).unwrap();
+        assert_eq!((removed.uid, removed.kind), (parsed.uid, PodEventKind::Removed));
+        assert!(
+            !parse(&event(CGROUP_MADE, "/kubepods.slice/kubepods-podab_c.slice")).unwrap().is_of_container()
+        );
     }
 
     #[test]
     fn bytes_that_are_no_pods_event_are_passed_over() {
         assert_eq!(parse(&event(CGROUP_MADE, "/kubepods/burstable")), None);
+        assert_eq!(parse(&event(7, "/kubepods/podab")), None, "of no known kind");
         assert_eq!(parse(&[]), None);
         assert_eq!(parse(&[1, 0, 0, 0, 0, 0, 0]), None);
         let mut claims_too_much = event(CGROUP_MADE, "/kubepods/podab");

@@ -38,8 +38,11 @@ const CGROUP_PROGRAMS: [(&str, AttachType); 6] = [
 ];
 
 /// The programs that attach to a raw tracepoint.
-const TRACEPOINT_PROGRAMS: [(&str, &CStr); 2] =
-    [("evenkeel_cgroup_made", c"cgroup_mkdir"), ("evenkeel_cgroup_entered", c"cgroup_attach_task")];
+const TRACEPOINT_PROGRAMS: [(&str, &CStr); 3] = [
+    ("evenkeel_cgroup_made", c"cgroup_mkdir"),
+    ("evenkeel_cgroup_entered", c"cgroup_attach_task"),
+    ("evenkeel_cgroup_removed", c"cgroup_rmdir"),
+];
 
 /// The maps that the agent uses.
 pub(super) const MAPS: [&str; 6] =

@@ -2,11 +2,14 @@
 //!
 //! In order of use: [`check`] says whether the node can do it. [`object`] carries the kernel programs, [`load`] brings them
 //! into the kernel and attaches them (by [`bpf`], the few system calls that aya keeps to itself; [`legacy`] finds what is in the way), [`maps`] is how the agent
-//! talks to them, [`log`] what they say. [`pods`] finds a pod, [`events`] says when to look, [`netns`] goes
-//! into its network namespace, [`listener`] opens what its connections are sent to (with [`route`] for IPv6), and
+//! talks to them, [`log`] what they say. [`cgroups`], [`pods`] and [`sandbox`] find a pod, [`events`] says
+//! when to look, [`netns`] goes into its network namespace, [`listener`] opens what its connections are sent to (with [`route`] for IPv6), and
 //! [`reconnect`] ends the connections that it had before.
 
+pub mod address;
+pub mod balancers;
 mod bpf;
+pub mod cgroups;
 pub mod check;
 pub mod events;
 pub mod legacy;
@@ -20,13 +23,15 @@ pub mod object;
 pub mod pods;
 pub mod reconnect;
 mod route;
+pub mod sandbox;
 
 mod error;
 
 pub use error::KernelError;
-pub use events::{PodEvent, PodEvents};
+pub use events::{PodEvent, PodEventKind, PodEvents};
 pub use listener::PodListener;
 pub use load::{Held, Kernel, LoadOptions};
 pub use log::KernelLog;
 pub use maps::{Enrolment, KnownDestination};
 pub use netns::{Netns, socket_in};
+pub use sandbox::{NotFound, Sandbox};

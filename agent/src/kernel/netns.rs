@@ -171,6 +171,14 @@ pub fn is_outside_of_pods(pid: u32) -> io::Result<bool> {
     Ok(is_excluded(&fs::metadata(format!("/proc/{pid}/ns/net"))?))
 }
 
+/// The inode number of a process' network namespace: [`Netns::inode`].
+///
+/// # Errors
+/// As [`is_outside_of_pods`].
+pub(super) fn inode_of_process(pid: u32) -> io::Result<u64> {
+    Ok(fs::metadata(format!("/proc/{pid}/ns/net"))?.st_ino())
+}
+
 /// The host's is the first process's (the agent's pod has hostPID), and this process's where it runs on the host itself.
 fn is_excluded(namespace: &fs::Metadata) -> bool {
     let identity = |of: &fs::Metadata| (of.st_dev(), of.st_ino());

@@ -70,4 +70,28 @@ counters! {
     resets,
     /// Client connections ended because of broken HTTP/2.
     protocol_errors,
+    /// Of these: because they had too many frames that are no part of a message.
+    floods_of_control,
+    /// Because they reset too many requests before their answer.
+    floods_of_cancels,
+    /// Because too many of their streams broke the protocol.
+    floods_of_faults,
+    /// Because their header blocks were too large or in too many pieces.
+    floods_of_headers,
+    /// Because they made the agent answer and did not read.
+    floods_unread,
+    /// Because they never acknowledged the agent's SETTINGS.
+    settings_timeouts,
+    /// Streams of clients that broke HTTP/2, or were refused above the limit, and were reset for it.
+    client_faults,
+    /// Streams of servers that broke HTTP/2, and were reset for it.
+    server_faults,
+    /// CONNECT requests, which are answered and not forwarded.
+    connect_requests,
+    /// Calls whose header lists were too large: for the agent, for the server or for the client.
+    headers_too_large,
+    /// Answers cut off at a drain's end because their clients did not read them.
+    cut_off,
+    /// Connections to servers that did not answer a PING.
+    silent_servers,
 }

@@ -5,13 +5,22 @@
 
 use super::call::Stage;
 use super::engine::{Action, ConnId, Engine, Role};
+use super::error_reply::{Cause, Oversized};
 use crate::balance::PickerState;
-use crate::http2::{Connection, ErrorCode, Event, HeadersKind, PREFACE};
+use crate::http2::{
+    Connection, ConnectionError, ErrorCode, Event, Flood, HeadersKind, LastStream, PREFACE, StreamKey,
+};
 use std::mem;
 
 /// A client that says nothing for so long may be one that waits for the server to speak first. Such protocols are slowed
 /// down by this once a connection; an HTTP/2 client speaks at once.
 const SILENCE_NS: u64 = 1_000_000_000;
+
+/// A client that has not acknowledged our SETTINGS by then never will (RFC 9113 §6.5.3).
+const SETTINGS_TIMEOUT_NS: u64 = 30_000_000_000;
+
+/// What the HTTP/2 layer lets a peer do in a period, it may do anew after this.
+pub(super) const PERIOD_NS: u64 = 1_000_000_000;
 
 /// A connection whose protocol is not known yet.
 #[derive(Debug)]
@@ -45,6 +54,9 @@ pub(super) struct Downstream {
     pub(super) phase: Phase,
     /// Of its own: of two clients in step with each other, a shared turn would give one all the calls to an endpoint.
     pub(super) picker: PickerState,
+    period_began_ns: u64,
+    /// PINGs of the client that were acted on.
+    pings_seen: u32,
 }
 
 impl Downstream {
@@ -113,7 +125,17 @@ impl Engine {
         self.conn_timers.clear(conn.0);
         let http2 = Connection::server(&self.limits);
         let picker = self.targets.slots[target as usize].origin.picker(&mut self.random);
-        let downstream = Downstream { conn, target, http2, calls: Vec::new(), phase: Phase::Serving, picker };
+        let downstream = Downstream {
+            conn,
+            target,
+            http2,
+            calls: Vec::new(),
+            phase: Phase::Serving,
+            picker,
+            period_began_ns: self.now_ns,
+            pings_seen: 0,
+        };
+        self.conn_timers.set(conn.0, self.now_ns + SETTINGS_TIMEOUT_NS);
         let downstream = self.downstreams.insert(downstream) as u32;
         self.conns.set_role(conn, Role::Downstream(downstream));
         if self.drain.is_some() {
@@ -125,9 +147,13 @@ impl Engine {
     // ---- HTTP/2
 
     pub(super) fn receive_downstream(&mut self, downstream: u32, mut input: &[u8]) {
-        let slot = &self.downstreams[downstream as usize];
+        let slot = &mut self.downstreams[downstream as usize];
         if slot.phase >= Phase::Closing {
             return;
+        }
+        if self.now_ns - slot.period_began_ns >= PERIOD_NS {
+            slot.period_began_ns = self.now_ns;
+            slot.http2.begin_period();
         }
         self.conns.touch(slot.conn);
         loop {
@@ -135,12 +161,33 @@ impl Engine {
             match http2.receive(&mut input, &mut self.fields) {
                 Ok(Some(event)) => self.client_event(downstream, event),
                 Ok(None) => break http2.keep(input),
-                Err(_) => {
-                    self.counters.protocol_errors += 1;
+                Err(error) => {
+                    self.count_protocol_error(&error);
                     self.cancel_calls(downstream);
                     break self.close_downstream(downstream);
                 }
             }
+        }
+        let slot = &mut self.downstreams[downstream as usize];
+        self.counters.client_faults += u64::from(slot.http2.take_faults());
+        let pings = slot.http2.pings_received();
+        if pings != slot.pings_seen {
+            slot.pings_seen = pings;
+            self.client_pinged(downstream);
+        }
+    }
+
+    fn count_protocol_error(&mut self, error: &ConnectionError) {
+        tracing::debug!(%error, "a client's connection ends");
+        let counters = &mut self.counters;
+        counters.protocol_errors += 1;
+        match error.flood {
+            Some(Flood::Control) => counters.floods_of_control += 1,
+            Some(Flood::Cancels) => counters.floods_of_cancels += 1,
+            Some(Flood::Faults) => counters.floods_of_faults += 1,
+            Some(Flood::Headers) => counters.floods_of_headers += 1,
+            Some(Flood::Unread) => counters.floods_unread += 1,
+            None => {}
         }
     }
 
@@ -148,7 +195,17 @@ impl Engine {
         match event {
             Event::Data { token, payload, end_stream, .. } => self.request_data(token, payload, end_stream),
             Event::Headers { stream, kind: HeadersKind::Request, end_stream, .. } => {
-                self.begin_call(downstream, stream, end_stream);
+                let call = self.begin_call(downstream, stream, end_stream);
+                self.dispatch(call);
+            }
+            Event::Headers { stream, kind: HeadersKind::RequestTooLarge, end_stream, .. } => {
+                let call = self.begin_call(downstream, stream, end_stream);
+                let limit = self.limits.max_header_list;
+                self.answer(call, Cause::TooLarge(Oversized::Request { limit }));
+            }
+            Event::Headers { stream, kind: HeadersKind::Connect, end_stream, .. } => {
+                let call = self.begin_call(downstream, stream, end_stream);
+                self.answer(call, Cause::Connect);
             }
             Event::Headers { token, kind: HeadersKind::Trailers, .. } => self.request_trailers(token),
             Event::Reset { token, code, by_peer, .. } => {
@@ -164,7 +221,7 @@ impl Engine {
         }
     }
 
-    fn begin_call(&mut self, downstream: u32, stream: crate::http2::StreamKey, end_stream: bool) {
+    fn begin_call(&mut self, downstream: u32, stream: StreamKey, end_stream: bool) -> u32 {
         let call = self.calls.insert(stream);
         let connection = &mut self.downstreams[downstream as usize];
         connection.http2.set_token(stream, call);
@@ -181,7 +238,7 @@ impl Engine {
         if slot.timeout_ns.is_some() {
             self.set_call_timer(call);
         }
-        self.dispatch(call);
+        call
     }
 
     fn cancel_calls(&mut self, downstream: u32) {
@@ -226,11 +283,23 @@ impl Engine {
 
     pub(super) fn downstream_timer_fired(&mut self, downstream: u32) {
         match self.downstreams[downstream as usize].phase {
-            Phase::Serving => self.announce_end(downstream),
+            Phase::Serving if self.drain.is_some() => self.announce_end(downstream),
+            Phase::Serving => self.check_settings_ack(downstream),
             Phase::Announced => self.end_announced(downstream),
-            Phase::LastCalls => {}
+            Phase::LastCalls => self.cut_off(downstream),
             Phase::Closing => self.lose_downstream(downstream, true),
             Phase::Lingering => self.lose_downstream(downstream, false),
+        }
+    }
+
+    fn check_settings_ack(&mut self, downstream: u32) {
+        let http2 = &mut self.downstreams[downstream as usize].http2;
+        if !http2.has_settings_ack() {
+            http2.go_away(ErrorCode::SettingsTimeout, LastStream::Seen);
+            self.counters.protocol_errors += 1;
+            self.counters.settings_timeouts += 1;
+            self.cancel_calls(downstream);
+            self.close_downstream(downstream);
         }
     }
 

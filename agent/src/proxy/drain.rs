@@ -74,17 +74,28 @@ impl Engine {
         self.conns.touch(slot.conn);
     }
 
+    /// Ends the streams of answers that the client does not read, each for itself: the connection's plain end would look
+    /// like an answer's.
+    pub(super) fn cut_off(&mut self, downstream: u32) {
+        for call in self.downstreams[downstream as usize].calls.clone() {
+            self.counters.cut_off += 1;
+            let stream = self.calls[call].stream;
+            self.downstreams[downstream as usize].http2.reset(stream, ErrorCode::InternalError);
+            self.cancel(call, ErrorCode::Cancel);
+        }
+        self.close_downstream(downstream);
+    }
+
     pub(super) fn drain_is_over(&mut self) {
         let downstreams: Vec<u32> = self.downstreams.iter().map(|(index, _)| index as u32).collect();
         for downstream in downstreams {
             for call in self.downstreams[downstream as usize].calls.clone() {
                 self.fail(call, Cause::Draining);
             }
-            // What is left are answers that wait for the client to read.
+            // What is left are answers that wait for the client to read: for a moment, and then they are cut off.
             self.send_client_away(downstream, LastStream::Seen);
-            let slot = &mut self.downstreams[downstream as usize];
-            if !slot.calls.is_empty() && !self.conn_timers.is_set(slot.conn.0) {
-                slot.phase = Phase::Closing;
+            let slot = &self.downstreams[downstream as usize];
+            if slot.phase == Phase::LastCalls && !self.conn_timers.is_set(slot.conn.0) {
                 self.conn_timers.set(slot.conn.0, self.now_ns + super::LINGER_NS);
             }
         }

@@ -28,6 +28,23 @@ pub(super) enum Cause {
     Deadline,
     /// The agent goes away and cannot wait any longer.
     Draining,
+    /// A header list is larger than somebody takes.
+    TooLarge(Oversized),
+    /// A CONNECT request: there is nobody to connect to.
+    Connect,
+}
+
+/// Which header list is too large, and for whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Oversized {
+    /// The request's, for the agent.
+    Request { limit: u32 },
+    /// The request's, for the server (its SETTINGS_MAX_HEADER_LIST_SIZE).
+    RequestForServer { by: SocketAddr, limit: u32 },
+    /// The response's or its trailers', for the agent.
+    Response { by: SocketAddr },
+    /// The response's or its trailers', for the client (its SETTINGS_MAX_HEADER_LIST_SIZE).
+    ResponseForClient { by: SocketAddr, limit: u32 },
 }
 
 /// gRPC status codes that the agent gives.
@@ -51,6 +68,8 @@ impl Cause {
             Self::Reset { code, .. } => status_of_reset(code),
             Self::Malformed { .. } => grpc::INTERNAL,
             Self::Deadline => grpc::DEADLINE_EXCEEDED,
+            Self::TooLarge(_) => grpc::RESOURCE_EXHAUSTED,
+            Self::Connect => grpc::UNIMPLEMENTED,
         }
     }
 
@@ -61,6 +80,9 @@ impl Cause {
             Self::NoEndpoint | Self::Refused { .. } | Self::Draining => 503,
             Self::Reset { .. } | Self::Malformed { .. } | Self::Lost { .. } => 502,
             Self::Deadline => 504,
+            Self::TooLarge(Oversized::Request { .. } | Oversized::RequestForServer { .. }) => 431,
+            Self::TooLarge(Oversized::Response { .. } | Oversized::ResponseForClient { .. }) => 502,
+            Self::Connect => 501,
         }
     }
 
@@ -114,6 +136,25 @@ impl fmt::Display for Told<'_> {
             }
             Cause::Deadline => write!(f, "the call's deadline passed")?,
             Cause::Draining => write!(f, "the node's agent is shutting down")?,
+            Cause::TooLarge(oversized) => match oversized {
+                Oversized::Request { limit } => {
+                    write!(
+                        f,
+                        "the request's header list is larger than {limit} bytes or has too many fields"
+                    )?;
+                }
+                Oversized::RequestForServer { by, limit } => {
+                    write!(f, "the request's header list is larger than the {limit} bytes that {by} takes")?;
+                }
+                Oversized::Response { by } => {
+                    write!(f, "{by} answered with a header list that is too large")?
+                }
+                Oversized::ResponseForClient { by, limit } => write!(
+                    f,
+                    "{by} answered with a header list larger than the {limit} bytes that the client takes"
+                )?,
+            },
+            Cause::Connect => write!(f, "CONNECT is not supported")?,
         }
         match self.1 {
             Some(service_port) => write!(f, " (Service {service_port})"),
@@ -173,6 +214,11 @@ mod tests {
             (Cause::Lost { to: by }, 14, 502),
             (Cause::Deadline, 4, 504),
             (Cause::Draining, 14, 503),
+            (Cause::TooLarge(Oversized::Request { limit: 9 }), 8, 431),
+            (Cause::TooLarge(Oversized::RequestForServer { by, limit: 9 }), 8, 431),
+            (Cause::TooLarge(Oversized::Response { by }), 8, 502),
+            (Cause::TooLarge(Oversized::ResponseForClient { by, limit: 9 }), 8, 502),
+            (Cause::Connect, 12, 501),
         ] {
             assert_eq!((cause.grpc_status(), cause.http_status()), (grpc, http), "{cause:?}");
         }

@@ -121,13 +121,18 @@ impl Engine {
             Outcome::OwnError(cause) => {
                 counters.own_errors += 1;
                 counters.deadlines += u64::from(cause == Cause::Deadline);
+                counters.connect_requests += u64::from(cause == Cause::Connect);
+                counters.headers_too_large += u64::from(matches!(cause, Cause::TooLarge(_)));
                 match cause {
                     Cause::Reset { .. } | Cause::Malformed { .. } | Cause::Lost { .. } | Cause::Deadline => {
                         Verdict::Failure
                     }
-                    Cause::Refused { .. } | Cause::NoEndpoint | Cause::NoRoute | Cause::Draining => {
-                        Verdict::None
-                    }
+                    Cause::Refused { .. }
+                    | Cause::NoEndpoint
+                    | Cause::NoRoute
+                    | Cause::Draining
+                    | Cause::TooLarge(_)
+                    | Cause::Connect => Verdict::None,
                 }
             }
             Outcome::Cancelled => {

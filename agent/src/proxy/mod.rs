@@ -4,7 +4,7 @@
 //! (`workers` is their handle, `socket` knows the options, `census` who is connected); the
 //! [`Engine`] takes the bytes; `downstream` sniffs them and gets requests out of them (what is no HTTP/2 goes to `tunnel`);
 //! `target` knows the connection's destination; `call` is a request's state; `dispatch` asks routing and balance; `pool` has
-//! connections to the endpoint, `upstream` is one of them; `pump` moves bodies and trailers; `error_reply` answers where no
+//! connections to the endpoint, `upstream` is one of them, `probe` asks whether it lives; `pump` moves bodies and trailers; `error_reply` answers where no
 //! server does; `finish` counts the end. `deadline` and `timers` watch the clock, `drain` ends it all.
 
 mod accept;
@@ -20,6 +20,7 @@ mod error_reply;
 mod finish;
 mod mailbox;
 mod pool;
+mod probe;
 mod pump;
 #[cfg(test)]
 mod sim;

@@ -6,8 +6,9 @@
 use super::PAUSE_READING_BYTES;
 use super::call::Stage;
 use super::engine::{Action, Engine, Role};
-use super::error_reply::Cause;
+use super::error_reply::{Cause, Oversized};
 use super::finish::Verdict;
+use super::probe;
 use super::target::Origin;
 use super::upstream::{Phase, Upstream};
 use crate::http2::{Connection, OpenError};
@@ -37,6 +38,8 @@ pub(super) struct Pool {
     pub(super) failures: u32,
     /// Until when calls go elsewhere if they can.
     pub(super) back_off_until_ns: u64,
+    /// How often the endpoint may be asked whether it lives.
+    pub(super) probe_every_ns: u64,
 }
 
 impl Pool {
@@ -50,6 +53,7 @@ impl Pool {
             waiting: VecDeque::new(),
             failures: 0,
             back_off_until_ns: 0,
+            probe_every_ns: probe::EVERY_NS,
         }
     }
 }
@@ -112,6 +116,12 @@ impl Engine {
             if let Some(remaining) = super::deadline::remaining(timeout, spent, &mut buffer) {
                 slot.request.set(crate::http2::Name::GrpcTimeout, remaining);
             }
+        }
+        let limit = connection.http2.peer_max_header_list();
+        if slot.request.size() > limit as usize {
+            let by = self.pools[slot.pool as usize].address;
+            self.answer(call, Cause::TooLarge(Oversized::RequestForServer { by, limit }));
+            return true;
         }
         let nothing_follows = slot.request_ended && slot.body.is_empty() && slot.trailers.is_none();
         let offset = connection.sent_total + connection.http2.output().len() as u64;
@@ -220,6 +230,7 @@ impl Engine {
         }
         for upstream in connections {
             self.retire_upstream(upstream);
+            self.watch(upstream);
         }
         self.tidy_pool(pool);
     }

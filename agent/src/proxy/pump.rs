@@ -8,6 +8,7 @@ use super::PAUSE_READING_BYTES;
 use super::call::{Call, REPLAY_LIMIT_BYTES, Response, Stage};
 use super::downstream::Downstream;
 use super::engine::{Conns, Engine};
+use super::error_reply::{Cause, Oversized};
 use super::finish;
 use crate::balance::latency::{self, Sample};
 use slab::Slab;
@@ -91,7 +92,8 @@ impl Engine {
         let Some(slot) = self.calls.find(call) else { return };
         let client = &mut self.downstreams[slot.downstream as usize];
         // There may be any number of them, and no window bounds them; the answer stands without.
-        if client.http2.output().len() > PAUSE_READING_BYTES {
+        let is_too_large = self.fields.size() > client.http2.peer_max_header_list() as usize;
+        if client.http2.output().len() > PAUSE_READING_BYTES || is_too_large {
             return;
         }
         client.http2.send_headers(slot.stream, &self.fields, false);
@@ -100,6 +102,9 @@ impl Engine {
 
     /// The fields are in the engine's field list.
     pub(super) fn response_headers(&mut self, call: u32, end_stream: bool) {
+        if self.is_too_large_for_client(call) {
+            return;
+        }
         let Some(slot) = self.calls.find(call) else { return };
         slot.response = Response::Headers;
         slot.drop_replay();
@@ -115,6 +120,18 @@ impl Engine {
         if end_stream {
             self.response_complete(call);
         }
+    }
+
+    /// The header list is larger than the client takes (RFC 9113 §6.5.2), and the call has failed with it.
+    fn is_too_large_for_client(&mut self, call: u32) -> bool {
+        let Some(slot) = self.calls.find(call) else { return true };
+        let limit = self.downstreams[slot.downstream as usize].http2.peer_max_header_list();
+        if self.fields.size() <= limit as usize {
+            return false;
+        }
+        let by = self.server_address(call);
+        self.fail(call, Cause::TooLarge(Oversized::ResponseForClient { by, limit }));
+        true
     }
 
     pub(super) fn response_data(&mut self, call: u32, payload: &[u8], end_stream: bool) {
@@ -137,6 +154,9 @@ impl Engine {
 
     /// The fields are in the engine's field list.
     pub(super) fn response_trailers(&mut self, call: u32) {
+        if self.is_too_large_for_client(call) {
+            return;
+        }
         let Some(slot) = self.calls.find(call) else { return };
         let client = &mut self.downstreams[slot.downstream as usize];
         client.http2.send_trailers(slot.stream, &self.fields);

@@ -1,9 +1,11 @@
 //! A connection to a server, and the responses that come over it.
 
 use super::call::{Response, Stage};
+use super::downstream::PERIOD_NS;
 use super::engine::{ConnId, Engine};
-use super::error_reply::Cause;
+use super::error_reply::{Cause, Oversized};
 use super::finish::Verdict;
+use super::probe::Probe;
 use crate::http2::{Connection, ErrorCode, Event, HeadersKind, LastStream};
 
 /// An idle connection is closed after this: before servers and middleboxes do, of which 60 s is the shortest in the field.
@@ -39,6 +41,10 @@ pub(super) struct Upstream {
     /// Bytes written to the socket so far: what was never written was never seen by the server.
     pub(super) sent_total: u64,
     idle_since_ns: u64,
+    /// When bytes last came.
+    pub(super) heard_ns: u64,
+    pub(super) probe: Probe,
+    period_began_ns: u64,
 }
 
 impl Upstream {
@@ -52,6 +58,9 @@ impl Upstream {
             has_served: false,
             sent_total: 0,
             idle_since_ns: 0,
+            heard_ns: 0,
+            probe: Probe::default(),
+            period_began_ns: 0,
         }
     }
 
@@ -96,8 +105,13 @@ impl Engine {
     }
 
     pub(super) fn receive_upstream(&mut self, upstream: u32, mut input: &[u8]) {
-        let conn = self.upstreams[upstream as usize].conn;
-        self.conns.touch(conn);
+        let slot = &mut self.upstreams[upstream as usize];
+        slot.heard_ns = self.now_ns;
+        if self.now_ns - slot.period_began_ns >= PERIOD_NS {
+            slot.period_began_ns = self.now_ns;
+            slot.http2.begin_period();
+        }
+        self.conns.touch(slot.conn);
         loop {
             let http2 = &mut self.upstreams[upstream as usize].http2;
             match http2.receive(&mut input, &mut self.fields) {
@@ -118,17 +132,26 @@ impl Engine {
             Event::Headers { token, kind: HeadersKind::Informational, .. } => {
                 self.informational_headers(token);
             }
-            Event::Headers { kind: HeadersKind::Request, .. } => {}
             Event::Reset { token, code, by_peer, .. } => {
                 if by_peer {
                     self.counters.resets += 1;
+                } else {
+                    self.counters.server_faults += 1;
                 }
                 self.stream_reset(token, code, by_peer);
             }
             Event::Refused { token, .. } => self.stream_refused(token),
-            Event::GoAway { .. } => self.server_leaves(upstream),
+            Event::GoAway { code, .. } => {
+                if code == ErrorCode::EnhanceYourCalm {
+                    self.probe_less(upstream);
+                }
+                self.server_leaves(upstream);
+            }
             Event::Settings => self.settings_received(upstream),
+            // That something came is all that a probe asks for.
             Event::Pong(_) => {}
+            // Events of the server's role.
+            Event::Headers { .. } => {}
         }
     }
 
@@ -156,6 +179,8 @@ impl Engine {
             self.check_done(call);
         } else if by_peer {
             self.answer(call, Cause::Reset { by, code });
+        } else if code == ErrorCode::EnhanceYourCalm {
+            self.answer(call, Cause::TooLarge(Oversized::Response { by }));
         } else {
             self.answer(call, Cause::Malformed { by });
         }
@@ -198,7 +223,7 @@ impl Engine {
         self.remove_upstream(upstream, false);
     }
 
-    fn fail_upstream_calls(&mut self, upstream: u32) {
+    pub(super) fn fail_upstream_calls(&mut self, upstream: u32) {
         let slot = &mut self.upstreams[upstream as usize];
         slot.phase = slot.phase.max(Phase::Retiring);
         let written = slot.sent_total;
@@ -251,7 +276,7 @@ impl Engine {
         }
     }
 
-    fn server_address(&self, call: u32) -> std::net::SocketAddr {
+    pub(super) fn server_address(&self, call: u32) -> std::net::SocketAddr {
         self.pools[self.calls[call].pool as usize].address
     }
 
@@ -288,6 +313,9 @@ impl Engine {
     }
 
     pub(super) fn upstream_timer_fired(&mut self, upstream: u32) {
+        if self.probe_timer_fired(upstream) {
+            return;
+        }
         let slot = &self.upstreams[upstream as usize];
         match slot.phase {
             Phase::Connecting | Phase::Greeting => {

@@ -15,8 +15,10 @@ use std::hash::Hash;
 pub struct Numbers {
     /// The enrolled pods.
     pub pods: Vec<PodCounts>,
-    /// Pods that are to be enrolled and are not yet.
-    pub pods_waiting: usize,
+    /// Pods that are to be enrolled and are not, or not yet.
+    pub pods_waiting: Vec<PodObstacle>,
+    /// What others attached and is in the way of the agent's programs.
+    pub legacy_attachments: Vec<LegacyAttachment>,
     /// The endpoints.
     pub endpoints: Vec<EndpointCounts>,
     /// Destinations whose connections are taken.
@@ -36,6 +38,39 @@ pub struct PodCounts {
     pub pod: String,
     /// How many connections met each outcome at `connect()`, by its name: taken, or straight because of what.
     pub connections: Vec<(&'static str, u64)>,
+    /// Those that it had when it was enrolled.
+    pub opened_before: OpenedBefore,
+}
+
+/// Connections to captured addresses that a pod had when it was enrolled: they go straight until they end.
+#[derive(Debug)]
+pub struct OpenedBefore {
+    /// Why they had not been taken, by its name.
+    pub cause: &'static str,
+    /// How many they were.
+    pub connections: usize,
+}
+
+/// A pod that is to be enrolled and is not.
+#[derive(Debug)]
+pub struct PodObstacle {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub pod: String,
+    /// Why, by its name.
+    pub reason: &'static str,
+}
+
+/// A cgroup attachment of the old kind that is in the way of the agent's programs.
+#[derive(Debug)]
+pub struct LegacyAttachment {
+    /// Where it is.
+    pub cgroup: String,
+    /// What it is attached as.
+    pub kind: &'static str,
+    /// What follows, by its name.
+    pub effect: &'static str,
 }
 
 /// An endpoint's calls.
@@ -58,6 +93,27 @@ struct ConnectionLabels {
     namespace: String,
     pod: String,
     outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OpenedBeforeLabels {
+    namespace: String,
+    pod: String,
+    cause: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ObstacleLabels {
+    namespace: String,
+    pod: String,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LegacyLabels {
+    cgroup: String,
+    kind: &'static str,
+    effect: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -84,7 +140,11 @@ enum State {
 pub fn exposition(numbers: &Numbers) -> String {
     let mut registry = Registry::with_prefix("evenkeel");
     let connections = Family::<ConnectionLabels, Counter>::default();
-    for PodCounts { namespace, pod, connections: outcomes } in &numbers.pods {
+    let opened_before = Family::<OpenedBeforeLabels, Gauge>::default();
+    for PodCounts { namespace, pod, connections: outcomes, opened_before: before } in &numbers.pods {
+        let cause = before.cause;
+        let labels = OpenedBeforeLabels { namespace: escaped(namespace), pod: escaped(pod), cause };
+        opened_before.get_or_create(&labels).set(before.connections as i64);
         for (outcome, count) in outcomes {
             let labels = ConnectionLabels { namespace: escaped(namespace), pod: escaped(pod), outcome };
             connections.get_or_create(&labels).inc_by(*count);
@@ -100,7 +160,16 @@ pub fn exposition(numbers: &Numbers) -> String {
         failures.get_or_create(&labels).inc_by(counts.failures);
         active.get_or_create(&labels).set(counts.active.into());
     }
-    let pods = states([(State::enrolled, numbers.pods.len()), (State::waiting, numbers.pods_waiting)]);
+    let not_enrolled = Family::<ObstacleLabels, Gauge>::default();
+    for PodObstacle { namespace, pod, reason } in &numbers.pods_waiting {
+        let labels = ObstacleLabels { namespace: escaped(namespace), pod: escaped(pod), reason };
+        not_enrolled.get_or_create(&labels).set(1);
+    }
+    let legacy = Family::<LegacyLabels, Gauge>::default();
+    for LegacyAttachment { cgroup, kind, effect } in &numbers.legacy_attachments {
+        legacy.get_or_create(&LegacyLabels { cgroup: escaped(cgroup), kind, effect }).set(1);
+    }
+    let pods = states([(State::enrolled, numbers.pods.len()), (State::waiting, numbers.pods_waiting.len())]);
     let destinations = states([(State::live, numbers.destinations), (State::resting, numbers.resting_ids)]);
     let problems = Gauge::<i64>::default();
     problems.set(numbers.problems as i64);
@@ -109,6 +178,17 @@ pub fn exposition(numbers: &Numbers) -> String {
         "connections",
         "Connections of enrolled pods, by what became of them at connect()",
         connections,
+    );
+    registry.register(
+        "opened_before",
+        "Connections to captured addresses that a pod had when it was enrolled, by why they had not been taken",
+        opened_before,
+    );
+    registry.register("pod_not_enrolled", "A pod that is to be enrolled and is not, and why", not_enrolled);
+    registry.register(
+        "legacy_attachment",
+        "A cgroup program of another's, attached in the old way, that is in the way of the agent's",
+        legacy,
     );
     registry.register("endpoint_calls", "Calls begun to an endpoint", calls);
     registry.register("endpoint_failures", "Calls to an endpoint that failed", failures);
@@ -149,6 +229,13 @@ mod tests {
                 namespace: "a".into(),
                 pod: "b\"c".into(),
                 connections: vec![("taken", 3)],
+                opened_before: OpenedBefore { cause: "agent_absent", connections: 2 },
+            }],
+            pods_waiting: vec![PodObstacle { namespace: "a".into(), pod: "d".into(), reason: "no_process" }],
+            legacy_attachments: vec![LegacyAttachment {
+                cgroup: "/sys".into(),
+                kind: "connect4",
+                effect: "refuses",
             }],
             endpoints: vec![EndpointCounts {
                 service: "a/s:1".into(),
@@ -162,6 +249,9 @@ mod tests {
         });
         for line in [
             r#"evenkeel_connections_total{namespace="a",pod="b\"c",outcome="taken"} 3"#,
+            r#"evenkeel_opened_before{namespace="a",pod="b\"c",cause="agent_absent"} 2"#,
+            r#"evenkeel_pod_not_enrolled{namespace="a",pod="d",reason="no_process"} 1"#,
+            r#"evenkeel_legacy_attachment{cgroup="/sys",kind="connect4",effect="refuses"} 1"#,
             r#"evenkeel_endpoint_calls_total{service="a/s:1",endpoint="10.0.0.1:2"} 7"#,
             r#"evenkeel_endpoint_active_calls{service="a/s:1",endpoint="10.0.0.1:2"} 2"#,
             r#"evenkeel_pods{state="enrolled"} 1"#,

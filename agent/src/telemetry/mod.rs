@@ -3,4 +3,6 @@
 
 mod exposition;
 
-pub use exposition::{EndpointCounts, Numbers, PodCounts, exposition};
+pub use exposition::{
+    EndpointCounts, LegacyAttachment, Numbers, OpenedBefore, PodCounts, PodObstacle, exposition,
+};

@@ -1,9 +1,9 @@
 //! What `evenkeel check` finds.
 
 use crate::node::{Cgroup, Node, can_run};
+use evenkeel::kernel::cgroups;
 use evenkeel::kernel::check;
 use evenkeel::kernel::legacy::{self, Effect};
-use evenkeel::kernel::pods;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
@@ -31,7 +31,7 @@ fn an_attachment_of_the_old_kind_is_named_with_its_effect() {
         return;
     }
     let node = Node::start();
-    let mount = pods::cgroup2_mount().unwrap();
+    let mount = cgroups::cgroup2_mount().unwrap();
     let mut elsewhere = Cgroup::new();
     let below = elsewhere.make("kubepods/pod1");
     let found = |at: &Path| legacy::attachments(&mount, at).unwrap();

@@ -2,7 +2,8 @@
 
 use crate::app::App;
 use crate::node::{Cgroup, can_run};
-use evenkeel::kernel::{Kernel, LoadOptions, Netns, PodEvent, pods};
+use evenkeel::kernel::pods::{self, PodCgroups};
+use evenkeel::kernel::{Kernel, LoadOptions, Netns, NotFound, PodEvent, PodEventKind, Sandbox};
 use std::fs;
 
 const UID: &str = "6ec0a7e5-0000-4000-8000";
@@ -42,27 +43,38 @@ fn a_pods_first_process_is_announced_and_found() {
     ] {
         let container = cgroup.make(&form);
         let made = next_of(&mut next, &uid);
-        assert!(!made.entered);
+        assert_eq!(made.kind, PodEventKind::Made);
+        assert!(!made.is_of_container());
         let made = next_of(&mut next, &uid);
-        assert!(made.path.ends_with(&form) && !made.entered, "{made:?}");
-        assert!(pods::find(&uid).unwrap().is_none(), "no process yet");
+        assert!(made.path.ends_with(&form) && made.is_of_container(), "{made:?}");
+        assert_eq!(made.kind, PodEventKind::Made);
+        let top = cgroup.path.join(form.split('/').next().unwrap());
+        let find = || Sandbox::of(&uid, &PodCgroups::below(&top).processes_of(&uid));
+        assert_eq!(find().unwrap_err(), NotFound::NoProcess);
 
         let mut app = App::start(&container);
         let entered = next_of(&mut next, &uid);
-        assert!(entered.path.ends_with(&form) && entered.entered, "{entered:?}");
+        assert!(entered.path.ends_with(&form), "{entered:?}");
+        assert_eq!(entered.kind, PodEventKind::Entered);
         // Between entering the cgroup and leaving the host's namespace there is no pod to find.
-        let netns = loop {
-            if let Some(netns) = pods::find(&uid).unwrap() {
-                break netns;
+        let mut sandbox = loop {
+            match find() {
+                Ok(sandbox) => break sandbox,
+                Err(not_found) => assert_eq!(not_found, NotFound::InNodeNamespace),
             }
         };
-        assert_eq!(netns.cookie(), Netns::of_process(app.pid()).unwrap().cookie());
-        app.kill();
-        let top = form.split('/').next().unwrap();
-        assert_eq!(pods::kubepods(&cgroup.path), Some(cgroup.path.join(top)));
-        cgroup.clear();
+        assert_eq!(sandbox.netns().cookie(), Netns::of_process(app.pid()).unwrap().cookie());
+        let by_process = pods::by_process().unwrap();
+        assert_eq!(by_process[&uid], PodCgroups::below(&top).processes_of(&uid), "both ways lead there");
+        assert!(sandbox.is_there(&uid, || unreachable!("its process lives")));
 
-        assert!(pods::find(&uid).unwrap().is_none());
+        app.kill();
+        assert!(!sandbox.is_there(&uid, || PodCgroups::below(&top).processes_of(&uid)));
+        cgroup.clear();
+        let removed = next_of(&mut next, &uid);
+        assert!(removed.path.ends_with(&form), "{removed:?}");
+        assert_eq!(removed.kind, PodEventKind::Removed);
+        assert_eq!(find().unwrap_err(), NotFound::NoProcess);
     }
 }
 

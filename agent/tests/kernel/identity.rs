@@ -2,7 +2,7 @@
 
 use crate::app::{Dial, dial};
 use crate::node::{Node, POD_V4, POD_V6, SERVICE_V4, SERVICE_V6, can_run, listen};
-use evenkeel::kernel::{Enrolment, pods};
+use evenkeel::kernel::{Enrolment, cgroups};
 use evenkeel::mesh::DestinationId;
 use evenkeel_common::DEFAULT_MARK;
 
@@ -81,7 +81,7 @@ fn the_agent_is_not_deceived_where_the_programs_see_its_own_sockets() {
     }
     let mut node = Node::start();
     // The root holds this very process, as `kubepods` holds the agent's.
-    node.links = node.kernel.attach(&pods::cgroup2_mount().unwrap()).unwrap();
+    node.links = node.kernel.attach(&cgroups::cgroup2_mount().unwrap()).unwrap();
     for (service, id) in [(SERVICE_V4, 4), (SERVICE_V6, 6)] {
         let (socket, arrival) = node.dial(dial(service));
         let stream = arrival.expect_agent(id);

@@ -4,6 +4,7 @@
 //! [`app`] is a process in a pod, [`node`] a node with one pod and one server; the other files are the tests.
 
 mod app;
+mod balancer;
 mod check;
 mod events;
 mod identity;
@@ -12,4 +13,5 @@ mod log;
 mod node;
 mod reconnect;
 mod redirect;
+mod sandbox;
 mod straight;

@@ -3,7 +3,7 @@
 use crate::app::{App, Dial, Names};
 use evenkeel::clock::monotonic_ns;
 use evenkeel::kernel::listener::{ListenerOptions, destination_of};
-use evenkeel::kernel::{Enrolment, Held, Kernel, LoadOptions, Netns, PodListener, object, pods};
+use evenkeel::kernel::{Enrolment, Held, Kernel, LoadOptions, Netns, PodListener, cgroups, object};
 use evenkeel::lifecycle::ticks::SharedPage;
 use evenkeel::mesh::DestinationId;
 use evenkeel_common::{Counters, DEFAULT_MARK, Reason};
@@ -47,7 +47,7 @@ impl Cgroup {
     pub(crate) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("evenkeel-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
-        let mount = pods::cgroup2_mount().unwrap();
+        let mount = cgroups::cgroup2_mount().unwrap();
         sweep(&mount);
         let path = mount.join(name);
         fs::create_dir(&path).unwrap();

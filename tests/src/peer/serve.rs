@@ -21,8 +21,8 @@ const REPLIES_AHEAD: usize = 4;
 pub(super) struct Serve {
     #[arg(long)]
     listen: SocketAddr,
-    /// What the replies call this server.
-    #[arg(long)]
+    /// What the replies call this server; in a pod, its name if nothing else is said.
+    #[arg(long, env = "HOSTNAME")]
     name: String,
 }
 

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use socket2::{Domain, Protocol, Socket, Type};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 /// How a socket names its destination.
@@ -21,9 +21,9 @@ pub enum Family {
 /// What the socket is like before it connects.
 #[derive(Args, Clone, Debug)]
 pub(super) struct SocketOptions {
-    /// Where to.
+    /// Where to: an address, or a name that is looked up for each connection; and a port.
     #[arg(long)]
-    to: SocketAddr,
+    to: String,
     #[arg(long, value_enum, default_value_t)]
     family: Family,
     /// Source address.
@@ -46,11 +46,11 @@ pub(super) struct SocketOptions {
 impl SocketOptions {
     /// A connected socket of this kind.
     pub(super) fn connect(&self) -> Result<TcpStream> {
-        let destination = match (self.family, self.to) {
+        let destination = match (self.family, self.destination()?) {
             (Family::Mapped, SocketAddr::V4(to)) => {
                 SocketAddrV6::new(to.ip().to_ipv6_mapped(), to.port(), 0, 0).into()
             }
-            _ => self.to,
+            (_, to) => to,
         };
         let protocol = if self.mptcp { Protocol::MPTCP } else { Protocol::TCP };
         let socket =
@@ -76,13 +76,19 @@ impl SocketOptions {
 
     /// A connected UDP socket; of the options only the address counts.
     pub(super) fn connect_udp(&self) -> Result<std::net::UdpSocket> {
-        let any: IpAddr = match self.to {
+        let to = self.destination()?;
+        let any: IpAddr = match to {
             SocketAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
         let socket = std::net::UdpSocket::bind((any, 0))?;
-        socket.connect(self.to).context("connect")?;
+        socket.connect(to).context("connect")?;
         Ok(socket)
+    }
+
+    fn destination(&self) -> Result<SocketAddr> {
+        let mut found = self.to.to_socket_addrs().with_context(|| self.to.clone())?;
+        found.next().with_context(|| format!("{} has no address", self.to))
     }
 }
 

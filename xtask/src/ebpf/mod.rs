@@ -8,13 +8,13 @@ pub(crate) mod reproducible;
 
 use std::env;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
 use crate::process::{run, step};
 use crate::setup::EbpfToolchain;
-use crate::workspace::Workspace;
+use crate::workspace::{self, Workspace};
 
 /// Little-endian BPF; both architectures that Evenkeel runs on are.
 const TARGET: &str = "bpfel-unknown-none";
@@ -67,18 +67,11 @@ fn flags(root: &Path, target: &Path, toolchain: &EbpfToolchain) -> Result<Vec<St
     // No path of the machine that builds may reach the object. The last flag that fits a path counts.
     for (path, name) in [
         (toolchain.compiler.sysroot()?, "/rust"),
-        (cargo_home()?, "/cargo"),
+        (workspace::cargo_home()?, "/cargo"),
         (root.to_owned(), "/evenkeel"),
         (target.to_owned(), "/target"),
     ] {
         flags.push(format!("--remap-path-prefix={}={name}", path.display()));
     }
     Ok(flags)
-}
-
-fn cargo_home() -> Result<PathBuf> {
-    match env::var_os("CARGO_HOME") {
-        Some(home) => Ok(home.into()),
-        None => Ok(env::home_dir().context("no home folder: set HOME or CARGO_HOME")?.join(".cargo")),
-    }
 }

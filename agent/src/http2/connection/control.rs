@@ -2,6 +2,7 @@
 
 use super::receive::Step;
 use super::{Connection, Event};
+use crate::http2::calm;
 use crate::http2::error::{ErrorCode, Fault};
 use crate::http2::frame::{FrameHeader, MAX_STREAM_ID, flag, kind};
 use crate::http2::settings::Role;
@@ -19,8 +20,10 @@ impl Connection {
                 return Err(wrong_size("acknowledgement of SETTINGS with a payload"));
             }
             self.has_settings_ack = true;
+            self.calm.charge(calm::PLAIN)?;
             return Ok(Step::Done);
         }
+        self.calm.charge(calm::RARE)?;
         let before = self.peer;
         self.peer.apply(payload, self.role)?;
         self.has_peer_settings = true;
@@ -37,6 +40,7 @@ impl Connection {
         if by == 0 {
             return Ok(());
         }
+        self.calm.charge(calm::of_streams(self.streams.slots().len()))?;
         for (key, stream) in self.streams.iter_mut() {
             stream.send_window.shift(by).map_err(|_| {
                 Fault::connection(
@@ -44,9 +48,8 @@ impl Connection {
                     "SETTINGS_INITIAL_WINDOW_SIZE overflows a stream's window",
                 )
             })?;
-            if stream.queue.is_some() && !stream.in_turn && stream.send_window.available() > 0 {
-                stream.in_turn = true;
-                self.turns.push_back(key);
+            if stream.queue.is_some() && stream.send_window.available() > 0 {
+                self.turns.join(key, stream);
             }
         }
         Ok(())
@@ -55,9 +58,11 @@ impl Connection {
     pub(super) fn ping_frame<'i>(&mut self, header: &FrameHeader, payload: &[u8]) -> Result<Step<'i>, Fault> {
         on_connection(header)?;
         let payload: [u8; 8] = payload.try_into().map_err(|_| wrong_size("PING that is not 8 bytes"))?;
+        self.calm.charge(calm::PLAIN)?;
         if header.has(flag::ACK) {
             return Ok(Step::Event(Event::Pong(payload)));
         }
+        self.pings_received = self.pings_received.wrapping_add(1);
         self.output.reply(kind::PING, flag::ACK, 0, &payload)?;
         Ok(Step::Done)
     }
@@ -70,6 +75,7 @@ impl Connection {
         let increment: [u8; 4] =
             payload.try_into().map_err(|_| wrong_size("WINDOW_UPDATE that is not 4 bytes"))?;
         let increment = i64::from(u32::from_be_bytes(increment) & MAX_STREAM_ID);
+        self.calm.charge(calm::PLAIN)?;
         if header.stream == 0 {
             if increment == 0 {
                 return Err(Fault::protocol("WINDOW_UPDATE of nothing"));
@@ -92,9 +98,8 @@ impl Connection {
         }
         let overflow = |_| Fault::Stream(header.stream, ErrorCode::FlowControlError);
         stream.send_window.shift(increment).map_err(overflow)?;
-        if stream.queue.is_some() && !stream.in_turn && stream.send_window.available() > 0 {
-            stream.in_turn = true;
-            self.turns.push_back(key);
+        if stream.queue.is_some() && stream.send_window.available() > 0 {
+            self.turns.join(key, stream);
         }
         Ok(Step::Done)
     }
@@ -105,11 +110,12 @@ impl Connection {
         payload: &[u8],
     ) -> Result<Step<'i>, Fault> {
         let code: [u8; 4] = payload.try_into().map_err(|_| wrong_size("RST_STREAM that is not 4 bytes"))?;
-        let Some(stream) = self.known_stream(header)? else { return Ok(Step::Done) };
-        if self.streams[stream].is_closed() {
-            return Ok(Step::Done);
+        let known = self.known_stream(header)?.filter(|stream| !self.streams[*stream].is_closed());
+        let Some(stream) = known else { return self.calm.charge(calm::PLAIN).map(|()| Step::Done) };
+        if self.role == Role::Server && !self.streams[stream].local_closed {
+            self.calm.cancel()?;
         }
-        self.close_by_reset(stream);
+        self.close_by_reset(stream, true);
         let code = ErrorCode::from_wire(u32::from_be_bytes(code));
         Ok(Step::Event(Event::Reset { stream, token: self.streams[stream].token, code, by_peer: true }))
     }
@@ -125,6 +131,7 @@ impl Connection {
         };
         let last_stream = u32::from_be_bytes([*s0, *s1, *s2, *s3]) & MAX_STREAM_ID;
         let code = ErrorCode::from_wire(u32::from_be_bytes([*c0, *c1, *c2, *c3]));
+        self.calm.charge(calm::RARE + calm::of_streams(self.streams.slots().len()))?;
         self.received_go_away = true;
         if self.role == Role::Client {
             self.refusing = Some((last_stream, 0));
@@ -145,12 +152,13 @@ impl Connection {
         };
         let (stream, token) = (StreamKey(slot), found.token);
         self.refusing = Some((last_stream, slot + 1));
-        self.close_by_reset(stream);
+        self.close_by_reset(stream, true);
         Some(Event::Refused { stream, token })
     }
 
     /// RFC 9113 §5.3.2: priority is not used, but the frame must be one.
-    pub(super) fn priority_frame<'i>(header: &FrameHeader) -> Result<Step<'i>, Fault> {
+    pub(super) fn priority_frame<'i>(&mut self, header: &FrameHeader) -> Result<Step<'i>, Fault> {
+        self.calm.charge(calm::PLAIN)?;
         match (header.stream, header.length) {
             (0, _) => Err(Fault::protocol("PRIORITY on no stream")),
             (_, 5) => Ok(Step::Done),

@@ -9,7 +9,7 @@ use crate::http2::stream::StreamKey;
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum Event<'i> {
     /// A header list; it is in the [`FieldList`](crate::http2::FieldList) given to `receive`. With
-    /// [`HeadersKind::Request`] the stream is just made: give it a token.
+    /// [`HeadersKind::Request`], and its like, the stream is just made: give it a token.
     Headers {
         /// The stream.
         stream: StreamKey,
@@ -68,6 +68,10 @@ pub enum Event<'i> {
 pub enum HeadersKind {
     /// A request's (server role).
     Request,
+    /// A CONNECT request's (server role).
+    Connect,
+    /// A request's that is larger than the limits: the list is cut short. For an answer of the owner's own.
+    RequestTooLarge,
     /// A 1xx response's (client role); the final one follows.
     Informational,
     /// The final response's (client role).

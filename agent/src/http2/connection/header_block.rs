@@ -2,17 +2,21 @@
 
 use super::receive::Step;
 use super::{Connection, Event, HeadersKind};
-use crate::http2::error::{ErrorCode, Fault};
+use crate::http2::calm;
+use crate::http2::error::{ErrorCode, Fault, Flood};
 use crate::http2::fields::FieldList;
 use crate::http2::flow::{ReceiveWindow, SendWindow};
 use crate::http2::frame::{FrameHeader, flag};
 use crate::http2::hpack::{Decoded, ListLimits};
-use crate::http2::message::{self, Malformed, ResponseKind};
+use crate::http2::message::{self, Malformed, Response};
 use crate::http2::settings::Role;
 use crate::http2::stream::StreamKey;
 
 /// CONTINUATION frames of one block: the largest block allowed by default in pieces of 512 bytes (CVE-2024-27316).
 const MAX_CONTINUATIONS: u32 = 128;
+/// A block larger than a list may be is still decoded, for its list to be answered with an error of its own: up to this many
+/// times a list's size. Beyond it the connection ends.
+const BLOCK_BYTES_PER_LIST_BYTE: usize = 4;
 /// What a HEADERS frame says of priority (RFC 9113 §6.2).
 const PRIORITY_LEN: usize = 5;
 
@@ -65,12 +69,13 @@ impl Connection {
         let Some(mut block) = self.block.take() else {
             return Err(Fault::protocol("CONTINUATION of nothing"));
         };
+        self.check_block_size(block.bytes.len() + payload.len())?;
         block.bytes.extend_from_slice(payload);
         block.continuations += 1;
-        self.check_block_size(block.bytes.len())?;
         if block.continuations > MAX_CONTINUATIONS {
-            return Err(Fault::connection(ErrorCode::EnhanceYourCalm, "header block in too many pieces"));
+            return Err(Fault::flood(Flood::Headers, "header block in too many pieces"));
         }
+        self.calm.charge(calm::PLAIN)?;
         if header.has(flag::END_HEADERS) {
             return self.whole_block(block.stream, block.end_stream, &block.bytes, fields);
         }
@@ -78,13 +83,9 @@ impl Connection {
         Ok(Step::Done)
     }
 
-    /// A block is never larger than the list that it stands for, but for what hides in it.
     fn check_block_size(&self, bytes: usize) -> Result<(), Fault> {
-        if bytes > self.limits.max_header_list as usize {
-            return Err(Fault::connection(
-                ErrorCode::EnhanceYourCalm,
-                "header block larger than a list may be",
-            ));
+        if bytes > self.limits.max_header_list as usize * BLOCK_BYTES_PER_LIST_BYTE {
+            return Err(Fault::flood(Flood::Headers, "header block many times larger than a list may be"));
         }
         Ok(())
     }
@@ -120,18 +121,24 @@ impl Connection {
             {
                 return Err(Fault::protocol("request on a stream that was used before"));
             }
-            None => return Ok(Step::Done),
+            None => return self.late(id),
         };
         if self.streams[stream].reset {
-            return Ok(Step::Done);
+            return self.late(id);
         }
         if self.streams[stream].remote_closed {
             return Err(Fault::Stream(id, ErrorCode::StreamClosed));
         }
-        check_fields(id, decoded)?;
+        if decoded.too_large {
+            return Err(Fault::Stream(id, ErrorCode::EnhanceYourCalm));
+        }
+        if decoded.invalid_field {
+            return Err(malformed(id));
+        }
         let kind = self.message_part(stream, end_stream, fields).map_err(|Malformed| malformed(id))?;
-        if kind == HeadersKind::Response {
-            self.streams[stream].has_message = true;
+        match kind {
+            HeadersKind::Informational => self.calm.charge(calm::PLAIN)?,
+            _ => self.calm.useful(1),
         }
         if end_stream {
             self.streams.close(stream, false, true);
@@ -141,19 +148,25 @@ impl Connection {
 
     /// What a header list is to a stream that exists already.
     fn message_part(
-        &self,
+        &mut self,
         stream: StreamKey,
         end_stream: bool,
         fields: &FieldList,
     ) -> Result<HeadersKind, Malformed> {
-        if self.streams[stream].has_message {
+        let state = &mut self.streams[stream];
+        if state.has_message {
             message::check_trailers(fields)?;
-            return if end_stream { Ok(HeadersKind::Trailers) } else { Err(Malformed) };
+            let is_right = end_stream && state.body_comes(0, true);
+            return if is_right { Ok(HeadersKind::Trailers) } else { Err(Malformed) };
         }
-        match message::check_response(fields)? {
-            ResponseKind::Final => Ok(HeadersKind::Response),
-            ResponseKind::Informational if end_stream => Err(Malformed),
-            ResponseKind::Informational => Ok(HeadersKind::Informational),
+        match message::check_response(fields, state.is_head)? {
+            Response::Final { body } => {
+                state.has_message = true;
+                state.body_left = body;
+                if state.body_comes(0, end_stream) { Ok(HeadersKind::Response) } else { Err(Malformed) }
+            }
+            Response::Informational if end_stream => Err(Malformed),
+            Response::Informational => Ok(HeadersKind::Informational),
         }
     }
 
@@ -165,12 +178,14 @@ impl Connection {
         decoded: Decoded,
         fields: &FieldList,
     ) -> Result<Step<'i>, Fault> {
+        self.calm.request();
         if id.is_multiple_of(2) {
             return Err(Fault::protocol("client's stream with an even identifier"));
         }
         self.last_peer_stream = id;
         if self.sent_go_away.is_some_and(|last| id > last) {
             // Not processed, and the GOAWAY said so.
+            self.calm.charge(calm::PLAIN)?;
             return Ok(Step::Done);
         }
         // Streams that are over and not yet released cost as much as open ones (CVE-2023-44487).
@@ -178,15 +193,20 @@ impl Connection {
         if self.streams.open() >= most || self.streams.in_use() >= 2 * most as usize {
             return Err(Fault::Stream(id, ErrorCode::RefusedStream));
         }
-        check_fields(id, decoded)?;
-        message::check_request(fields).map_err(|Malformed| malformed(id))?;
+        let (kind, body) = request_kind(id, decoded, fields)?;
+        if end_stream && body != 0 && body != message::UNKNOWN_LENGTH {
+            return Err(malformed(id));
+        }
+        self.calm.useful(1);
         let send = SendWindow::new(self.peer.initial_window);
         let stream = self.streams.insert(id, send, ReceiveWindow::new(self.limits.stream_window));
-        self.streams[stream].has_message = true;
+        let state = &mut self.streams[stream];
+        state.has_message = true;
+        state.body_left = body;
         if end_stream {
             self.streams.close(stream, false, true);
         }
-        Ok(Step::Event(Event::Headers { stream, token: 0, kind: HeadersKind::Request, end_stream }))
+        Ok(Step::Event(Event::Headers { stream, token: 0, kind, end_stream }))
     }
 }
 
@@ -194,11 +214,16 @@ fn malformed(id: u32) -> Fault {
     Fault::Stream(id, ErrorCode::ProtocolError)
 }
 
-fn check_fields(id: u32, decoded: Decoded) -> Result<(), Fault> {
-    if decoded.too_large {
-        return Err(Fault::Stream(id, ErrorCode::EnhanceYourCalm));
+/// Which kind of request a list is, and the length of the body that it promises.
+fn request_kind(id: u32, decoded: Decoded, fields: &FieldList) -> Result<(HeadersKind, u64), Fault> {
+    if decoded.invalid_field {
+        return Err(malformed(id));
     }
-    if decoded.invalid_field { Err(malformed(id)) } else { Ok(()) }
+    if decoded.too_large {
+        return Ok((HeadersKind::RequestTooLarge, message::UNKNOWN_LENGTH));
+    }
+    let request = message::check_request(fields).map_err(|Malformed| malformed(id))?;
+    Ok((if request.connects { HeadersKind::Connect } else { HeadersKind::Request }, request.body))
 }
 
 fn without_padding_and_priority<'i>(header: &FrameHeader, mut payload: &'i [u8]) -> Result<&'i [u8], Fault> {

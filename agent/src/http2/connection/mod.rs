@@ -9,12 +9,11 @@ mod header_block;
 mod receive;
 mod send;
 
-use std::collections::VecDeque;
-
 pub use event::{Event, HeadersKind, LastStream, OpenError, Progress};
 
 use self::header_block::PartialBlock;
-use self::receive::PartialData;
+use self::receive::{PartialData, Resets};
+use super::calm::Calm;
 use super::error::{ConnectionError, ErrorCode};
 use super::flow::{INITIAL_WINDOW, ReceiveWindow, SendWindow};
 use super::frame::{MAX_STREAM_ID, PREFACE, kind};
@@ -23,6 +22,7 @@ use super::limits::Limits;
 use super::output::Output;
 use super::settings::{self, PeerSettings, Role};
 use super::stream::{StreamKey, Streams};
+use super::turns::Turns;
 
 /// One end of an HTTP/2 connection, without I/O. Feed it with [`Connection::receive`], write its
 /// [`Connection::output`] to the socket, and drive [`Connection::advance`] when it wants to.
@@ -46,8 +46,11 @@ pub struct Connection {
     data: Option<PartialData>,
     /// The header block that is to be continued.
     block: Option<PartialBlock>,
-    /// Empty DATA frames that ended nothing, less those with something in them.
-    empty_frames: u32,
+    /// What the peer makes us do for nothing.
+    calm: Calm,
+    /// Streams of the peer that broke a rule or were refused.
+    faults: u32,
+    resets: Resets,
     decoder: Decoder,
 
     streams: Streams,
@@ -60,13 +63,14 @@ pub struct Connection {
     /// Streams above the peer's GOAWAY's last stream that are still to be reported: (last stream, slots looked at).
     refusing: Option<(u32, u32)>,
     failed: Option<ConnectionError>,
+    pings_received: u32,
 
     peer: PeerSettings,
     send_window: SendWindow,
     receive_window: ReceiveWindow,
     encoder: Encoder,
-    /// Streams with something queued and a window to send it, in the order of their turns.
-    turns: VecDeque<StreamKey>,
+    /// Streams with something queued and a window to send it.
+    turns: Turns,
     /// Bytes in all queues.
     queued: usize,
     output: Output,
@@ -104,7 +108,9 @@ impl Connection {
             has_settings_ack: false,
             data: None,
             block: None,
-            empty_frames: 0,
+            calm: Calm::default(),
+            faults: 0,
+            resets: Resets::default(),
             decoder: Decoder::new(limits.header_table as usize),
             streams: Streams::default(),
             next_stream: 1,
@@ -113,11 +119,12 @@ impl Connection {
             received_go_away: false,
             refusing: None,
             failed: None,
+            pings_received: 0,
             peer: PeerSettings::default(),
             send_window: SendWindow::new(INITIAL_WINDOW),
             receive_window: ReceiveWindow::new(connection_window),
             encoder: Encoder::new(limits.header_table as usize),
-            turns: VecDeque::new(),
+            turns: Turns::default(),
             queued: 0,
             output,
         }
@@ -147,7 +154,7 @@ impl Connection {
             return;
         }
         self.output.rst_stream(self.streams[stream].id, code);
-        self.close_by_reset(stream);
+        self.close_by_reset(stream, false);
     }
 
     /// Both halves are done and nothing is queued.
@@ -198,6 +205,24 @@ impl Connection {
         self.streams.open()
     }
 
+    /// Whether the peer has acknowledged our SETTINGS (RFC 9113 §6.5.3).
+    #[must_use]
+    pub fn has_settings_ack(&self) -> bool {
+        self.has_settings_ack
+    }
+
+    /// How often the peer has sent a PING of its own, so far.
+    #[must_use]
+    pub fn pings_received(&self) -> u32 {
+        self.pings_received
+    }
+
+    /// The largest header list that the peer takes, as RFC 9113 §6.5.2 counts; `u32::MAX` if it has not said.
+    #[must_use]
+    pub fn peer_max_header_list(&self) -> u32 {
+        self.peer.max_header_list
+    }
+
     /// The peer's SETTINGS_MAX_CONCURRENT_STREAMS; `u32::MAX` if it sets no limit.
     #[must_use]
     pub fn peer_max_concurrent_streams(&self) -> u32 {
@@ -213,21 +238,33 @@ impl Connection {
             + self.decoder.held_bytes()
             + self.encoder.held_bytes()
             + self.streams.held_bytes()
-            + self.turns.capacity() * size_of::<StreamKey>()
+            + self.turns.held_bytes()
+            + self.resets.held_bytes()
             + self.queued
             + self.output.held_bytes()
     }
 
+    /// The slot of a stream that its owner has not released yet.
+    #[cfg(test)]
+    pub(super) fn streams_find_for_test(&self, id: u32) -> Option<StreamKey> {
+        self.streams.find(id)
+    }
+
     /// RST_STREAM came or went.
-    fn close_by_reset(&mut self, stream: StreamKey) {
+    fn close_by_reset(&mut self, stream: StreamKey, by_peer: bool) {
         self.drop_queue(stream);
-        self.streams[stream].reset = true;
+        let state = &mut self.streams[stream];
+        state.reset = true;
+        if !by_peer && !state.remote_closed {
+            self.resets.remember(state.id);
+        }
         self.streams.close(stream, true, true);
     }
 
     fn drop_queue(&mut self, stream: StreamKey) {
+        // Its turn is passed over when it comes.
         if std::mem::take(&mut self.streams[stream].in_turn) {
-            self.turns.retain(|waiting| *waiting != stream);
+            self.turns.tidy(&mut self.streams);
         }
         if let Some(queue) = self.streams[stream].queue.take() {
             self.queued -= queue.unwritten().len();

@@ -1,6 +1,7 @@
 //! Bytes in: which frame comes next, whether it may, and who deals with it.
 
 use super::{Connection, Event};
+use crate::http2::calm;
 use crate::http2::error::{ConnectionError, ErrorCode, Fault};
 use crate::http2::fields::FieldList;
 use crate::http2::frame::{FrameHeader, HEADER_LEN, MAX_PAYLOAD, PREFACE, flag, kind};
@@ -10,8 +11,9 @@ use crate::http2::stream::StreamKey;
 /// Of a DATA frame that has not come whole, less than this is not worth an event: a peer that drips bytes must not make
 /// many small frames of one large one.
 const MIN_PIECE_BYTES: usize = 4_096;
-/// Empty DATA frames that end nothing cost us and mean nothing (CVE-2019-9518); those with bytes in them count against.
-const MAX_EMPTY_FRAMES: u32 = 1_000;
+/// Streams that we reset and whose end the peer may not have heard of: late frames for that many of them are told from
+/// frames that break the protocol. As many as a client may have open.
+const REMEMBERED_RESETS: usize = 1_024;
 
 /// The rest of a DATA frame of which the beginning came.
 #[derive(Debug)]
@@ -100,14 +102,35 @@ impl Connection {
             Fault::Connection(error) => return Err(error),
             Fault::Stream(id, code) => (id, code),
         };
+        // Honest peers have these: our SETTINGS, or a reset of long ago, may not have reached them.
+        let counted = match code {
+            ErrorCode::RefusedStream | ErrorCode::StreamClosed => self.calm.charge(calm::PLAIN),
+            _ => self.calm.fault(),
+        };
+        self.faults = self.faults.wrapping_add(1);
         let reply = self.output.reply(kind::RST_STREAM, 0, id, &code.to_wire().to_be_bytes());
-        if let Err(Fault::Connection(error)) = reply {
+        if let Err(Fault::Connection(error)) = counted.and(reply) {
             return Err(error);
         }
-        Ok(self.streams.find(id).map(|stream| {
-            self.close_by_reset(stream);
-            Event::Reset { stream, token: self.streams[stream].token, code, by_peer: false }
-        }))
+        let Some(stream) = self.streams.find(id) else {
+            self.resets.remember(id);
+            return Ok(None);
+        };
+        if self.streams[stream].reset {
+            self.resets.remember(id);
+            return Ok(None);
+        }
+        self.close_by_reset(stream, false);
+        Ok(Some(Event::Reset { stream, token: self.streams[stream].token, code, by_peer: false }))
+    }
+
+    /// A frame came for a stream that is over. Right if the peer may not have heard of its end (RFC 9113 §5.1), else
+    /// STREAM_CLOSED.
+    pub(super) fn late<'i>(&mut self, id: u32) -> Result<Step<'i>, Fault> {
+        if self.resets.contains(id) || self.sent_go_away.is_some_and(|last| id > last) {
+            return Ok(Step::Done);
+        }
+        Err(Fault::Stream(id, ErrorCode::StreamClosed))
     }
 
     fn step<'i>(&mut self, input: &mut &'i [u8], fields: &mut FieldList) -> Result<Step<'i>, Fault> {
@@ -133,10 +156,10 @@ impl Connection {
             kind::SETTINGS => self.settings_frame(&header, payload),
             kind::PING => self.ping_frame(&header, payload),
             kind::GOAWAY => self.go_away_frame(&header, payload),
-            kind::PRIORITY => Self::priority_frame(&header),
+            kind::PRIORITY => self.priority_frame(&header),
             kind::PUSH_PROMISE => Err(Fault::protocol("PUSH_PROMISE, which is switched off")),
             // RFC 9113 §5.5: extensions that we do not know are ignored.
-            _ => Ok(Step::Done),
+            _ => self.calm.charge(calm::PLAIN).map(|()| Step::Done),
         }
     }
 
@@ -194,15 +217,15 @@ impl Connection {
         *input = &behind[padding_field..];
         let payload = header.length - padding_field - padding;
         let end_stream = header.has(flag::END_STREAM);
-        self.empty_frames = match (payload, end_stream) {
-            (0, false) => self.empty_frames + 1,
-            _ => self.empty_frames.saturating_sub(1),
-        };
-        if self.empty_frames > MAX_EMPTY_FRAMES {
-            return Err(Fault::connection(ErrorCode::EnhanceYourCalm, "too many empty DATA frames"));
+        if payload == 0 && !end_stream {
+            self.calm.charge(calm::RARE)?;
         }
         self.data = Some(PartialData { stream: None, id: header.stream, payload, padding, end_stream });
         let Some(stream) = self.data_stream(header.stream, header.length)? else { return Ok(Step::Done) };
+        if !self.streams[stream].body_comes(payload, end_stream) {
+            return Err(Fault::Stream(header.stream, ErrorCode::ProtocolError));
+        }
+        self.calm.useful(u32::from(payload > 0));
         if header.length > payload {
             self.grant(stream, (header.length - payload) as u32);
         }
@@ -214,7 +237,7 @@ impl Connection {
 
     /// The stream that gets a DATA frame's payload; `None` if the frame is late for it.
     fn data_stream(&mut self, id: u32, length: usize) -> Result<Option<StreamKey>, Fault> {
-        let Some(key) = self.streams.find(id) else { return Ok(None) };
+        let Some(key) = self.streams.find(id) else { return self.late(id).map(|_| None) };
         // Before the acknowledgement the peer may go by the protocol's default window.
         let slack = if self.has_settings_ack {
             0
@@ -223,7 +246,7 @@ impl Connection {
         };
         let stream = &mut self.streams[key];
         if stream.reset {
-            return Ok(None);
+            return self.late(id).map(|_| None);
         }
         if stream.remote_closed {
             return Err(Fault::Stream(id, ErrorCode::StreamClosed));
@@ -283,6 +306,16 @@ impl Connection {
         Step::Event(Event::Data { stream, token: self.streams[stream].token, payload, end_stream })
     }
 
+    /// Streams that the peer broke a rule on, or that were refused, since the last time that somebody asked.
+    pub fn take_faults(&mut self) -> u32 {
+        std::mem::take(&mut self.faults)
+    }
+
+    /// A period is over: the peer may do anew what it may do in a period. To be called about once a second.
+    pub fn begin_period(&mut self) {
+        self.calm = calm::Calm::default();
+    }
+
     /// No frame but HEADERS may come for a stream that nobody has opened (RFC 9113 §5.1).
     pub(super) fn is_idle(&self, id: u32) -> bool {
         match (self.role, id % 2) {
@@ -291,5 +324,32 @@ impl Connection {
             // Nobody pushes.
             _ => true,
         }
+    }
+}
+
+/// The streams that we reset last, of which frames may still be on their way.
+#[derive(Debug, Default)]
+pub(super) struct Resets {
+    /// A ring, filled up to its size first.
+    ids: Vec<u32>,
+    next: usize,
+}
+
+impl Resets {
+    pub(super) fn remember(&mut self, id: u32) {
+        if self.ids.len() < REMEMBERED_RESETS {
+            self.ids.push(id);
+        } else {
+            self.ids[self.next] = id;
+            self.next = (self.next + 1) % REMEMBERED_RESETS;
+        }
+    }
+
+    fn contains(&self, id: u32) -> bool {
+        self.ids.contains(&id)
+    }
+
+    pub(super) fn held_bytes(&self) -> usize {
+        self.ids.capacity() * size_of::<u32>()
     }
 }

@@ -4,6 +4,7 @@ use super::{Connection, OpenError, Progress};
 use crate::http2::fields::FieldList;
 use crate::http2::flow::{ReceiveWindow, SendWindow};
 use crate::http2::frame::{MAX_PAYLOAD, MAX_STREAM_ID};
+use crate::http2::name::Name;
 use crate::http2::settings::Role;
 use crate::http2::stream::StreamKey;
 
@@ -20,7 +21,9 @@ impl Connection {
         self.next_stream += 2;
         let send = SendWindow::new(self.peer.initial_window);
         let stream = self.streams.insert(id, send, ReceiveWindow::new(self.limits.stream_window));
-        self.streams[stream].token = token;
+        let state = &mut self.streams[stream];
+        state.token = token;
+        state.is_head = fields.find(Name::Method) == Some(b"HEAD");
         self.write_headers(stream, fields, end_stream);
         Ok(stream)
     }
@@ -72,8 +75,7 @@ impl Connection {
             queue.push(rest);
             queue.ends = end_stream;
             if stream_state.send_window.available() > 0 {
-                stream_state.in_turn = true;
-                self.turns.push_back(stream);
+                self.turns.join(stream, stream_state);
             }
         }
         written
@@ -109,8 +111,7 @@ impl Connection {
     /// `progress` what left the queues. Call it when [`Connection::wants_advance`]: after windows opened or output went.
     pub fn advance(&mut self, progress: &mut Vec<Progress>) {
         while self.wants_advance() {
-            let Some(stream) = self.turns.pop_front() else { return };
-            self.streams[stream].in_turn = false;
+            let Some(stream) = self.turns.next(&mut self.streams) else { return };
             let Some(mut queue) = self.streams[stream].queue.take() else { continue };
             let left = queue.unwritten();
             let piece = &left[..left.len().min(MAX_PAYLOAD)];
@@ -122,8 +123,7 @@ impl Connection {
                 let state = &mut self.streams[stream];
                 state.queue = Some(queue);
                 if state.send_window.available() > 0 {
-                    state.in_turn = true;
-                    self.turns.push_back(stream);
+                    self.turns.join(stream, state);
                 }
             } else if let Some(trailers) = queue.trailers {
                 self.write_headers(stream, &trailers, true);
@@ -154,6 +154,7 @@ impl Connection {
         let state = &mut self.streams[stream];
         let allowed = state.send_window.available().min(self.send_window.available()).min(payload.len());
         let mut written = 0;
+        self.calm.useful(1);
         while written < allowed && self.output.len() < self.limits.max_output {
             let end = allowed.min(written + MAX_PAYLOAD);
             self.output.data(state.id, &payload[written..end], end_stream && end == payload.len());

@@ -1,6 +1,8 @@
 //! The layer against itself, against frames made by hand, and against the `h2` crate.
 
+mod floods;
 mod frames;
+mod messages;
 mod pair;
 mod peer;
 mod wire;

@@ -1,5 +1,176 @@
-//! What the fields of Kubernetes' objects mean: [`labels`] names what Evenkeel reads of an object's metadata, [`objects`]
-//! turns an object into its row.
+//! A cluster's API, and what the fields of its objects mean.
+//!
+//! `access` reaches the API server, [`kinds`] says what is asked of it, `watch` follows one kind through whatever happens
+//! (`split` takes its answers apart, `backoff` says when to try again), `store` puts all kinds together, and
+//! [`KubernetesSource`] hands out what comes of it. [`objects`] turns an object into its row; [`labels`] names what is read
+//! of its metadata.
 
+mod access;
+mod backoff;
+mod fault;
+pub mod kinds;
 pub mod labels;
 pub mod objects;
+mod split;
+mod standing;
+mod store;
+mod version;
+mod watch;
+
+pub use access::Access;
+pub use fault::Fault;
+pub use standing::{KindView, State};
+
+use self::kinds::KINDS;
+use self::standing::Standing;
+use self::store::Store;
+use self::watch::{Report, Watch};
+use super::journal::Journal;
+use super::{Change, Problems};
+use crate::sources::rows::Row;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+/// How soon after a batch the next may follow: a change that comes alone goes at once, and of those that come in a rush not
+/// each makes a snapshot.
+const BATCH_EVERY: Duration = Duration::from_millis(10);
+
+/// How many words of the watches may wait: a list comes faster than it is put away.
+const WAITING_REPORTS: usize = 64;
+
+/// After how long what does not get on is said again; doubled each time.
+const SAY_AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+/// The longest time after which it is said again.
+const SAY_AGAIN_AT_MOST: Duration = Duration::from_secs(3600);
+
+/// The objects of a cluster, watched.
+#[derive(Debug)]
+pub struct KubernetesSource {
+    batches: mpsc::Receiver<Vec<Change>>,
+    problems: Problems,
+    standings: Vec<Standing>,
+    // Ends the watches.
+    _tasks: JoinSet<()>,
+}
+
+impl KubernetesSource {
+    /// Begins to watch what concerns this node. `before` is what was known last; the first batch, if nothing was, is
+    /// everything there is. Each change is written down in the journal before it is handed out.
+    pub fn open(access: &Access, node: &str, before: &[Row], journal: Journal) -> Self {
+        let (reports, received) = mpsc::channel(WAITING_REPORTS);
+        let node: Arc<str> = node.into();
+        let standings: Vec<Standing> = KINDS.iter().map(|_| Standing::new()).collect();
+        let mut tasks = JoinSet::new();
+        for (place, (kind, standing)) in KINDS.iter().zip(&standings).enumerate() {
+            let watch =
+                Watch::new(place, kind, node.clone(), access.clone(), reports.clone(), standing.clone());
+            tasks.spawn(watch.run());
+        }
+        // One batch waits at most: what changes while it does goes into the next.
+        let (sender, batches) = mpsc::channel(1);
+        let problems = Problems::default();
+        let hub = Hub {
+            store: Store::new(before),
+            received,
+            batches: sender,
+            problems: problems.clone(),
+            standings: standings.clone(),
+            journal,
+        };
+        tasks.spawn(hub.run());
+        Self { batches, problems, standings, _tasks: tasks }
+    }
+
+    /// Waits for the next batch. Cancel-safe.
+    pub async fn next(&mut self) -> Vec<Change> {
+        match self.batches.recv().await {
+            Some(changes) => changes,
+            None => {
+                tracing::error!("what watches the API server has ended: its last state goes on");
+                std::future::pending().await
+            }
+        }
+    }
+
+    /// What is wrong now, always up to date.
+    pub fn problems(&self) -> Problems {
+        self.problems.clone()
+    }
+
+    /// How each kind stands.
+    pub fn kinds(&self) -> Vec<KindView> {
+        KINDS.iter().zip(&self.standings).map(|(kind, standing)| standing.view(kind.resource)).collect()
+    }
+}
+
+/// A worker that has lived so long has not died of what it knows.
+const WELL_AFTER: Duration = Duration::from_secs(30);
+
+/// Where what the watches say comes together.
+struct Hub {
+    store: Store,
+    received: mpsc::Receiver<(usize, Vec<Report>)>,
+    batches: mpsc::Sender<Vec<Change>>,
+    problems: Problems,
+    standings: Vec<Standing>,
+    journal: Journal,
+}
+
+impl Hub {
+    async fn run(mut self) {
+        let mut next_batch = Instant::now();
+        let (mut say_again, mut patience) = (None::<Instant>, SAY_AGAIN_AFTER);
+        let mut well_at = Some(Instant::now() + WELL_AFTER);
+        loop {
+            let has_batch = self.store.has_batch();
+            tokio::select! {
+                // What has come already goes into the batch.
+                biased;
+                received = self.received.recv() => {
+                    let Some((place, reports)) = received else { return };
+                    for report in reports {
+                        self.store.take(place, report);
+                    }
+                    self.standings[place].counts(self.store.objects(place));
+                    if let Some(problems) = self.store.changed_problems() {
+                        self.problems.replace(problems);
+                        match self.store.faults().is_empty() {
+                            true => (say_again, patience) = (None, SAY_AGAIN_AFTER),
+                            false => say_again = say_again.or(Some(Instant::now() + patience)),
+                        }
+                    }
+                }
+                permit = ready_for_batch(&self.batches, next_batch), if has_batch => {
+                    let Ok(permit) = permit else { return };
+                    let batch = self.store.take_batch();
+                    self.journal.write(&batch, || self.store.rows());
+                    permit.send(batch);
+                    next_batch = Instant::now() + BATCH_EVERY;
+                }
+                () = sleep_until(well_at.unwrap_or_else(Instant::now)), if well_at.is_some() => {
+                    self.journal.well();
+                    well_at = None;
+                }
+                () = sleep_until(say_again.unwrap_or_else(Instant::now)), if say_again.is_some() => {
+                    for fault in self.store.faults() {
+                        tracing::warn!("still: {fault}");
+                    }
+                    patience = (2 * patience).min(SAY_AGAIN_AT_MOST);
+                    say_again = Some(Instant::now() + patience);
+                }
+            }
+        }
+    }
+}
+
+async fn ready_for_batch(
+    batches: &mpsc::Sender<Vec<Change>>,
+    not_before: Instant,
+) -> Result<mpsc::Permit<'_, Vec<Change>>, mpsc::error::SendError<()>> {
+    sleep_until(not_before).await;
+    batches.reserve().await
+}

@@ -1,0 +1,164 @@
+//! Changes on their way to workers and kernel, in the order that keeps any connection from a worker that does not know it: a snapshot
+//! to all workers, and when all have it, the rest. While workers take their time (one may hang), further changes are put together, so
+//! that what waits is bounded by what there is, and nothing else has to wait.
+
+use crate::control::{Delta, Enrolment};
+use crate::mesh::{DestinationId, Snapshot};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What is to be done, once the workers have a snapshot.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    snapshot: Option<Arc<Snapshot>>,
+    /// What the kernel is to know of each address.
+    pub(super) addresses: BTreeMap<SocketAddr, Capture>,
+    /// Ids that the kernel's map leads to no more once that is done.
+    pub(super) retired: Vec<DestinationId>,
+    /// Pods to enrol, or whose row is another, or (`None`) to withdraw, by UID.
+    pub(super) pods: BTreeMap<Arc<str>, Option<Enrolment>>,
+}
+
+/// What the kernel is to know of an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Capture {
+    /// Its connections are taken, with this id.
+    Taken(DestinationId),
+    /// They go straight, and are counted as such, while it has no endpoint.
+    WithoutEndpoint(DestinationId),
+    /// Nothing: they go straight.
+    Nothing,
+}
+
+/// Changes, one batch in hand and one that gathers.
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    in_hand: Option<(Batch, Instant)>,
+    gathering: Batch,
+}
+
+impl Backlog {
+    /// Takes a change in, after all before it.
+    pub(super) fn push(&mut self, delta: Delta) {
+        self.gathering.add(delta);
+    }
+
+    /// Takes the next batch in hand, if there is none. What it gives is to be published.
+    pub(super) fn begin(&mut self, now: Instant) -> Option<Arc<Snapshot>> {
+        if self.in_hand.is_some() || self.gathering.is_empty() {
+            return None;
+        }
+        let batch = std::mem::take(&mut self.gathering);
+        let snapshot = batch.snapshot.clone();
+        self.in_hand = Some((batch, now));
+        snapshot
+    }
+
+    /// The batch in hand, if all workers go by its snapshot: to be carried out.
+    pub(super) fn ready(&mut self, applied: u64) -> Option<Batch> {
+        let is_known = |batch: &Batch| batch.snapshot.as_ref().is_none_or(|known| known.version <= applied);
+        self.in_hand.take_if(|(batch, _)| is_known(batch)).map(|(batch, _)| batch)
+    }
+
+    /// Since when a batch waits for the workers.
+    pub(super) fn waits_since(&self) -> Option<Instant> {
+        self.in_hand.as_ref().map(|(_, since)| *since)
+    }
+}
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.snapshot.is_none()
+            && self.addresses.is_empty()
+            && self.retired.is_empty()
+            && self.pods.is_empty()
+    }
+
+    /// The later word on an address or a pod is the one that counts; a later snapshot knows all ids of an earlier one that are still
+    /// in the kernel's map.
+    fn add(&mut self, delta: Delta) {
+        let Delta { snapshot, add, without_endpoint, remove, retired, enrol, change, withdraw } = delta;
+        self.snapshot = snapshot.or(self.snapshot.take());
+        self.addresses.extend(remove.into_iter().map(|address| (address, Capture::Nothing)));
+        self.addresses.extend(add.into_iter().map(|(address, id)| (address, Capture::Taken(id))));
+        let without_endpoint = without_endpoint.into_iter();
+        self.addresses.extend(without_endpoint.map(|(address, id)| (address, Capture::WithoutEndpoint(id))));
+        self.retired.extend(retired);
+        self.pods.extend(withdraw.into_iter().map(|uid| (uid, None)));
+        let enrolments = enrol.into_iter().chain(change);
+        self.pods.extend(enrolments.map(|enrolment| (enrolment.pod.uid.clone(), Some(enrolment))));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delta(version: u64) -> Delta {
+        let snapshot = Snapshot { version, ..Snapshot::default() };
+        Delta { snapshot: Some(Arc::new(snapshot)), ..Delta::default() }
+    }
+
+    fn address(port: u16) -> SocketAddr {
+        SocketAddr::from(([10, 96, 0, 1], port))
+    }
+
+    fn id(number: u32) -> DestinationId {
+        DestinationId::new(number).unwrap()
+    }
+
+    #[test]
+    fn nothing_is_carried_out_before_all_workers_know_it() {
+        let (mut backlog, now) = (Backlog::default(), Instant::now());
+        assert!(backlog.begin(now).is_none() && backlog.ready(0).is_none());
+        backlog.push(Delta { add: vec![(address(1), id(1))], ..delta(5) });
+        assert_eq!(backlog.begin(now).unwrap().version, 5);
+        assert!(backlog.ready(4).is_none());
+        assert_eq!(backlog.waits_since(), Some(now));
+        assert_eq!(backlog.ready(5).unwrap().addresses, [(address(1), Capture::Taken(id(1)))].into());
+        assert!(backlog.waits_since().is_none() && backlog.begin(now).is_none());
+    }
+
+    #[test]
+    fn what_the_workers_need_not_know_waits_for_none_of_them() {
+        let mut backlog = Backlog::default();
+        backlog.push(Delta { withdraw: vec!["uid".into()], ..Delta::default() });
+        assert!(backlog.begin(Instant::now()).is_none(), "nothing to publish");
+        assert_eq!(backlog.ready(0).unwrap().pods, [("uid".into(), None)].into());
+    }
+
+    #[test]
+    fn while_a_worker_hangs_changes_are_put_together_and_the_last_word_counts() {
+        let (mut backlog, now) = (Backlog::default(), Instant::now());
+        backlog.push(delta(1));
+        backlog.begin(now);
+        for round in 0..1_000_u32 {
+            let version = 2 + u64::from(round);
+            backlog.push(Delta {
+                add: vec![(address(1), id(round))],
+                remove: vec![address(2)],
+                retired: vec![id(round + 1_000)],
+                ..delta(version)
+            });
+            assert!(backlog.begin(now).is_none(), "one batch at a time");
+        }
+        backlog.push(Delta {
+            remove: vec![address(1)],
+            add: vec![(address(2), id(7))],
+            without_endpoint: vec![(address(3), id(8))],
+            ..Delta::default()
+        });
+        assert!(backlog.ready(1).unwrap().addresses.is_empty());
+        assert_eq!(backlog.begin(now).unwrap().version, 1_001);
+        let batch = backlog.ready(1_001).unwrap();
+        let expected = [
+            (address(1), Capture::Nothing),
+            (address(2), Capture::Taken(id(7))),
+            (address(3), Capture::WithoutEndpoint(id(8))),
+        ];
+        assert_eq!(batch.addresses, expected.into());
+        assert_eq!(batch.retired.len(), 1_000);
+    }
+}

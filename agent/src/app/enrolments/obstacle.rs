@@ -1,0 +1,91 @@
+//! Why a pod that is to be enrolled is not: a name that programs can rely on, and a text for people.
+
+use crate::kernel::{KernelError, NotFound};
+use std::io;
+use std::time::{Duration, Instant};
+
+/// How long an obstacle stands before it is told as one that lasts: longer than a runtime takes for a pod's start on a busy node.
+const LASTING_AFTER: Duration = Duration::from_secs(10);
+
+/// What stands in the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Obstacle {
+    /// Its name in metrics, in the admin endpoint and in Events.
+    pub(super) reason: &'static str,
+    /// What it is.
+    pub(super) text: String,
+}
+
+impl Obstacle {
+    pub(super) fn new(reason: &'static str, text: impl Into<String>) -> Self {
+        Self { reason, text: text.into() }
+    }
+
+    /// Whether it may be over in a moment, since the pod's start is under way.
+    pub(super) fn is_of_a_start(&self) -> bool {
+        matches!(self.reason, "no_process" | "node_network_namespace" | "sandbox_ended")
+    }
+
+    /// Whether the pod's owner should hear of it: not of a pod that waits for its image, its node's volumes or its network.
+    pub(super) fn lasts(&self, since: Instant) -> bool {
+        match self.reason {
+            "no_process" | "sandbox_ended" => false,
+            "sandboxed_runtime" | "no_listener_port" => true,
+            _ => since.elapsed() >= LASTING_AFTER,
+        }
+    }
+}
+
+impl From<NotFound> for Obstacle {
+    fn from(not_found: NotFound) -> Self {
+        let reason = match not_found {
+            NotFound::NoProcess => "no_process",
+            NotFound::NotVisible => "processes_not_visible",
+            NotFound::InNodeNamespace => "node_network_namespace",
+            NotFound::SandboxedRuntime(_) => "sandboxed_runtime",
+        };
+        Self::new(reason, not_found.to_string())
+    }
+}
+
+impl From<KernelError> for Obstacle {
+    fn from(error: KernelError) -> Self {
+        let reason = match &error {
+            KernelError::NoPort { .. } => "no_listener_port",
+            KernelError::Full { .. } => "too_many_pods",
+            KernelError::NoObject | KernelError::Refused { .. } | KernelError::NotHeld { .. } => {
+                "kernel_refuses"
+            }
+        };
+        Self::new(reason, error.to_string())
+    }
+}
+
+impl From<io::Error> for Obstacle {
+    fn from(error: io::Error) -> Self {
+        Self::new("kernel_refuses", error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_stays_in_the_way_is_told_to_the_pods_owner() {
+        let now = Instant::now();
+        let long_ago = now.checked_sub(LASTING_AFTER).unwrap();
+        for (reason, at_once, later) in [
+            ("no_process", false, false),
+            ("sandbox_ended", false, false),
+            ("node_network_namespace", false, true),
+            ("processes_not_visible", false, true),
+            ("kernel_refuses", false, true),
+            ("sandboxed_runtime", true, true),
+            ("no_listener_port", true, true),
+        ] {
+            let obstacle = Obstacle::new(reason, "");
+            assert_eq!((obstacle.lasts(now), obstacle.lasts(long_ago)), (at_once, later), "{reason}");
+        }
+    }
+}

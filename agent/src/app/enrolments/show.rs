@@ -1,0 +1,117 @@
+//! What is shown of the pods: at the admin endpoint, in metrics, and as Events.
+
+use super::enrolled::Enrolled;
+use super::{Enrolments, State, Tools};
+use crate::sources::rows::PodRow;
+use crate::sources::{Problem, Severity};
+use crate::telemetry::{OpenedBefore, PodCounts, PodObstacle};
+use evenkeel_common::Reason;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// A pod that is to be enrolled and is not, for a reason that its owner should hear of.
+#[derive(Clone, Debug)]
+pub(in crate::app) struct LastingObstacle {
+    /// The pod.
+    pub(in crate::app) pod: Arc<PodRow>,
+    /// The reason's name: one word of `snake_case`, the same in metrics and at the admin endpoint.
+    pub(in crate::app) reason: &'static str,
+    /// The reason.
+    pub(in crate::app) text: String,
+}
+
+impl LastingObstacle {
+    /// As the admin endpoint shows it among what is wrong.
+    pub(in crate::app) fn into_problem(self) -> Problem {
+        Problem {
+            severity: Severity::Warning,
+            file: None,
+            line: None,
+            column: None,
+            object: Some(format!("Pod {}", self.pod.name)),
+            cause: format!("{}: {}", self.reason, self.text),
+        }
+    }
+}
+
+impl Enrolments {
+    /// The pods that cannot be enrolled, each with the reason: those that only wait for their start are not among them.
+    pub(in crate::app) fn lasting_obstacles(&self) -> Vec<LastingObstacle> {
+        let waiting = self.wanted.values().filter_map(|wanted| match &wanted.state {
+            State::Waiting { obstacle, since } if obstacle.lasts(*since) => Some(LastingObstacle {
+                pod: wanted.enrolment.pod.clone(),
+                reason: obstacle.reason,
+                text: obstacle.text.clone(),
+            }),
+            State::Waiting { .. } | State::Enrolled(_) => None,
+        });
+        waiting.collect()
+    }
+
+    /// What is known of each wanted pod, by UID.
+    pub(in crate::app) fn view(&self, tools: &Tools<'_>) -> HashMap<Arc<str>, Value> {
+        let show = |state: &State| match state {
+            State::Waiting { obstacle, since } => json!({
+                "enrolled": false,
+                "reason": obstacle.text,
+                "reason_name": obstacle.reason,
+                "waiting_seconds": since.elapsed().as_secs(),
+            }),
+            State::Enrolled(enrolled) => view_of(enrolled, tools),
+        };
+        self.wanted.iter().map(|(uid, wanted)| (uid.clone(), show(&wanted.state))).collect()
+    }
+
+    /// What the enrolled pods' connections met.
+    pub(in crate::app) fn counts(&self, tools: &Tools<'_>) -> Vec<PodCounts> {
+        let counts = self.enrolled().map(|enrolled| PodCounts {
+            namespace: enrolled.pod.name.namespace.to_string(),
+            pod: enrolled.pod.name.name.to_string(),
+            connections: connections_by_outcome(enrolled, tools),
+            opened_before: OpenedBefore {
+                cause: enrolled.missed.cause.name(),
+                connections: enrolled.missed.count,
+            },
+        });
+        counts.collect()
+    }
+
+    /// The wanted pods that are not enrolled.
+    pub(in crate::app) fn obstacles(&self) -> Vec<PodObstacle> {
+        let waiting = self.wanted.values().filter_map(|wanted| match &wanted.state {
+            State::Waiting { obstacle, .. } => Some(PodObstacle {
+                namespace: wanted.enrolment.pod.name.namespace.to_string(),
+                pod: wanted.enrolment.pod.name.name.to_string(),
+                reason: obstacle.reason,
+            }),
+            State::Enrolled(_) => None,
+        });
+        waiting.collect()
+    }
+}
+
+fn view_of(enrolled: &Enrolled, tools: &Tools<'_>) -> Value {
+    let by_outcome = connections_by_outcome(enrolled, tools).into_iter();
+    let by_outcome: serde_json::Map<_, _> =
+        by_outcome.map(|(outcome, count)| (outcome.into(), count.into())).collect();
+    let since = enrolled.since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    json!({
+        "enrolled": true,
+        "since_unix_seconds": since.as_secs(),
+        "enrolled_after_ms": enrolled.after.map(|after| after.as_secs_f64() * 1_000.0),
+        "netns_cookie": enrolled.cookie(),
+        "listener_port": enrolled.port,
+        "ipv6": enrolled.facts.ipv6_route,
+        "connections": by_outcome,
+        "open_connections": tools.workers.pod_connections(&enrolled.pod.key),
+        "opened_before": enrolled.missed.count,
+        "opened_before_cause": enrolled.missed.cause.name(),
+    })
+}
+
+fn connections_by_outcome(enrolled: &Enrolled, tools: &Tools<'_>) -> Vec<(&'static str, u64)> {
+    let counters = tools.kernel.counters(enrolled.cookie()).ok().flatten().unwrap_or_default();
+    Reason::ALL.into_iter().map(|reason| (reason.name(), counters.of(reason))).collect()
+}

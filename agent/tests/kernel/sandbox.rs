@@ -1,0 +1,152 @@
+//! Which network namespace is a pod's, and whether it still is.
+
+use crate::app::App;
+use crate::node::{Cgroup, can_run};
+use evenkeel::kernel::pods::PodCgroups;
+use evenkeel::kernel::{Netns, NotFound, Sandbox, address, cgroups};
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command};
+
+const UID: &str = "6ec0a7e5-0000-4000-8000-0000000002aa";
+
+fn processes(kubepods: &Path) -> Vec<u32> {
+    PodCgroups::below(kubepods).processes_of(UID)
+}
+
+/// A program of that name, in a cgroup, and in a network namespace: that of a process, or its own.
+fn start(name: &str, cgroup: &Path, netns: Option<u32>) -> Child {
+    let enter = File::options().write(true).open(cgroup.join("cgroup.procs")).unwrap();
+    let netns = netns.map(|pid| File::open(format!("/proc/{pid}/ns/net")).unwrap());
+    let mut command = Command::new("sleep");
+    command.arg("600").arg0(name);
+    let prepare = move || {
+        // SAFETY: plain system calls, as is fit between fork and exec.
+        let ready = unsafe {
+            libc::write(enter.as_raw_fd(), b"0".as_ptr().cast(), 1) == 1
+                && libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) == 0
+                && match &netns {
+                    Some(netns) => libc::setns(netns.as_raw_fd(), libc::CLONE_NEWNET) == 0,
+                    None => libc::unshare(libc::CLONE_NEWNET) == 0,
+                }
+        };
+        if ready { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    };
+    // SAFETY: `prepare` allocates nothing and takes no lock.
+    unsafe { command.pre_exec(prepare) }.spawn().unwrap()
+}
+
+fn end(mut process: Child) {
+    process.kill().unwrap();
+    process.wait().unwrap();
+}
+
+#[test]
+fn a_container_within_a_container_is_not_the_pod() {
+    if !can_run() {
+        return;
+    }
+    let mut cgroup = Cgroup::new();
+    let kubepods = cgroup.make("kubepods");
+    let [sandbox, container, nested] = ["pause", "app", "app/docker/nested"]
+        .map(|name| cgroup.make(&format!("kubepods/besteffort/pod{UID}/{name}")));
+    // The nested one is the first, and all that there is: still it is none of the pod's.
+    let nested = start("nested", &nested, None);
+    assert_eq!(Sandbox::of(UID, &processes(&kubepods)).unwrap_err(), NotFound::NoProcess);
+
+    let pause = start("pause", &sandbox, None);
+    // An app may make a namespace of its own: its process is later than the sandbox's.
+    let unshared = start("unshared", &container, None);
+    let found = Sandbox::of(UID, &processes(&kubepods)).unwrap();
+    assert_eq!(found.netns().cookie(), Netns::of_process(pause.id()).unwrap().cookie());
+    [nested, unshared, pause].into_iter().for_each(end);
+}
+
+#[test]
+fn a_sandbox_is_there_while_any_process_of_the_pod_is_in_it() {
+    if !can_run() {
+        return;
+    }
+    let mut cgroup = Cgroup::new();
+    let kubepods = cgroup.make("kubepods");
+    let pod = cgroup.make(&format!("kubepods/pod{UID}/sandbox"));
+    let first = start("runc-init", &pod, None);
+    let mut sandbox = Sandbox::of(UID, &processes(&kubepods)).unwrap();
+    let second = start("pause", &pod, Some(first.id()));
+    end(first);
+    assert!(sandbox.is_there(UID, || processes(&kubepods)), "another process is in it");
+    assert!(sandbox.is_there(UID, || unreachable!("that one is its witness now")));
+
+    // Killed and made anew: the same pod, another namespace.
+    end(second);
+    let anew = start("pause", &pod, None);
+    assert!(!sandbox.is_there(UID, || processes(&kubepods)));
+    let found = Sandbox::of(UID, &processes(&kubepods)).unwrap();
+    assert_ne!(found.netns().cookie(), sandbox.netns().cookie());
+    assert!(!sandbox.is_there(UID, || vec![std::process::id()]), "nor is a process of no pod in it");
+    end(anew);
+}
+
+#[test]
+fn a_pod_on_another_kernel_is_told_by_its_first_process() {
+    if !can_run() {
+        return;
+    }
+    let mut cgroup = Cgroup::new();
+    let kubepods = cgroup.make("kubepods");
+    let pod = cgroup.make(&format!("kubepods/pod{UID}/sandbox"));
+    let gvisor = start("/usr/bin/runsc-sandbox", &pod, None);
+    // The program's name is there once it has been executed.
+    let not_found = loop {
+        match Sandbox::of(UID, &processes(&kubepods)) {
+            Err(not_found @ NotFound::SandboxedRuntime(_)) => break not_found,
+            _ => std::thread::yield_now(),
+        }
+    };
+    assert_eq!(not_found, NotFound::SandboxedRuntime("runsc-sandbox".into()));
+    end(gvisor);
+    // A virtual machine that an ordinary pod runs is its app's business.
+    let pause = start("pause", &pod, None);
+    let machine = start("qemu-system-x86_64", &pod, Some(pause.id()));
+    assert!(Sandbox::of(UID, &processes(&kubepods)).is_ok());
+    [machine, pause].into_iter().for_each(end);
+}
+
+#[test]
+fn of_several_nodes_on_one_kernel_the_agents_own_is_found() {
+    if !can_run() {
+        return;
+    }
+    let mut cgroup = Cgroup::new();
+    let [one, other] = ["node-1/kubepods", "node-2/kubepods"].map(|name| cgroup.make(name));
+    let own = cgroup.make(&format!("node-2/kubepods/besteffort/pod{UID}/agent"));
+    assert_eq!(cgroups::kubepods(&cgroup.path, None), None, "nothing tells which");
+    assert_eq!(cgroups::kubepods(&cgroup.path, Some(UID)), Some(other.clone()), "its own pod does");
+    let process = start("pause", &own, None);
+    assert_eq!(cgroups::kubepods(&cgroup.path, None), Some(other), "and a process that it sees");
+    assert_eq!(cgroups::kubepods(&cgroup.path.join("node-1"), None), Some(one), "one alone needs no telling");
+    end(process);
+}
+
+#[test]
+fn a_pods_own_address_is_known_before_the_source_knows_it() {
+    if !can_run() {
+        return;
+    }
+    let mut cgroup = Cgroup::new();
+    let pod = App::start(&cgroup.make(&format!("kubepods/pod{UID}/app")));
+    let netns = Netns::of_process(pod.pid()).unwrap();
+    assert_eq!((address::own_v4(&netns, 1), address::own_v6(&netns, 1)), (None, None), "no way out");
+    pod.ip("link set lo up");
+    pod.ip("link add eth0 type veth peer name far");
+    pod.ip("addr add 10.77.0.2/24 dev eth0");
+    pod.ip("addr add fd77::2/64 dev eth0 nodad");
+    pod.ip("link set eth0 up");
+    pod.ip("link set far up");
+    pod.ip("route add default via 10.77.0.1");
+    pod.ip("-6 route add default via fd77::1");
+    assert_eq!(address::own_v4(&netns, 1), Some("10.77.0.2".parse().unwrap()));
+    assert_eq!(address::own_v6(&netns, 1), Some("fd77::2".parse().unwrap()));
+}

@@ -1,0 +1,190 @@
+//! What the Helm chart and the kustomize folders render, and which values the chart refuses.
+
+use evenkeel_tests::deploy::{self, Objects, kustomized, objects, rendered};
+use evenkeel_tests::host::evenkeel_binary;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::process::Command;
+
+/// The chart's objects with these arguments for helm.
+fn chart(arguments: &[&str]) -> Objects {
+    objects(&rendered(arguments).expect("the chart renders")).expect("the chart renders objects")
+}
+
+fn named<'a>(objects: &'a Objects, kind: &str) -> &'a Value {
+    &objects[&(kind.to_owned(), "evenkeel".to_owned())]
+}
+
+fn pod_spec(objects: &Objects) -> &Value {
+    &named(objects, "DaemonSet")["spec"]["template"]["spec"]
+}
+
+fn agent(objects: &Objects) -> &Value {
+    &pod_spec(objects)["containers"][0]
+}
+
+fn argument(objects: &Objects, flag: &str) -> Option<String> {
+    let arguments = agent(objects)["args"].as_array().expect("the agent has arguments");
+    let prefix = format!("{flag}=");
+    arguments.iter().find_map(|argument| argument.as_str()?.strip_prefix(&prefix)).map(str::to_owned)
+}
+
+/// Takes away what only releases of Helm have.
+fn without_helms_own(mut objects: Objects) -> Objects {
+    for object in objects.values_mut() {
+        if let Some(labels) = object.pointer_mut("/metadata/labels").and_then(Value::as_object_mut) {
+            labels.retain(|label, _| label != "helm.sh/chart" && label != "app.kubernetes.io/managed-by");
+        }
+    }
+    objects
+}
+
+#[test]
+fn the_kustomize_base_is_the_chart_with_its_namespace() {
+    let mut base = objects(&kustomized("base").unwrap()).unwrap();
+    let namespace = base.remove(&("Namespace".to_owned(), deploy::NAMESPACE.to_owned())).unwrap();
+    assert_eq!(namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"], "privileged");
+    assert_eq!(base, without_helms_own(chart(&[])));
+}
+
+#[test]
+fn the_kustomize_example_is_the_chart_with_those_values() {
+    let mut example = objects(&kustomized("example").unwrap()).unwrap();
+    example.remove(&("Namespace".to_owned(), deploy::NAMESPACE.to_owned())).unwrap();
+    let chart = chart(&[
+        "--set=image.repository=example.org/mirror/evenkeel",
+        "--set=startupTaint.enabled=true",
+        "--set=metrics.annotations=false,metrics.podMonitor.enabled=true",
+    ]);
+    assert_eq!(example, without_helms_own(chart));
+}
+
+#[test]
+fn every_flag_of_the_agent_is_a_value_or_the_charts_own() {
+    let help = Command::new(evenkeel_binary().unwrap()).args(["agent", "--help"]).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let flags: BTreeSet<String> = help
+        .lines()
+        .filter_map(|line| line.trim_start().strip_prefix("--"))
+        .map(|line| line.split([' ', '=']).next().unwrap_or_default().to_owned())
+        .filter(|flag| flag != "help")
+        .collect();
+    // By other values or by the downward API; and what makes sense outside of a pod only.
+    let others = [
+        "log",
+        "log-format",
+        "readiness",
+        "metrics",
+        "startup-taint",
+        "node-name",
+        "pod-uid",
+        "label-pods",
+        "source",
+        "kubeconfig",
+    ];
+    let schema = std::fs::read_to_string(deploy::chart().join("values.schema.json")).unwrap();
+    let schema: Value = serde_json::from_str(&schema).unwrap();
+    let values: BTreeSet<String> = schema["properties"]["agent"]["properties"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(|name| kebab(name))
+        .collect();
+    let missing: Vec<_> =
+        flags.iter().filter(|flag| !values.contains(*flag) && !others.contains(&flag.as_str())).collect();
+    assert!(missing.is_empty(), "flags that no value sets: {missing:?}");
+    let unknown: Vec<_> = values.difference(&flags).collect();
+    assert!(unknown.is_empty(), "values of flags that the agent does not have: {unknown:?}");
+}
+
+fn kebab(camel: &str) -> String {
+    camel.chars().fold(String::new(), |name, letter| match letter {
+        'A'..='Z' => format!("{name}-{}", letter.to_ascii_lowercase()),
+        _ => format!("{name}{letter}"),
+    })
+}
+
+#[test]
+fn values_reach_the_agent_as_they_are_written() {
+    let chart = chart(&["--set=agent.maxDestinations=1000000,agent.mark=8192,agent.drainSeconds=0"]);
+    assert_eq!(argument(&chart, "--max-destinations").as_deref(), Some("1000000"));
+    assert_eq!(argument(&chart, "--mark").as_deref(), Some("8192"));
+    assert_eq!(argument(&chart, "--drain-seconds").as_deref(), Some("0"));
+    assert_eq!(argument(&chart, "--max-pods"), None, "what is not set is the agent's own default");
+}
+
+#[test]
+fn the_kubelet_waits_longer_than_the_agent_drains() {
+    for drain in [0, 20, 600] {
+        let chart = chart(&[&format!("--set=agent.drainSeconds={drain}")]);
+        let grace = pod_spec(&chart)["terminationGracePeriodSeconds"].as_u64().unwrap();
+        assert!(grace > drain, "{grace} s for a drain of {drain} s");
+    }
+}
+
+#[test]
+fn objects_may_be_patched_by_the_options_that_do_so_only() {
+    let may_patch = |objects: &Objects, kind: &str| {
+        named(objects, "ClusterRole")["rules"].as_array().unwrap().iter().any(|rule| {
+            let has = |list: &str, word: &str| rule[list].as_array().unwrap().contains(&json!(word));
+            has("resources", kind) && has("verbs", "patch")
+        })
+    };
+    let plain = chart(&[]);
+    assert!(!may_patch(&plain, "nodes") && !may_patch(&plain, "pods"));
+    assert_eq!(argument(&plain, "--startup-taint"), None);
+    let tainted = chart(&["--set=startupTaint.enabled=true"]);
+    assert!(may_patch(&tainted, "nodes") && !may_patch(&tainted, "pods"));
+    assert_eq!(argument(&tainted, "--startup-taint").as_deref(), Some("evenkeel.dev/agent-not-ready"));
+    let labelled = chart(&["--set=labelPods=true"]);
+    assert!(may_patch(&labelled, "pods") && !may_patch(&labelled, "nodes"));
+    assert!(agent(&labelled)["args"].as_array().unwrap().contains(&json!("--label-pods")));
+}
+
+#[test]
+fn an_older_cluster_gets_its_apparmor_profile_as_an_annotation() {
+    let annotation = "container.apparmor.security.beta.kubernetes.io/agent";
+    let metadata = |objects: &Objects| named(objects, "DaemonSet")["spec"]["template"]["metadata"].clone();
+    let older = chart(&["--kube-version=1.29.0"]);
+    assert_eq!(metadata(&older)["annotations"][annotation], "unconfined");
+    assert_eq!(agent(&older)["securityContext"]["appArmorProfile"], Value::Null);
+    let newer = chart(&["--kube-version=1.33.0"]);
+    assert_eq!(metadata(&newer)["annotations"][annotation], Value::Null);
+    assert_eq!(agent(&newer)["securityContext"]["appArmorProfile"]["type"], "Unconfined");
+}
+
+#[test]
+fn bad_values_are_refused_by_name() {
+    for (value, complaint) in [
+        ("agent.drainSeconds=soon", "at '/agent/drainSeconds': got string, want integer"),
+        ("agent.drainSecond=20", "at '/agent': additional properties 'drainSecond' not allowed"),
+        ("agent.maxPods=0", "at '/agent/maxPods': minimum: got 0, want 1"),
+        ("agent.mark=none", "at '/agent/mark'"),
+        ("agent.upstreamSockets=both", "at '/agent/upstreamSockets': value must be one of 'pod', 'node'"),
+        ("agent.listenerPorts=15810", "at '/agent/listenerPorts'"),
+        ("agent.cgroup=kubepods", "at '/agent/cgroup'"),
+        ("ports.metrics=70000", "at '/ports/metrics': maximum: got 70,000, want 65,535"),
+        ("log.format=xml", "at '/log/format': value must be one of 'text', 'json'"),
+        ("image.digest=latest", "at '/image/digest'"),
+        ("image.repository=", "at '/image/repository'"),
+        ("startupTaint.key=a b", "at '/startupTaint/key'"),
+        ("tolerations[0].operator=Always", "at '/tolerations/0/operator'"),
+        ("seccompProfile.type=Localhost", "at '/seccompProfile': missing property 'localhostProfile'"),
+        ("resources.limits.memory=lots", "at '/resources/limits/memory'"),
+        ("metrics.podMonitor.interval=30", "at '/metrics/podMonitor/interval'"),
+        ("metricss.annotations=true", "at '': additional properties 'metricss' not allowed"),
+    ] {
+        let refusal = rendered(&["--set", value]).err().unwrap_or_else(|| panic!("{value} is taken"));
+        let refusal = format!("{refusal:#}");
+        assert!(refusal.contains(complaint), "{value}: {refusal}");
+    }
+}
+
+#[test]
+fn every_example_of_values_renders() {
+    for entry in std::fs::read_dir(deploy::chart().join("ci")).unwrap() {
+        let path = entry.unwrap().path();
+        let yaml = rendered(&["--values", path.to_str().unwrap()]).unwrap();
+        assert!(objects(&yaml).unwrap().len() >= 4, "{}", path.display());
+    }
+}

@@ -1,0 +1,76 @@
+//! A real Kubernetes on this machine: its programs are built from source and kept in the cache ([`recipe`] says what from
+//! what, [`programs`] does it), and the `cluster` program of the tests' crate runs them.
+
+pub(crate) mod programs;
+mod recipe;
+
+use std::ffi::OsString;
+
+use anyhow::{Result, ensure};
+
+use crate::process::{is_root, run, step};
+use crate::workspace::Workspace;
+use crate::{build, ebpf, setup};
+
+/// Names the folder of Kubernetes' programs to the tests.
+pub(crate) const PROGRAMS_VARIABLE: &str = "EVENKEEL_CLUSTER_BIN";
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Builds Kubernetes' programs, if they are not in the cache
+    Build,
+    /// Starts a cluster that stays up, with the images of the agent and of the test peers
+    Up(Arguments),
+    /// Ends that cluster, and all that was made for it
+    Down,
+    /// Says what of that cluster runs
+    Status,
+    /// Runs kubectl on that cluster
+    Kubectl(Arguments),
+    /// Shows Evenkeel on a cluster as a user types it, and ends with 0 only if it went as it should
+    Demo(Arguments),
+}
+
+#[derive(clap::Args)]
+#[command(disable_help_flag = true)]
+struct Arguments {
+    /// Arguments of the command itself
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
+}
+
+/// # Errors
+/// If we are not root, something is missing, a build fails, or the command does.
+pub(crate) fn start(workspace: &Workspace, options: Options) -> Result<()> {
+    if matches!(options.command, Command::Build) {
+        return programs::find_or_build(workspace)
+            .map(|folder| step(&format!("Kubernetes' programs are in {}", folder.display())));
+    }
+    ensure!(is_root(), "the cluster's nodes are namespaces and cgroups of this machine: run it as root");
+    let programs = programs::find_or_build(workspace)?;
+    let (name, arguments) = match options.command {
+        Command::Build => unreachable!("it has returned"),
+        Command::Up(Arguments { arguments }) => ("up", arguments),
+        Command::Down => ("down", Vec::new()),
+        Command::Status => ("status", Vec::new()),
+        Command::Kubectl(Arguments { arguments }) => ("kubectl", arguments),
+        Command::Demo(Arguments { arguments }) => ("demo", arguments),
+    };
+    if matches!(name, "up" | "demo") {
+        ebpf::build(workspace, &setup::everything()?)?;
+        build::agent(workspace, false)?;
+    }
+    run(workspace
+        .cargo()
+        .env("EVENKEEL_BIN", workspace.agent(false))
+        .env(PROGRAMS_VARIABLE, programs)
+        // With the same selection as `build`'s, so that nothing is built again.
+        .args(["run", "--quiet", "--bin", "cluster", "--", name])
+        .args(arguments))
+}
