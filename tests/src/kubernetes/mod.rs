@@ -20,6 +20,7 @@ pub mod fakes;
 mod footprint;
 mod hierarchies;
 pub mod images;
+pub mod install;
 pub mod kubectl;
 pub mod node;
 mod node_files;
