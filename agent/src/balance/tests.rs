@@ -40,7 +40,7 @@ fn round_robin_gives_each_endpoint_the_same_share() {
 
 #[test]
 fn nothing_is_picked_where_nothing_may_be() {
-    for picker in [Picker::RoundRobin, Picker::Ewma] {
+    for picker in [Picker::RoundRobin, Picker::Ewma, Picker::SourceHash] {
         assert_eq!(shares(picker, &[], 5, &[]), Vec::<usize>::new());
         assert_eq!(shares(picker, &endpoints(1), 5, &[0]), [0]);
         assert_eq!(shares(picker, &endpoints(3), 5, &[0, 1, 2]), [0, 0, 0]);
@@ -130,4 +130,50 @@ fn an_endpoint_that_fails_at_once_loses_to_one_that_serves() {
         latency::observe(&endpoints[1].load, step * MS, 2 * MS, Sample::Response);
     }
     assert_eq!(shares(Picker::Ewma, &endpoints, 50, &[]), [0, 50]);
+}
+
+/// Where each of a thousand sources goes.
+fn by_source(endpoints: &[Arc<Endpoint>], excluded: &[usize]) -> Vec<std::net::SocketAddr> {
+    let mut random = Random::new(7);
+    let pick_of = |source| {
+        let mut state = PickerState::new(&mut random, source);
+        let is_excluded = |index: usize| excluded.contains(&index);
+        let first = pick(Picker::SourceHash, endpoints, &mut state, &mut random, 1, is_excluded).unwrap();
+        let again = pick(Picker::SourceHash, endpoints, &mut state, &mut random, 2, is_excluded).unwrap();
+        assert_eq!(first, again);
+        endpoints[first].address
+    };
+    // Hashes of names are far apart, addresses of endpoints are not.
+    let mut sources = Random::new(3);
+    (0..1000).map(|_| sources.next()).map(pick_of).collect()
+}
+
+#[test]
+fn sources_are_spread_evenly_and_each_stays_where_it_is() {
+    let endpoints = endpoints(5);
+    let chosen = by_source(&endpoints, &[]);
+    for endpoint in &endpoints {
+        let share = chosen.iter().filter(|address| **address == endpoint.address).count();
+        assert!((140..260).contains(&share), "{}: {share}", endpoint.address);
+    }
+    // Neither the order of the endpoints matters nor what the picker has met before.
+    let reversed: Vec<_> = endpoints.iter().rev().cloned().collect();
+    assert_eq!(by_source(&reversed, &[]), chosen);
+}
+
+#[test]
+fn when_an_endpoint_goes_only_the_sources_that_it_had_move() {
+    let endpoints = endpoints(5);
+    let before = by_source(&endpoints, &[]);
+    let without = [&endpoints[..2], &endpoints[3..]].concat();
+    for after in [by_source(&without, &[]), by_source(&endpoints, &[2])] {
+        let mut moved_to = std::collections::HashSet::new();
+        for (before, after) in before.iter().zip(&after) {
+            assert!(before == after || *before == endpoints[2].address, "{before} to {after}");
+            if before != after {
+                moved_to.insert(*after);
+            }
+        }
+        assert_eq!(moved_to.len(), 4, "they spread over all that stay");
+    }
 }

@@ -1,5 +1,6 @@
 //! What a batch of changes asks for, and in which order.
 
+use super::enrolment::NotEnrolled;
 use crate::mesh::{DestinationId, Snapshot};
 use crate::sources::rows::{OnEnrol, PodRow};
 use std::net::SocketAddr;
@@ -29,6 +30,17 @@ pub struct Delta {
     pub change: Vec<Enrolment>,
     /// Pods, by UID, that are not to be enrolled any more.
     pub withdraw: Vec<Arc<str>>,
+    /// For people: pods of this node that somebody asked to be enrolled and that can't be, each once for each reason.
+    pub refused: Vec<Refused>,
+}
+
+/// A pod that somebody asked to be enrolled and that can't be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The pod.
+    pub pod: Arc<PodRow>,
+    /// Why not.
+    pub reason: NotEnrolled,
 }
 
 impl Delta {
@@ -42,6 +54,7 @@ impl Delta {
             && self.enrol.is_empty()
             && self.change.is_empty()
             && self.withdraw.is_empty()
+            && self.refused.is_empty()
     }
 }
 

@@ -35,6 +35,25 @@ pub enum NotEnrolled {
     Sandboxed(Arc<str>),
 }
 
+impl NotEnrolled {
+    /// Whether somebody asked for the pod to be enrolled, and has to be told why it is not.
+    pub fn is_obstacle(&self) -> bool {
+        match self {
+            NotEnrolled::InvalidLabel(_)
+            | NotEnrolled::InvalidNamespaceLabel(_)
+            | NotEnrolled::HostNetwork
+            | NotEnrolled::Mesh(_)
+            | NotEnrolled::Sandboxed(_) => true,
+            NotEnrolled::OptedOut
+            | NotEnrolled::NamespaceNotEnabled
+            | NotEnrolled::NamespaceUnknown
+            | NotEnrolled::Finished
+            | NotEnrolled::OtherNode(_)
+            | NotEnrolled::Agent => false,
+        }
+    }
+}
+
 /// Who asks: what a decision depends on besides the pod and its namespace.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Here<'a> {
@@ -60,9 +79,6 @@ pub fn decide(pod: &PodRow, namespace: Option<&NamespaceRow>, here: Here<'_>) ->
     if here.own_pod_uid == Some(&pod.uid) {
         return Err(NotEnrolled::Agent);
     }
-    if pod.host_network {
-        return Err(NotEnrolled::HostNetwork);
-    }
     // A pod that names no node was written by hand for this one.
     if let (Some(node), Some(here)) = (&pod.node, here.node)
         && **node != *here
@@ -72,14 +88,23 @@ pub fn decide(pod: &PodRow, namespace: Option<&NamespaceRow>, here: Here<'_>) ->
     if pod.finished {
         return Err(NotEnrolled::Finished);
     }
+    if pod.host_network {
+        return Err(NotEnrolled::HostNetwork);
+    }
     if let Some(class) = pod.runtime_class.as_ref().filter(|class| is_sandbox(class)) {
         return Err(NotEnrolled::Sandboxed(class.clone()));
     }
     // Its redirection would take the agent's own connections, and its policy is not to be passed by.
-    match pod.mesh {
+    match mesh(pod, namespace) {
         Some(mesh) if !with_mesh(pod, namespace) => Err(NotEnrolled::Mesh(mesh)),
         _ => Ok(()),
     }
+}
+
+/// The mesh that has a pod. What is to be redirected by ztunnel counts before it is, so that it is never enrolled for a moment.
+fn mesh(pod: &PodRow, namespace: Option<&NamespaceRow>) -> Option<Mesh> {
+    let ambient = pod.ambient.unwrap_or(namespace.is_some_and(|namespace| namespace.ambient));
+    pod.mesh.or(ambient.then_some(Mesh::IstioAmbient))
 }
 
 /// Whether a pod is to be enrolled though a mesh has it.
@@ -213,6 +238,20 @@ mod tests {
             let decision = decide(&pod, Some(&namespace), Here::default());
             let wanted = if expected { Ok(()) } else { Err(NotEnrolled::Mesh(Mesh::Linkerd)) };
             assert_eq!(decision, wanted, "{mesh:?}, pod {of_pod:?}, namespace {of_namespace:?}");
+        }
+    }
+
+    #[test]
+    fn a_pod_that_ztunnel_is_to_have_counts_as_one_that_it_has() {
+        for (of_pod, of_namespace, expected) in [
+            (None, false, None),
+            (None, true, Some(Mesh::IstioAmbient)),
+            (Some(false), true, None),
+            (Some(true), false, Some(Mesh::IstioAmbient)),
+        ] {
+            let pod = PodRow { ambient: of_pod, ..pod(Enabled::Yes) };
+            let namespace = NamespaceRow { ambient: of_namespace, ..namespace(Enabled::Unset, None) };
+            assert_eq!(mesh(&pod, Some(&namespace)), expected, "pod {of_pod:?}, namespace {of_namespace}");
         }
     }
 

@@ -21,5 +21,5 @@ mod show;
 pub mod view;
 pub mod world;
 
-pub use delta::{Delta, Enrolment};
+pub use delta::{Delta, Enrolment, Refused};
 pub use world::{Live, Settings, World};

@@ -1,6 +1,6 @@
 //! The pods and what was decided on each.
 
-use super::delta::{Delta, Enrolment};
+use super::delta::{Delta, Enrolment, Refused};
 use super::enrolment::{self, Here, NotEnrolled};
 use crate::sources::rows::{NamespaceRow, OnEnrol, PodRow};
 use std::collections::{BTreeSet, HashMap};
@@ -15,6 +15,8 @@ pub(super) struct Pods {
     pods: HashMap<Arc<str>, Arc<PodRow>>,
     by_namespace: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
     enrolled: HashMap<Arc<str>, Enrolment>,
+    /// Why those are not enrolled that somebody asked for.
+    refused: HashMap<Arc<str>, NotEnrolled>,
     /// Pods that the batch in hand touches.
     touched: BTreeSet<Arc<str>>,
 }
@@ -57,11 +59,14 @@ impl Pods {
     /// Decides anew on the pods that the batch touched.
     pub(super) fn settle(&mut self, here: Here<'_>, namespaces: &Namespaces, delta: &mut Delta) {
         for uid in std::mem::take(&mut self.touched) {
-            let enrolment = self.pods.get(&uid).and_then(|pod| {
+            let decided = self.pods.get(&uid).map(|pod| {
                 let namespace = namespaces.get(&pod.name.namespace).map(Arc::as_ref);
-                enrolment::decide(pod, namespace, here).ok()?;
-                Some(Enrolment { pod: pod.clone(), on_enrol: enrolment::on_enrol(pod, namespace) })
+                let enrolment =
+                    || Enrolment { pod: pod.clone(), on_enrol: enrolment::on_enrol(pod, namespace) };
+                (pod.clone(), enrolment::decide(pod, namespace, here).map(|()| enrolment()))
             });
+            self.note_refusal(&uid, decided.as_ref(), delta);
+            let enrolment = decided.and_then(|(_, decision)| decision.ok());
             match (self.enrolled.get(&uid), enrolment) {
                 (None, None) => {}
                 (Some(old), Some(enrolment)) if *old == enrolment => {}
@@ -75,6 +80,23 @@ impl Pods {
                     self.enrolled.insert(uid, enrolment);
                 }
             }
+        }
+    }
+
+    /// Tells of a pod that somebody asked for in vain, if that was not told yet.
+    fn note_refusal(
+        &mut self,
+        uid: &Arc<str>,
+        decided: Option<&(Arc<PodRow>, Result<Enrolment, NotEnrolled>)>,
+        delta: &mut Delta,
+    ) {
+        match decided {
+            Some((pod, Err(reason))) if reason.is_obstacle() => {
+                if self.refused.insert(uid.clone(), reason.clone()).as_ref() != Some(reason) {
+                    delta.refused.push(Refused { pod: pod.clone(), reason: reason.clone() });
+                }
+            }
+            _ => drop(self.refused.remove(uid)),
         }
     }
 

@@ -70,6 +70,8 @@ pub struct NamespaceRow {
     pub with_mesh: Option<bool>,
     /// The waypoint of its Services.
     pub waypoint: Waypoint,
+    /// Its pods are to be redirected by Istio's ztunnel.
+    pub ambient: bool,
 }
 
 /// A Service.
@@ -227,7 +229,7 @@ pub struct PodRow {
     /// `metadata.uid`.
     pub uid: Arc<str>,
     /// The UID in the path of its cgroup. A static pod's is another than the API's
-    /// (`kubernetes.io/config.hash`).
+    /// (`kubernetes.io/config.mirror`).
     pub cgroup_uid: Arc<str>,
     /// Its name.
     pub name: ObjectName,
@@ -247,10 +249,12 @@ pub struct PodRow {
     pub netns: Option<PathBuf>,
     /// The TCP ports that its containers declare: never taken for a listener of the agent's.
     pub declared_ports: Vec<u16>,
-    /// The service mesh that redirects its connections.
+    /// The service mesh that redirects its connections, by what stands on the pod.
     pub mesh: Option<Mesh>,
     /// Whether it is enrolled though a mesh has it; `None` where nothing is said.
     pub with_mesh: Option<bool>,
+    /// Whether it is to be redirected by Istio's ztunnel, whatever its namespace says.
+    pub ambient: Option<bool>,
     /// `spec.runtimeClassName`.
     pub runtime_class: Option<Arc<str>>,
 }

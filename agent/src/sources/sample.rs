@@ -75,7 +75,14 @@ pub(crate) fn hints(zones: &[&str], nodes: &[&str]) -> Option<Arc<Hints>> {
 
 /// The namespace `shop`.
 pub(crate) fn namespace(enabled: Enabled) -> NamespaceRow {
-    NamespaceRow { name: "shop".into(), enabled, on_enrol: None, with_mesh: None, waypoint: Waypoint::Unset }
+    NamespaceRow {
+        name: "shop".into(),
+        enabled,
+        on_enrol: None,
+        with_mesh: None,
+        waypoint: Waypoint::Unset,
+        ambient: false,
+    }
 }
 
 /// A running pod of `shop` on `node-1`.
@@ -94,6 +101,7 @@ pub(crate) fn pod(name: &str, enabled: Enabled) -> PodRow {
         declared_ports: Vec::new(),
         mesh: None,
         with_mesh: None,
+        ambient: None,
         runtime_class: None,
     }
 }

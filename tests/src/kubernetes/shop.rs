@@ -337,8 +337,7 @@ pub fn server(name: &str, node: &str) -> Value {
 pub fn server_container() -> Value {
     json!({
         "name": "server", "image": PEER_IMAGE,
-        "args": ["serve", "--listen", format!("[::]:{TARGET_PORT}"), "--name", "$(POD_NAME)"],
-        "env": [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+        "args": ["serve", "--listen", format!("[::]:{TARGET_PORT}")],
         "ports": [{"name": "grpc", "containerPort": TARGET_PORT}],
         "readinessProbe": {"tcpSocket": {"port": "grpc"}, "periodSeconds": 1},
     })

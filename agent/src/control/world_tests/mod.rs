@@ -8,6 +8,8 @@ use crate::sources::sample;
 
 mod pods;
 mod policies;
+mod random;
+mod scale;
 mod services;
 mod show;
 

@@ -59,3 +59,45 @@ fn a_pod_that_changes_ends_or_is_made_anew_is_told() {
     let delta = setup.apply(vec![Change::Remove(RowKey::Pod("uid-a".into())), set_pod(again)]);
     assert_eq!((names(&delta.enrol), delta.withdraw), (vec![("a", Keep)], vec!["uid-a".into()]));
 }
+
+#[test]
+fn a_pod_that_somebody_asked_for_in_vain_is_told_once_for_each_reason() {
+    use crate::control::enrolment::NotEnrolled;
+    use crate::sources::rows::Mesh;
+    let mut setup = Setup::new();
+    let told = |delta: &Delta| -> Vec<(String, NotEnrolled)> {
+        let refused = delta.refused.iter();
+        refused.map(|refused| (refused.pod.name.name.to_string(), refused.reason.clone())).collect()
+    };
+    let meshed = PodRow { mesh: Some(Mesh::Linkerd), ..pod("a", Enabled::Unset) };
+    let elsewhere = PodRow { node: Some("node-2".into()), ..meshed.clone() };
+    let delta = setup.apply(vec![
+        set_pod(meshed.clone()),
+        set_pod(PodRow { uid: "uid-b".into(), ..elsewhere }),
+        set_pod(PodRow { host_network: true, ..pod("c", Enabled::No) }),
+    ]);
+    assert!(delta.is_empty(), "nobody asked");
+    let delta = setup.apply(vec![namespace(Enabled::Yes, None)]);
+    assert_eq!(told(&delta), [("a".to_owned(), NotEnrolled::Mesh(Mesh::Linkerd))]);
+    let moved = PodRow { addresses: vec!["10.0.0.9".parse().unwrap()], ..meshed.clone() };
+    assert!(setup.apply(vec![set_pod(moved)]).is_empty(), "it is known already");
+    let sandboxed = PodRow { runtime_class: Some("kata".into()), ..meshed.clone() };
+    let delta = setup.apply(vec![set_pod(sandboxed)]);
+    assert_eq!(told(&delta), [("a".to_owned(), NotEnrolled::Sandboxed("kata".into()))]);
+    let delta = setup.apply(vec![set_pod(PodRow { with_mesh: Some(true), ..meshed })]);
+    assert_eq!((names(&delta.enrol), told(&delta)), (vec![("a", Keep)], vec![]));
+    let delta = setup.apply(vec![set_pod(pod("a", Enabled::Invalid("yes".into())))]);
+    assert_eq!(told(&delta), [("a".to_owned(), NotEnrolled::InvalidLabel("yes".into()))]);
+    assert_eq!(delta.withdraw, ["uid-a".into()]);
+}
+
+#[test]
+fn a_sidecar_or_ambient_redirection_that_comes_later_withdraws_the_pod() {
+    let mut setup = Setup::new();
+    setup.apply(vec![namespace(Enabled::Yes, None), set_pod(pod("a", Enabled::Unset))]);
+    let row = |ambient| NamespaceRow { ambient, ..sample::namespace(Enabled::Yes) };
+    let delta = setup.apply(vec![Change::Set(Row::Namespace(Arc::new(row(true))))]);
+    assert_eq!(delta.withdraw, ["uid-a".into()]);
+    let delta = setup.apply(vec![Change::Set(Row::Namespace(Arc::new(row(false))))]);
+    assert_eq!(names(&delta.enrol), [("a", Keep)]);
+}

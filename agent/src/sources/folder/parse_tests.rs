@@ -311,7 +311,7 @@ metadata:
             "32: Service default/bad name: has the name \"bad name\", which can't be one: passed over",
             "36: Namespace : has no metadata.name: passed over",
             "40: Pod shop/cart-a: label evenkeel.dev/enabled is \"yes\", not \"true\" or \"false\": nothing is enrolled by it",
-            "40: Pod shop/cart-a: annotation evenkeel.dev/on-enrol is \"restart\", not \"reconnect\" or \"keep\": as if it were not there",
+            "40: Pod shop/cart-a: annotation evenkeel.dev/on-enrol is \"restart\", not \"reconnect\" or \"reconnect-missed\" or \"keep\": as if it were not there",
             "40: Pod shop/cart-a: annotation evenkeel.dev/netns is \"run/netns/a\", not an absolute path: as if it were not there",
         ]
     );

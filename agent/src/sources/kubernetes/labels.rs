@@ -27,11 +27,18 @@ pub const ZONE: &str = "topology.kubernetes.io/zone";
 /// Label of a Service or Namespace: the waypoint of Istio's that its traffic passes; `none` is none.
 pub const USE_WAYPOINT: &str = "istio.io/use-waypoint";
 
+/// Label of a Namespace or Pod: `ambient` has Istio redirect its connections, anything else does not; a pod's wins.
+pub const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
+
 /// Label of an EndpointSlice: its Service.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Label of a Service or EndpointSlice: another proxy than the node's serves it.
 pub const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 
-/// Annotation of a static pod's mirror: the UID in the path of the pod's cgroup.
-pub const CONFIG_HASH: &str = "kubernetes.io/config.hash";
+/// Annotation of a static pod's mirror, which only a kubelet can make: the UID in the path of the pod's cgroup. (The kubelet writes
+/// the same to `kubernetes.io/config.hash`, and so can anybody on any pod.)
+pub const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// Label of a Pod that the agent writes, where that is asked for: what became of it.
+pub const STATUS: &str = "evenkeel.dev/status";

@@ -102,11 +102,6 @@ impl Store {
         self.complete && !self.pending.is_empty()
     }
 
-    /// Whether each kind that is needed is known.
-    pub(super) fn is_complete(&self) -> bool {
-        self.complete
-    }
-
     /// Everything that has changed since the last call.
     pub(super) fn take_batch(&mut self) -> Vec<Change> {
         std::mem::take(&mut self.pending).into_values().collect()

@@ -71,9 +71,9 @@ fn a_kind_that_may_be_missing_is_waited_for_until_it_fails() {
             store.take(place, Report::Listed);
         }
     }
-    assert!(!store.is_complete());
+    assert!(!store.complete);
     store.take(place("nodes"), Report::Fault(Fault::Forbidden("no".into())));
-    assert!(store.is_complete());
+    assert!(store.complete);
     let problems = store.changed_problems().unwrap();
     assert_eq!(problems.len(), 1);
     assert_eq!(problems[0].severity, Severity::Warning);
@@ -154,7 +154,7 @@ fn rows_from_before_go_on_until_a_list_says_otherwise() {
     store.take(place("pods"), pod("cart-0", "uid-1"));
     let before: Vec<Row> = store.rows().cloned().collect();
     let mut store = Store::new(&before);
-    assert!(store.is_complete() && !store.has_batch());
+    assert!(store.complete && !store.has_batch());
     store.take(place("pods"), Report::Fault(Fault::unreachable("no route")));
     assert_eq!(store.rows().count(), 2);
     store.take(place("pods"), Report::Listing);

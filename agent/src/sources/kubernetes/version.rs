@@ -10,13 +10,13 @@ use std::fmt;
 const STREAMING_LISTS: u32 = 27;
 
 /// The oldest minor version of Kubernetes 1 that has all that the agent reads: EndpointSlices of `discovery.k8s.io/v1`.
-pub const OLDEST_MINOR: u32 = 21;
+pub(super) const OLDEST_MINOR: u32 = 21;
 
 /// The API server's version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Version {
+pub(super) struct Version {
     /// As it calls itself.
-    pub text: String,
+    text: String,
     /// The numbers of it, if they are some.
     number: Option<(u32, u32)>,
 }
@@ -49,7 +49,7 @@ impl Version {
     }
 
     /// Whether it is too old to be of use.
-    pub fn is_too_old(&self) -> bool {
+    pub(super) fn is_too_old(&self) -> bool {
         self.number.is_some_and(|number| number < (1, OLDEST_MINOR))
     }
 }

@@ -1,6 +1,6 @@
 //! Whether a service mesh has a pod: its injector's mark, or its proxy among the containers.
 
-use super::objects::annotation;
+use super::metadata::annotation;
 use crate::sources::rows::Mesh;
 use k8s_openapi::api::core::v1::Pod;
 
