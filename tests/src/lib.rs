@@ -7,6 +7,7 @@
 //! Read on in [`cluster`].
 
 pub mod agent;
+pub mod api_shop;
 pub mod cgroup;
 pub mod cluster;
 pub mod demo;
@@ -27,6 +28,7 @@ pub mod tally;
 pub mod wait;
 
 pub use agent::Agent;
+pub use api_shop::ApiShop;
 pub use cluster::Cluster;
 pub use manifests::{Endpoint, Service, ServicePort};
 pub use peers::{Load, Server};

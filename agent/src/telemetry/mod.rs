@@ -3,6 +3,6 @@
 
 mod exposition;
 
-pub use exposition::{
+pub use exposition::{KindCounts, 
     EndpointCounts, LegacyAttachment, Numbers, OpenedBefore, PodCounts, PodObstacle, exposition,
 };

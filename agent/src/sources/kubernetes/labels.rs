@@ -38,3 +38,6 @@ pub const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 
 /// Annotation of a static pod's mirror: the UID in the path of the pod's cgroup.
 pub const CONFIG_HASH: &str = "kubernetes.io/config.hash";
+
+/// Label of a Pod that the agent writes, where that is asked for: what became of it.
+pub const STATUS: &str = "evenkeel.dev/status";
