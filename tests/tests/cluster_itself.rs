@@ -1,10 +1,14 @@
 //! The real Kubernetes without Evenkeel: what the other cluster suites take for granted.
 
 use anyhow::ensure;
+use evenkeel_tests::cgroup;
 use evenkeel_tests::host::privileged;
-use evenkeel_tests::kubernetes::{ControlPlane, Options};
+use evenkeel_tests::kubernetes::workloads::{SERVER_PORT, client_container, pod, server_container, service};
+use evenkeel_tests::kubernetes::{Cluster, ControlPlane, Options};
+use evenkeel_tests::wait::eventually_some;
 use evenkeel_tests::{Outcome, eventually};
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::path::Path;
 
 const SHOP: &str = "
 apiVersion: v1
@@ -115,4 +119,143 @@ subjects: [{kind: ServiceAccount, name: reader, namespace: default}]
     let refused = reader.list("pods", "default", "").map(drop);
     ensure!(refused.is_err_and(|error| format!("{error:#}").contains("forbidden")));
     Ok(())
+}
+
+#[test]
+fn pods_reach_each_other_by_name_and_address_on_a_node_and_between_nodes() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let cluster = Cluster::start(2)?;
+    for (server, node) in [("near", "node-1"), ("far", "node-2")] {
+        cluster.apply_object(&pod("default", server, Some(node), server_container()))?;
+        cluster.apply_object(&service("default", server, server))?;
+    }
+    let idle = json!({"name": "idle", "image": "evenkeel-peer", "args": ["echo", "--listen", "[::]:7"]});
+    cluster.apply_object(&pod("default", "client", Some("node-1"), idle))?;
+    cluster.pods_ready("default", "app in (near, far, client)")?;
+    let own = cluster.pod_address("default", "client")?;
+    for server in ["near", "far"] {
+        let by_name = format!("{server}.default.svc.cluster.local:{SERVER_PORT}");
+        let by_address = format!("{}:{SERVER_PORT}", cluster.pod_address("default", server)?);
+        for to in [by_name, by_address] {
+            // A pod is ready a moment before kube-proxy and DNS know.
+            let tally = eventually_some(&format!("{to} answers"), || {
+                Ok(cluster.call_from("default", "client", &to, 5).ok().filter(|tally| tally.failed() == 0))
+            })?;
+            ensure!(tally.calls.get(server) == Some(&5), "{to}: {tally:?}");
+            ensure!(tally.seen_as.get(&own) == Some(&5), "{server} sees {own}: {tally:?}");
+        }
+    }
+    let said = cluster.run(&["logs", "near"])?;
+    ensure!(said.starts_with("ready"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn a_node_sees_its_own_pods_cgroups_where_a_machine_of_its_own_has_them() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let cluster = Cluster::start(2)?;
+    let mut uids = Vec::new();
+    for node in &cluster.nodes {
+        let name = format!("on-{}", node.name);
+        let mut with_cgroups = server_container();
+        with_cgroups["volumeMounts"] = json!([{"name": "cgroups", "mountPath": "/host/cgroup"}]);
+        let mut pod = pod("default", &name, Some(&node.name), with_cgroups);
+        pod["spec"]["volumes"] = json!([{"name": "cgroups", "hostPath": {"path": "/sys/fs/cgroup"}}]);
+        cluster.apply_object(&pod)?;
+        let pod = cluster.wait_until(&format!("pod/{name}"), "default", |pod| {
+            pod["status"]["containerStatuses"][0]["ready"] == true
+        })?;
+        uids.push(pod["metadata"]["uid"].as_str().unwrap_or_default().to_owned());
+    }
+    let below_sys = cgroup::mount()?.strip_prefix("/sys/fs/cgroup")?.to_owned();
+    for (node, uid) in cluster.nodes.iter().zip(&uids) {
+        let kubepods = Path::new("/sys/fs/cgroup").join(&below_sys).join("kubepods");
+        let pods = node.run(&["find", &kubepods.to_string_lossy(), "-name", "pod*"])?;
+        for other in &uids {
+            ensure!(pods.contains(other.as_str()) == (other == uid), "{}: {pods}", node.name);
+        }
+        ensure!(node.cgroup()?.join("kubepods/besteffort").is_dir());
+        // The pod's own process, seen from its node.
+        let paths = node.run(&["sh", "-c", "cat /proc/[0-9]*/cgroup"])?;
+        ensure!(paths.contains(&format!("0::/kubepods/besteffort/pod{uid}/")), "{paths}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_node_that_loses_its_power_is_noticed_and_comes_back_with_its_pods() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let mut cluster = Cluster::start(1)?;
+    cluster.apply_object(&pod("default", "server", Some("node-1"), server_container()))?;
+    cluster.apply_object(&pod(
+        "default",
+        "client",
+        Some("node-1"),
+        client_container(&format!("server:{SERVER_PORT}"), 10),
+    ))?;
+    cluster.pods_ready("default", "app in (server, client)")?;
+    cluster.nodes[0].cut_power()?;
+    cluster.wait_until("node/node-1", "default", |node| {
+        let conditions = node["status"]["conditions"].as_array().into_iter().flatten();
+        conditions
+            .into_iter()
+            .any(|condition| condition["type"] == "Ready" && condition["status"] == "Unknown")
+    })?;
+    cluster.power_on(0)?;
+    cluster.wait_until_ready(0)?;
+    cluster.wait_until("pod/server", "default", |pod| {
+        let container = &pod["status"]["containerStatuses"][0];
+        container["ready"] == true && container["restartCount"] == 1
+    })?;
+    Ok(())
+}
+
+#[test]
+fn nothing_is_left_of_a_cluster_while_another_runs_on() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let other = Cluster::start(1)?;
+    let cluster = Cluster::start(1)?;
+    cluster.apply_object(&pod("default", "server", Some("node-1"), server_container()))?;
+    cluster.pods_ready("default", "app=server")?;
+    let (name, folder) = (cluster.name().to_owned(), cluster.folder().to_owned());
+    ensure!(traces(&name)?.len() > 2, "{:?}", traces(&name));
+    drop(cluster);
+    ensure!(traces(&name)?.is_empty(), "{:?}", traces(&name));
+    ensure!(!folder.exists());
+    ensure!(name_of_first_node(&other)? == "node-1");
+    Ok(())
+}
+
+fn name_of_first_node(cluster: &Cluster) -> anyhow::Result<String> {
+    Ok(name(&cluster.list("nodes", "default", "")?[0]).to_owned())
+}
+
+/// Cgroups, network namespaces, mounts and processes that bear the name.
+fn traces(name: &str) -> anyhow::Result<Vec<String>> {
+    let mut traces = Vec::new();
+    for folder in ["/run/netns", "/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/memory"] {
+        for entry in std::fs::read_dir(folder).into_iter().flatten() {
+            let path = entry?.path();
+            if path.file_name().is_some_and(|file| file.to_string_lossy().starts_with(name)) {
+                traces.push(path.display().to_string());
+            }
+        }
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    traces.extend(mounts.lines().filter(|mount| mount.contains(name)).map(str::to_owned));
+    for process in std::fs::read_dir("/proc")?.flatten() {
+        let line = std::fs::read_to_string(process.path().join("cmdline")).unwrap_or_default();
+        if line.contains(name) {
+            traces.push(line);
+        }
+    }
+    Ok(traces)
 }

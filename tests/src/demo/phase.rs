@@ -5,8 +5,8 @@ use crate::Tally;
 use anyhow::{Result, ensure};
 use std::time::Duration;
 
-/// A change after which the calls do not go as they should within so long has failed.
-pub(super) const SETTLE_LIMIT: Duration = Duration::from_secs(15);
+/// How long a change may take to show.
+const SETTLE_LIMIT: Duration = Duration::from_secs(15);
 /// Calls over which it is judged whether they go as they should by now.
 pub(super) const WINDOW_CALLS: u64 = 100;
 /// Distance from a server's share that a window may have.
@@ -17,33 +17,33 @@ pub(super) const STEADY_CALLS: u64 = 1500;
 pub(super) const TOLERANCE: f64 = 0.10;
 
 /// One act of the demo.
-pub(super) struct Phase {
+pub(super) struct Phase<S> {
     pub(super) title: &'static str,
-    pub(super) change: fn(&mut Stage) -> Result<()>,
-    pub(super) expected: fn(&Stage) -> Expected,
+    pub(super) change: fn(&mut S) -> Result<()>,
+    pub(super) expected: fn(&S) -> Expected,
+    /// A change after which the calls do not go as they should within so long has failed.
+    pub(super) limit: Duration,
+    /// Whether no call may fail meanwhile.
+    pub(super) lossless: bool,
 }
 
-/// The acts, in order.
-pub(super) const PHASES: &[Phase] = &[
-    Phase { title: "without Evenkeel", change: |_| Ok(()), expected: |_| Expected::OneServer },
-    Phase {
-        title: "Evenkeel starts, the namespace is labelled",
-        change: Stage::enrol,
-        expected: Stage::all_servers,
-    },
-    Phase { title: "a fourth server joins", change: Stage::add_server, expected: Stage::all_servers },
-    Phase { title: "one server is killed (-9)", change: Stage::kill_server, expected: Stage::all_servers },
-    Phase {
-        title: "Evenkeel's worker process is killed (-9)",
-        change: Stage::kill_worker_process,
-        expected: Stage::all_servers,
-    },
-    Phase {
-        title: "all of Evenkeel is killed (-9)",
-        change: Stage::kill_agent,
-        expected: |_| Expected::OneServer,
-    },
+/// The acts without a cluster, in order.
+pub(super) const PHASES: &[Phase<Stage>] = &[
+    phase("without Evenkeel", |_| Ok(()), |_| Expected::OneServer),
+    phase("Evenkeel starts, the namespace is labelled", Stage::enrol, Stage::all_servers),
+    phase("a fourth server joins", Stage::add_server, Stage::all_servers),
+    phase("one server is killed (-9)", Stage::kill_server, Stage::all_servers),
+    phase("Evenkeel's worker process is killed (-9)", Stage::kill_worker_process, Stage::all_servers),
+    phase("all of Evenkeel is killed (-9)", Stage::kill_agent, |_| Expected::OneServer),
 ];
+
+const fn phase(
+    title: &'static str,
+    change: fn(&mut Stage) -> Result<()>,
+    expected: fn(&Stage) -> Expected,
+) -> Phase<Stage> {
+    Phase { title, change, expected, limit: SETTLE_LIMIT, lossless: false }
+}
 
 /// Where calls must go.
 pub(super) enum Expected {
@@ -51,6 +51,8 @@ pub(super) enum Expected {
     OneServer,
     /// To each of these its share.
     Even(Vec<String>),
+    /// To each of these at least half of its share, and from that address: servers on different nodes are not equally near.
+    Spread { servers: Vec<String>, seen_as: String },
 }
 
 impl Expected {
@@ -67,6 +69,19 @@ impl Expected {
             }
             Self::Even(servers) => {
                 tally.is_even(&servers.iter().map(String::as_str).collect::<Vec<_>>(), tolerance)
+            }
+            Self::Spread { servers, seen_as } => {
+                const LEAST: f64 = 0.5;
+                ensure!(
+                    tally.calls.keys().eq(servers.iter()),
+                    "calls went to {:?}, not to {servers:?}",
+                    tally.calls.keys()
+                );
+                let share = tally.completed() as f64 / servers.len() as f64;
+                let least = tally.calls.values().min().copied().unwrap_or(0);
+                ensure!(least as f64 >= LEAST * share, "a server got {least} calls of {share:.0}: {tally:?}");
+                ensure!(tally.seen_as.keys().eq([seen_as]), "servers saw {:?}, not {seen_as}", tally.seen_as);
+                Ok(())
             }
         }
     }

@@ -169,7 +169,7 @@ impl Screen {
 }
 
 /// A bar whose full length is 1.
-fn bar(share: f64) -> String {
+pub(super) fn bar(share: f64) -> String {
     let eighths = (share.clamp(0.0, 1.0) * BAR_CELLS * 8.0).round() as usize;
     BLOCKS[8].repeat(eighths / 8) + BLOCKS[eighths % 8]
 }

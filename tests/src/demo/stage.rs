@@ -12,6 +12,12 @@ const SERVERS_AT_FIRST: usize = 3;
 /// The server that is killed.
 const VICTIM: usize = 1;
 
+impl super::play::Stage for Stage {
+    fn tally(&mut self) -> Result<Tally> {
+        self.load.tally()
+    }
+}
+
 /// All that runs.
 pub(super) struct Stage {
     load: Load,
@@ -28,10 +34,6 @@ impl Stage {
         // Runs already when it joins, so that joining is a matter of the Service only.
         shop.add_server()?;
         Ok(Self { load, agent: None, alive: (0..SERVERS_AT_FIRST).collect(), shop })
-    }
-
-    pub(super) fn tally(&mut self) -> Result<Tally> {
-        self.load.tally()
     }
 
     /// Every server by name, and whether it takes part now.

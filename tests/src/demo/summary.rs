@@ -1,6 +1,6 @@
 //! What came of each phase.
 
-use super::phase::{PHASES, Verdict};
+use super::phase::Verdict;
 use crate::Tally;
 use std::collections::BTreeSet;
 
@@ -25,8 +25,8 @@ pub(super) fn outcome(verdict: &Verdict) -> String {
     }
 }
 
-/// The table at the end.
-pub(super) fn print(verdicts: &[Verdict]) {
+/// The table at the end; `phases` is how many should have been played.
+pub(super) fn print(verdicts: &[Verdict], phases: usize) {
     let servers: BTreeSet<&String> =
         verdicts.iter().flat_map(|verdict| verdict.steady.calls.keys()).collect();
     let heads: String = servers.iter().map(|server| format!("{server:>10}")).collect();
@@ -45,13 +45,18 @@ pub(super) fn print(verdicts: &[Verdict]) {
             format!("{} failed", verdict.change.failed()),
         );
     }
+    print_end(verdicts, phases);
+}
+
+/// What failed, and whether everything went as it should.
+pub(super) fn print_end(verdicts: &[Verdict], phases: usize) {
     println!();
     for (error, count) in verdicts.iter().flat_map(|verdict| &verdict.change.errors) {
         println!("  failed meanwhile: {count} × {error}");
     }
     match verdicts.iter().find(|verdict| verdict.failure.is_some()) {
         Some(Verdict { title, failure: Some(why), .. }) => println!("  ✘ {title}: {why}"),
-        _ if verdicts.len() == PHASES.len() => println!("  ✔ each phase went as it should"),
+        _ if verdicts.len() == phases => println!("  ✔ each phase went as it should"),
         _ => println!("  ✘ not all phases were played"),
     }
     println!();

@@ -35,6 +35,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Shows Evenkeel on it, or on one of its own, as a user types it; ends with 0 only if all went as it should
+    Demo,
     /// Is the first process of a node
     #[command(hide = true)]
     Node(node_init::Arguments),
@@ -68,6 +70,7 @@ pub fn run() -> Result<bool> {
         Command::Kubectl { arguments } => {
             Ok(find()?.command(&[]).args(arguments).status().context("kubectl")?.success())
         }
+        Command::Demo => crate::demo::cluster::run(),
         Command::Node(node) => node.run().map(|()| true),
         Command::Registry { store, listen } => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -83,6 +86,7 @@ fn find() -> Result<Cluster> {
 fn up(nodes: u8) -> Result<bool> {
     let start = std::time::Instant::now();
     let cluster = Cluster::start_lasting(nodes)?;
+    cluster.add_agent_image()?;
     println!(
         "{nodes} nodes are Ready and DNS answers, after {:.1} s; try `cargo xtask cluster kubectl get pods -A`",
         start.elapsed().as_secs_f64()

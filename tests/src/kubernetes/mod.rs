@@ -20,6 +20,7 @@ pub mod fakes;
 mod footprint;
 mod hierarchies;
 pub mod images;
+pub mod install;
 pub mod kubectl;
 pub mod node;
 mod node_files;
@@ -30,6 +31,7 @@ pub mod registry;
 pub mod running_pod;
 pub mod shared;
 pub mod shop;
+pub mod workloads;
 
 pub use cluster::{Cluster, PEER_IMAGE};
 pub use control_plane::{ControlPlane, Options};

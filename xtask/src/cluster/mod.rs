@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 
 use crate::process::{is_root, run, step};
 use crate::workspace::Workspace;
-use crate::{build, ebpf, setup};
+use crate::{chart, image, setup};
 
 /// Names the folder of Kubernetes' programs to the tests.
 pub(crate) const PROGRAMS_VARIABLE: &str = "EVENKEEL_CLUSTER_BIN";
@@ -62,12 +62,14 @@ pub(crate) fn start(workspace: &Workspace, options: Options) -> Result<()> {
         Command::Kubectl(Arguments { arguments }) => ("kubectl", arguments),
         Command::Demo(Arguments { arguments }) => ("demo", arguments),
     };
+    let mut cargo = workspace.cargo();
     if matches!(name, "up" | "demo") {
-        ebpf::build(workspace, &setup::everything()?)?;
-        build::agent(workspace, false)?;
+        setup::everything()?;
+        cargo
+            .env("EVENKEEL_IMAGE", image::of_tests_agent(workspace)?)
+            .env(chart::TOOLS_VARIABLE, chart::Tools::find_or_build(workspace)?.folder());
     }
-    run(workspace
-        .cargo()
+    run(cargo
         .env("EVENKEEL_BIN", workspace.agent(false))
         .env(PROGRAMS_VARIABLE, programs)
         // With the same selection as `build`'s, so that nothing is built again.

@@ -65,6 +65,20 @@ pub(crate) fn start(workspace: &Workspace, options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// The image of the agent as the tests run it: quick to build. Gives the archive.
+///
+/// # Errors
+/// As [`start`].
+pub(crate) fn of_tests_agent(workspace: &Workspace) -> Result<PathBuf> {
+    let output = workspace.target.join("image").join(format!("evenkeel-debug-{ARCH}.tar"));
+    let name = archive::Reference::parse(NAME).map_err(anyhow::Error::msg)?;
+    start(
+        workspace,
+        &Options { debug: true, binary: None, name, output: Some(output.clone()), files: None },
+    )?;
+    Ok(output)
+}
+
 /// The agent, built as asked for, without what only a debugger reads.
 fn built(workspace: &Workspace, folder: &Path, debug: bool) -> Result<PathBuf> {
     ebpf::build(workspace, &setup::ebpf()?)?;

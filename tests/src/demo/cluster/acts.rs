@@ -1,0 +1,43 @@
+//! The acts on a cluster, and where the calls must go then.
+
+use super::stage::ClusterStage;
+use crate::demo::phase::{Expected, Phase};
+use anyhow::Result;
+use std::time::Duration;
+
+/// How long a change may take to show: DNS, rollouts and a kubelet's look at its pods are slower than Evenkeel.
+const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+
+/// The acts, in order.
+pub(super) const ACTS: &[Phase<ClusterStage>] = &[
+    lossless("as it is", |_| Ok(()), one_server),
+    lossless("Evenkeel is installed", ClusterStage::install, one_server),
+    lossless("the client's namespace is labelled", ClusterStage::enrol, ClusterStage::spread),
+    lossless("the servers are scaled to 6", ClusterStage::scale_to_six, ClusterStage::spread),
+    lossless("the servers are scaled to 2", ClusterStage::scale_to_two, ClusterStage::spread),
+    lossless("the servers are rolled", ClusterStage::roll_servers, ClusterStage::spread),
+    lossless("Evenkeel is rolled", ClusterStage::roll_agents, ClusterStage::spread),
+    lossy("Evenkeel is killed (-9) on every node", ClusterStage::kill_agents, ClusterStage::spread),
+    lossless("Evenkeel is uninstalled", ClusterStage::uninstall, one_server),
+];
+
+fn one_server(_: &ClusterStage) -> Expected {
+    Expected::OneServer
+}
+
+const fn lossless(
+    title: &'static str,
+    change: fn(&mut ClusterStage) -> Result<()>,
+    expected: fn(&ClusterStage) -> Expected,
+) -> Phase<ClusterStage> {
+    Phase { title, change, expected, limit: SETTLE_LIMIT, lossless: true }
+}
+
+/// Of calls in flight.
+const fn lossy(
+    title: &'static str,
+    change: fn(&mut ClusterStage) -> Result<()>,
+    expected: fn(&ClusterStage) -> Expected,
+) -> Phase<ClusterStage> {
+    Phase { lossless: false, ..lossless(title, change, expected) }
+}
