@@ -1,7 +1,10 @@
-//! What the Helm chart and the kustomize folders render, and which values the chart refuses.
+//! What the Helm chart and the kustomize folders render, which values the chart refuses, and what an API server says of it.
 
+use anyhow::{Context, ensure};
+use evenkeel_tests::Outcome;
 use evenkeel_tests::deploy::{self, Objects, kustomized, objects, rendered};
-use evenkeel_tests::host::evenkeel_binary;
+use evenkeel_tests::host::{evenkeel_binary, privileged};
+use evenkeel_tests::kubernetes::ControlPlane;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -187,4 +190,61 @@ fn every_example_of_values_renders() {
         let yaml = rendered(&["--values", path.to_str().unwrap()]).unwrap();
         assert!(objects(&yaml).unwrap().len() >= 4, "{}", path.display());
     }
+}
+
+#[test]
+fn an_api_server_takes_every_example_as_it_stands() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let plane = ControlPlane::start()?;
+    plane.run(&["create", "namespace", deploy::NAMESPACE])?;
+    let mut values = vec![deploy::chart().join("values.yaml")];
+    for entry in std::fs::read_dir(deploy::chart().join("ci"))? {
+        values.push(entry?.path());
+    }
+    for values in values {
+        let mut objects = chart(&["--values", &values.to_string_lossy()]);
+        // Its definition is the Prometheus operator's.
+        objects.retain(|(kind, _), _| kind != "PodMonitor");
+        let list: Vec<_> = objects.into_values().collect();
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": list}).to_string();
+        // Strict: a field that the server does not know is an error.
+        plane
+            .run_with(&["apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-"], &list)
+            .with_context(|| values.display().to_string())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn the_agents_account_may_do_what_it_does_and_nothing_else() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let plane = ControlPlane::start()?;
+    let account = format!("--as=system:serviceaccount:{}:evenkeel", deploy::NAMESPACE);
+    let may = |verb: &str, resource: &str| {
+        plane.run(&["auth", "can-i", verb, resource, "--all-namespaces", &account]).is_ok()
+    };
+    plane.apply(&kustomized("base")?)?;
+    for resource in ["namespaces", "services", "pods", "nodes", "endpointslices.discovery.k8s.io"] {
+        for verb in ["list", "watch"] {
+            ensure!(may(verb, resource), "{verb} {resource}");
+        }
+    }
+    ensure!(may("create", "events.events.k8s.io") && may("patch", "events.events.k8s.io"));
+    for (verb, resource) in [
+        ("get", "secrets"),
+        ("list", "configmaps"),
+        ("patch", "nodes"),
+        ("patch", "pods"),
+        ("create", "pods"),
+        ("delete", "events.events.k8s.io"),
+        ("update", "services"),
+        ("create", "serviceaccounts/token"),
+    ] {
+        ensure!(!may(verb, resource), "{verb} {resource}");
+    }
+    Ok(())
 }
