@@ -1,7 +1,7 @@
 //! A Namespace of its own with greeters behind Services, and clients that call them.
 
+use super::agents::AgentPod;
 use super::cluster::{Cluster, PEER_IMAGE};
-use super::evenkeel::AgentPod;
 use super::running_pod::RunningPod;
 use crate::Tally;
 use crate::wait::{eventually, eventually_some};
