@@ -172,9 +172,17 @@ pub fn command(cluster: &Cluster, options: &Options) -> Result<Command> {
     let port = FIRST_PORT + NEXT_AGENT * options.number;
     let binary = host::evenkeel_binary()?;
     let mut arguments: Vec<OsString> = match &options.kubeconfig {
-        None => vec!["agent".into(), "--source".into(), format!("folder:{}", cluster.folder().display()).into()],
+        None => {
+            vec!["agent".into(), "--source".into(), format!("folder:{}", cluster.folder().display()).into()]
+        }
         Some(kubeconfig) => {
-            vec!["agent".into(), "--kubeconfig".into(), kubeconfig.into(), "--node-name".into(), NODE_NAME.into()]
+            vec![
+                "agent".into(),
+                "--kubeconfig".into(),
+                kubeconfig.into(),
+                "--node-name".into(),
+                NODE_NAME.into(),
+            ]
         }
     };
     arguments.extend([

@@ -131,7 +131,8 @@ impl ApiShop {
 
     fn pod(&self, pod: &PodObject) -> Value {
         let mut object = pod.object();
-        let netns = [&self.shop.client].into_iter().chain(&self.shop.servers).find(|known| known.name == pod.name);
+        let netns =
+            [&self.shop.client].into_iter().chain(&self.shop.servers).find(|known| known.name == pod.name);
         if let Some(known) = netns {
             object["metadata"]["annotations"][NETNS_ANNOTATION] = json!(known.netns.path());
         }
@@ -167,7 +168,9 @@ fn account() -> String {
 pub fn role(rights: &[(&str, &str, &[&str])]) -> String {
     let rules: Vec<Value> = rights
         .iter()
-        .map(|(group, resource, verbs)| json!({"apiGroups": [group], "resources": [resource], "verbs": verbs}))
+        .map(
+            |(group, resource, verbs)| json!({"apiGroups": [group], "resources": [resource], "verbs": verbs}),
+        )
         .collect();
     json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": AGENT_NAME},
@@ -192,7 +195,12 @@ fn single_stack(mut object: Value) -> Value {
 fn reference(object: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let metadata = &object["metadata"];
-    format!("{} {}/{}", text(&metadata["namespace"]), text(&object["kind"]).to_lowercase(), text(&metadata["name"]))
+    format!(
+        "{} {}/{}",
+        text(&metadata["namespace"]),
+        text(&object["kind"]).to_lowercase(),
+        text(&metadata["name"])
+    )
 }
 
 fn pod_reference(pod: &PodObject) -> String {

@@ -97,7 +97,8 @@ fn calls_go_on_while_the_api_server_is_away_and_so_does_a_worker_that_starts_aga
     load.more_calls(100)?.is_clean()?;
     shop.plane.api_server.kill()?;
     eventually("the agent says that the API server is away", || {
-        problems(&agent).contains("can't be reached") && problems(&agent).contains("what was known last goes on")
+        problems(&agent).contains("can't be reached")
+            && problems(&agent).contains("what was known last goes on")
     })?;
     ensure!(agent.is_ready(), "the last state serves");
     load.more_calls(200)?.is_even(&["server-1", "server-2"], 0.2)?;
@@ -106,7 +107,10 @@ fn calls_go_on_while_the_api_server_is_away_and_so_does_a_worker_that_starts_aga
 
     // All that the worker process knew is with the keeper.
     agent.kill_worker_process()?;
-    ensure!(shop.shop.spreads_calls_of(&shop.shop.client)?, "a worker that starts again knows what was known");
+    ensure!(
+        shop.shop.spreads_calls_of(&shop.shop.client)?,
+        "a worker that starts again knows what was known"
+    );
     ensure!(!shop.shop.client.goes_straight_to(&shop.shop.v4())?);
     ensure!(agent.metrics()?.contains("evenkeel_source_seconds_since_contact{kind=\"services\"}"));
 
@@ -190,7 +194,8 @@ fn each_right_that_is_missing_is_named_once_and_check_says_it_beforehand() -> Ou
     }
 
     // Without the rights that it can do without it serves; the others make it ready, without a restart.
-    let needed: Vec<_> = RIGHTS.into_iter().filter(|(_, what, _)| !["nodes", "events"].contains(what)).collect();
+    let needed: Vec<_> =
+        RIGHTS.into_iter().filter(|(_, what, _)| !["nodes", "events"].contains(what)).collect();
     shop.plane.apply(&role(&needed))?;
     agent.ready()?;
     ensure!(shop.shop.spreads_calls_of(&shop.shop.client)?);
@@ -201,7 +206,10 @@ fn each_right_that_is_missing_is_named_once_and_check_says_it_beforehand() -> Ou
     shop.plane.apply(&role(&RIGHTS))?;
     eventually("the last right is granted", || problems(&agent) == "[]")?;
     let said = check(&shop)?;
-    ensure!(said.contains("may list and watch nodes") && said.contains(&format!("{NODE_NAME} is a node")), "{said}");
+    ensure!(
+        said.contains("may list and watch nodes") && said.contains(&format!("{NODE_NAME} is a node")),
+        "{said}"
+    );
     Ok(())
 }
 
@@ -304,7 +312,8 @@ fn the_start_up_taint_is_taken_off_when_the_agent_is_ready_and_no_other() -> Out
     shop.plane.apply(&role(&[&RIGHTS[..], &patch_nodes].concat()))?;
     let mut agent = Agent::start_with(&shop.shop.cluster, &options)?;
     shop.plane.wait_until(&node, "default", |node| {
-        let keys: Vec<_> = node["spec"]["taints"].as_array().into_iter().flatten().map(|t| &t["key"]).collect();
+        let keys: Vec<_> =
+            node["spec"]["taints"].as_array().into_iter().flatten().map(|t| &t["key"]).collect();
         keys == ["mine"]
     })?;
     agent.stop()
@@ -322,7 +331,8 @@ fn base64(text: &str) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::new();
     for chunk in text.as_bytes().chunks(3) {
-        let bits = chunk.iter().fold(0u32, |bits, &byte| bits << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
+        let bits =
+            chunk.iter().fold(0u32, |bits, &byte| bits << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
         for place in 0..4 {
             let letter = LETTERS[(bits >> (18 - 6 * place) & 63) as usize];
             out.push(if place > chunk.len() { '=' } else { letter.into() });

@@ -246,12 +246,15 @@ fn print(what: &str, mut took: Vec<Duration>) {
 fn memory(pid: i32) -> Result<String> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = |name: &str| status.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
-    Ok(["VmRSS", "VmHWM", "RssShmem"].map(|name| line(name).split_whitespace().collect::<Vec<_>>().join(" ")).join(", "))
+    Ok(["VmRSS", "VmHWM", "RssShmem"]
+        .map(|name| line(name).split_whitespace().collect::<Vec<_>>().join(" "))
+        .join(", "))
 }
 
 fn cpu_seconds(pid: i32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
-    let ticks = |place: usize| fields.get(place).and_then(|text| text.parse::<f64>().ok()).context("no such field");
+    let ticks =
+        |place: usize| fields.get(place).and_then(|text| text.parse::<f64>().ok()).context("no such field");
     Ok((ticks(11)? + ticks(12)?) / 100.0)
 }

@@ -2,9 +2,9 @@
 
 use crate::config::{ClusterArgs, ClusterConfig};
 use crate::kernel::check::probe;
+use crate::sources::kubernetes::Access;
 use crate::sources::kubernetes::permissions::{Finding, check};
 use crate::sources::kubernetes::write_back::Wishes;
-use crate::sources::kubernetes::Access;
 use clap::Args;
 use std::path::PathBuf;
 use std::process::ExitCode;

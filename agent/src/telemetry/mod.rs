@@ -3,6 +3,6 @@
 
 mod exposition;
 
-pub use exposition::{KindCounts, 
-    EndpointCounts, LegacyAttachment, Numbers, OpenedBefore, PodCounts, PodObstacle, exposition,
+pub use exposition::{
+    EndpointCounts, KindCounts, LegacyAttachment, Numbers, OpenedBefore, PodCounts, PodObstacle, exposition,
 };

@@ -27,8 +27,7 @@ pub(super) async fn run(access: Access, mut pods: watch::Receiver<Vec<PodNote>>,
                 // Gone, or another by now.
                 Ok(()) | Err(Fault::UnknownKind | Fault::Malformed(_)) => problems.set(Task::PodLabels, None),
                 Err(fault) => {
-                    let cause =
-                        format!("pods are not labelled: {fault}; it needs the verb patch on pods");
+                    let cause = format!("pods are not labelled: {fault}; it needs the verb patch on pods");
                     problems.set(Task::PodLabels, Some(cause));
                     sleep(TRY_AGAIN_AFTER).await;
                     break;
@@ -75,7 +74,8 @@ mod tests {
     fn a_label_is_written_when_it_changes_and_taken_away_when_the_pod_is_not_wanted_any_more() {
         let obstacle =
             |lasts| Some(Obstacle { reason: "no_listener_port".into(), text: String::new(), lasts });
-        let pod = |uid: &str, obstacle| PodNote { uid: uid.into(), name: ObjectName::new("shop", uid), obstacle };
+        let pod =
+            |uid: &str, obstacle| PodNote { uid: uid.into(), name: ObjectName::new("shop", uid), obstacle };
         let written = wanted(&[pod("a", None), pod("b", obstacle(false)), pod("c", None)]);
         assert_eq!(written["b"].1, "waiting");
         let now = wanted(&[pod("a", None), pod("b", obstacle(true))]);
