@@ -11,11 +11,11 @@
 //!
 //! Read on in [`control_plane`].
 
+pub mod agents;
 pub mod cluster;
 pub mod command;
 pub mod control_plane;
 pub mod daemon;
-pub mod evenkeel;
 pub mod fakes;
 mod footprint;
 mod hierarchies;

@@ -45,8 +45,8 @@ impl RunningPod {
         let metadata = &object["metadata"];
         let text = |value: &Value| value.as_str().map(str::to_owned).with_context(|| object.to_string());
         // A mirror's own UID is not the static pod's.
-        let hash = &metadata["annotations"]["kubernetes.io/config.hash"];
-        let uid = text(if hash.is_string() { hash } else { &metadata["uid"] })?;
+        let mirrored = &metadata["annotations"]["kubernetes.io/config.mirror"];
+        let uid = text(if mirrored.is_string() { mirrored } else { &metadata["uid"] })?;
         let (namespace, name) = (text(&metadata["namespace"])?, text(&metadata["name"])?);
         Ok(Self {
             address: text(&object["status"]["podIP"])?.parse()?,

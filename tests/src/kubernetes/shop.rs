@@ -1,7 +1,7 @@
 //! A Namespace of its own with greeters behind Services, and clients that call them.
 
+use super::agents::AgentPod;
 use super::cluster::{Cluster, PEER_IMAGE};
-use super::evenkeel::AgentPod;
 use super::running_pod::RunningPod;
 use crate::Tally;
 use crate::wait::{eventually, eventually_some};
@@ -35,6 +35,7 @@ pub struct Shop<'a> {
     /// The Namespace's name.
     pub namespace: String,
     agents: RefCell<HashMap<String, AgentPod>>,
+    is_left: bool,
 }
 
 impl<'a> Shop<'a> {
@@ -46,10 +47,22 @@ impl<'a> Shop<'a> {
         let mut object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata});
         object["metadata"]["name"] = json!(namespace);
         cluster.run_with(&["create", "-f", "-"], &object.to_string())?;
-        let shop = Self { cluster, namespace: namespace.to_owned(), agents: RefCell::default() };
+        let shop = Self::left_open(cluster, namespace);
         // Pods are refused before.
         cluster.wait_for("serviceaccount/default", namespace)?;
         Ok(shop)
+    }
+
+    /// The Namespace of that name that [`Self::leave`] left.
+    #[must_use]
+    pub fn left_open(cluster: &'a Cluster, namespace: &str) -> Self {
+        Self { cluster, namespace: namespace.to_owned(), agents: RefCell::default(), is_left: false }
+    }
+
+    /// Leaves the Namespace as it is, for [`Self::left_open`], and gives its name.
+    pub fn leave(mut self) -> String {
+        self.is_left = true;
+        self.namespace.clone()
     }
 
     /// A Namespace that is enrolled from its start.
@@ -318,6 +331,9 @@ impl<'a> Shop<'a> {
 
 impl Drop for Shop<'_> {
     fn drop(&mut self) {
+        if self.is_left {
+            return;
+        }
         let deleted = self.cluster.run(&["delete", "namespace", &self.namespace, "--wait=false"]);
         if let Err(error) = deleted {
             eprintln!("{error:#}");

@@ -15,7 +15,7 @@ fn cluster() -> Result<Shared> {
     static CLUSTER: SharedCluster = SharedCluster::new();
     CLUSTER.get(|| {
         let cluster = Cluster::start(2)?;
-        cluster.install_evenkeel(&[])?;
+        cluster.install(&[])?;
         Ok(cluster)
     })
 }

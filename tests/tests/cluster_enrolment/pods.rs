@@ -53,7 +53,8 @@ fn a_container_that_restarts_is_taken_again() -> Outcome {
         let now = pod.pids_of("peer");
         !now.is_empty() && now != before
     })?;
-    let tally = pod.until(CLIENT, "both servers answer", &Tally::default(), |tally| tally.calls.len() == 2)?;
+    let tally =
+        pod.until(CLIENT, "both servers answer", &Tally::default(), |tally| tally.calls.len() == 2)?;
     shop.is_clean(&pod, &tally)?;
     let shown = shop.is_enrolled(&pod)?;
     ensure!(shown["netns_cookie"] == cookie, "the sandbox is the same: {shown}");
@@ -80,7 +81,8 @@ fn a_sandbox_that_is_killed_is_enrolled_again_when_it_is_made_anew() -> Outcome 
     shop.shown_of(&pod, |view| view["enrolled"] == true && view["netns_cookie"] != cookie)?;
     // It has another address now, and another log.
     let pod = shop.ready("client")?;
-    let tally = pod.until(CLIENT, "both servers answer", &Tally::default(), |tally| tally.calls.len() == 2)?;
+    let tally =
+        pod.until(CLIENT, "both servers answer", &Tally::default(), |tally| tally.calls.len() == 2)?;
     shop.is_clean(&pod, &tally)
 }
 
@@ -146,7 +148,8 @@ fn a_pod_with_a_user_namespace_is_enrolled() -> Outcome {
     let app = *pod.pids_of("peer").first().context("the client runs")?;
     let users = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/user"));
     ensure!(users(&app.to_string())? != users("self")?, "it has no user namespace of its own");
-    let tally = pod.until(CLIENT, "both servers answer", &Tally::default(), |tally| tally.calls.len() == 2)?;
+    let tally =
+        pod.until(CLIENT, "both servers answer", &Tally::default(), |tally| tally.calls.len() == 2)?;
     shop.is_clean(&pod, &tally)?;
     shop.is_enrolled(&pod).map(drop)
 }
