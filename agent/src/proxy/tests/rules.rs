@@ -1,7 +1,9 @@
 //! What HTTP/2 and gRPC ask of a proxy, on the engine alone: what is refused, how it is told, and that nobody else notices.
 
 use super::turns::{START_NS, Turns, list, read, take};
-use crate::http2::{Connection, ErrorCode, Event, FieldList, HeadersKind, LastStream, Limits, Name, StreamKey};
+use crate::http2::{
+    Connection, ErrorCode, Event, FieldList, HeadersKind, LastStream, Limits, Name, StreamKey,
+};
 
 const SECOND_NS: u64 = 1_000_000_000;
 
@@ -143,7 +145,11 @@ fn a_response_list_that_is_too_large_fails_its_call_alone_with_a_status() {
             }
         });
         take(&mut server);
-        server.send_headers(opened.expect("it was opened"), &list(&[(":status", "200"), ("x", &large)]), true);
+        server.send_headers(
+            opened.expect("it was opened"),
+            &list(&[(":status", "200"), ("x", &large)]),
+            true,
+        );
         server_speaks(&mut turns, conn, &mut server);
         let got = got(&mut turns);
         assert_eq!((&got.grpc_status[..], got.ended), ("8", true), "{got:?}");
@@ -342,10 +348,137 @@ fn an_answer_that_nobody_reads_is_reset_at_a_drains_end_and_never_looks_whole() 
         if turns.closed.is_empty() {
             let got = got(&mut turns);
             assert!(!got.ended, "it looks whole");
-            assert_eq!(got.reset, (second == 7).then_some(ErrorCode::InternalError), "after {second} seconds");
+            assert_eq!(
+                got.reset,
+                (second == 7).then_some(ErrorCode::InternalError),
+                "after {second} seconds"
+            );
         }
     }
     assert_eq!(turns.shut, [turns.client_conn]);
     assert!(turns.engine.is_drained());
     assert_eq!(turns.engine.counters().cut_off, 1);
+}
+
+/// A request's fields as the server sees them.
+fn seen_by_server(
+    turns: &mut Turns,
+    conn: super::super::ConnId,
+    server: &mut Connection,
+) -> Vec<(String, String)> {
+    let bytes = turns.output(conn);
+    let mut seen = Vec::new();
+    read(server, &bytes, |event, fields| {
+        if matches!(event, Event::Headers { kind: HeadersKind::Request, .. }) {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            seen.extend(fields.iter().map(|field| (text(field.name), text(field.value))));
+        }
+    });
+    seen
+}
+
+#[test]
+fn a_request_with_host_and_without_authority_goes_on_as_it_is() {
+    let mut turns = Turns::new(&[1]);
+    let request =
+        [(":method", "GET"), (":scheme", "http"), (":path", "/a"), ("host", "cart"), ("te", "trailers")];
+    turns.client.open(&list(&request), true, 0).expect("there is room");
+    turns.client_speaks();
+    let (conn, mut server) = turns.serve();
+    let expected: Vec<_> =
+        request.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    assert_eq!(seen_by_server(&mut turns, conn, &mut server), expected);
+}
+
+#[test]
+fn informational_responses_and_the_trailers_of_both_halves_pass() {
+    let mut turns = Turns::new(&[1]);
+    let stream = turns.client.open(&request("application/json", 0), false, 0).expect("there is room");
+    turns.client.send_data(stream, b"body", false);
+    turns.client.send_trailers(stream, &list(&[("checksum", "1")]));
+    turns.client_speaks();
+    let (conn, mut server) = turns.serve();
+    let (mut at_server, mut opened) = (Vec::new(), None);
+    let bytes = turns.output(conn);
+    read(&mut server, &bytes, |event, fields| match event {
+        Event::Headers { stream, kind, .. } => {
+            opened = Some(stream);
+            at_server.push((kind, fields.len()));
+        }
+        Event::Data { payload, .. } => assert_eq!(payload, b"body"),
+        _ => {}
+    });
+    assert_eq!(at_server, [(HeadersKind::Request, 4), (HeadersKind::Trailers, 1)]);
+    let stream = opened.expect("a request came");
+    server.send_headers(stream, &list(&[(":status", "103"), ("link", "x")]), false);
+    server.send_headers(stream, &list(&[(":status", "200")]), false);
+    server.send_data(stream, b"answer", false);
+    server.send_trailers(stream, &list(&[("checksum", "2")]));
+    server_speaks(&mut turns, conn, &mut server);
+    let mut at_client = Vec::new();
+    let bytes = turns.output(turns.client_conn);
+    read(&mut turns.client, &bytes, |event, _| {
+        if let Event::Headers { kind, .. } = event {
+            at_client.push(kind);
+        }
+    });
+    assert_eq!(at_client, [HeadersKind::Informational, HeadersKind::Response, HeadersKind::Trailers]);
+}
+
+#[test]
+fn the_time_that_is_left_goes_upstream_and_the_agent_answers_when_it_has_passed() {
+    let mut turns = Turns::new(&[1]);
+    let mut fields = request("application/grpc", 0);
+    fields.push(b"grpc-timeout", b"2S");
+    turns.client.open(&fields, true, 0).expect("there is room");
+    turns.client_speaks();
+    // The connection takes half a second to open.
+    advance(&mut turns, START_NS + SECOND_NS / 2);
+    let (conn, mut server) = turns.serve();
+    let seen = seen_by_server(&mut turns, conn, &mut server);
+    assert!(seen.contains(&("grpc-timeout".to_owned(), "1500000u".to_owned())), "{seen:?}");
+    advance(&mut turns, START_NS + 2 * SECOND_NS);
+    assert_eq!(got(&mut turns), Got::default(), "the server's own answer may still come");
+    advance(&mut turns, START_NS + 2 * SECOND_NS + 20_000_000);
+    let got = got(&mut turns);
+    assert_eq!((&got.grpc_status[..], got.ended), ("4", true));
+    assert_eq!(got.message, "evenkeel: the call's deadline passed (Service shop/cart:50051)");
+    let mut reset = None;
+    let bytes = turns.output(conn);
+    read(&mut server, &bytes, |event, _| {
+        if let Event::Reset { code, .. } = event {
+            reset = Some(code);
+        }
+    });
+    assert_eq!(reset, Some(ErrorCode::Cancel));
+}
+
+#[test]
+fn beyond_every_servers_limit_a_call_waits_for_a_stream_until_its_deadline() {
+    let mut turns = Turns::new(&[1]);
+    let one = Limits { max_concurrent_streams: 1, ..Limits::default() };
+    for _ in 0..20 {
+        let mut fields = request("application/grpc", 0);
+        fields.push(b"grpc-timeout", b"2S");
+        turns.client.open(&fields, true, 0).expect("there is room");
+    }
+    turns.client_speaks();
+    let mut servers = Vec::new();
+    while let Some((conn, _)) = turns.dials.pop() {
+        turns.engine.connected(conn);
+        let mut server = Connection::server(&one);
+        server_speaks(&mut turns, conn, &mut server);
+        servers.push((conn, server));
+    }
+    assert_eq!(servers.len(), 8, "another connection, up to a limit");
+    // One answers, and its stream goes to the next call.
+    let (conn, server) = &mut servers[0];
+    let streams = requests(&mut turns, *conn, server);
+    assert_eq!(streams.len(), 1);
+    server.send_headers(streams[0], &list(&[(":status", "200"), ("grpc-status", "0")]), true);
+    server_speaks(&mut turns, *conn, server);
+    assert_eq!(requests(&mut turns, *conn, server).len(), 1);
+    assert_eq!(turns.answers(), ["0"]);
+    advance(&mut turns, START_NS + 3 * SECOND_NS);
+    assert_eq!(turns.answers(), vec!["4"; 19]);
 }

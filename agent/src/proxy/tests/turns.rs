@@ -41,7 +41,8 @@ impl Turns {
         let client_conn = engine.accepted(Origin::Agent, fixed()).expect("the destination is known");
         let client = Connection::client(&Limits::default());
         let (dials, resumed, closed, shut) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut turns = Self { engine, endpoints, version, client, client_conn, dials, resumed, closed, shut };
+        let mut turns =
+            Self { engine, endpoints, version, client, client_conn, dials, resumed, closed, shut };
         turns.client_speaks();
         turns
     }
