@@ -10,12 +10,13 @@ use super::stop::StopSignals;
 use super::view;
 use crate::admin::Page;
 use crate::config::AgentConfig;
-use crate::control::{Delta, World};
+use crate::control::{Delta, Refused, World};
 use crate::kernel::Kernel;
 use crate::lifecycle::handover::Handover;
 use crate::proxy::Workers;
 use crate::sources::Change;
-use crate::telemetry::{Numbers, exposition};
+use crate::sources::kubernetes::write_back::{Obstacle, PodNote};
+use crate::telemetry::{Numbers, PodObstacle, exposition};
 use anyhow::{Context as _, Result};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -210,11 +211,30 @@ impl Node {
         }
     }
 
+    /// What a cluster is told of the pods that are to be enrolled, and of those that were asked for in vain.
+    pub(super) fn pod_notes(&self) -> Vec<PodNote> {
+        let refused = self.world.refused().map(|Refused { pod, reason }| PodNote {
+            uid: pod.uid.clone(),
+            name: pod.name.clone(),
+            obstacle: Some(Obstacle { reason: reason.name().into(), text: reason.to_string(), lasts: true }),
+        });
+        self.pods.notes().into_iter().chain(refused).collect()
+    }
+
+    /// The pods that were asked for in vain.
+    fn refused(&self) -> impl Iterator<Item = PodObstacle> {
+        self.world.refused().map(|Refused { pod, reason }| PodObstacle {
+            namespace: pod.name.namespace.to_string(),
+            pod: pod.name.name.to_string(),
+            reason: reason.name(),
+        })
+    }
+
     fn numbers(&mut self, source: &Discovery) -> Numbers {
         let ids = self.world.ids();
         Numbers {
             pods: self.with_tools(|pods, tools| pods.counts(tools)),
-            pods_waiting: self.pods.obstacles(),
+            pods_waiting: self.pods.obstacles().into_iter().chain(self.refused()).collect(),
             legacy_attachments: self.neighbours.legacy_attachments(),
             endpoints: self.world.endpoints().into_iter().map(view::endpoint_counts).collect(),
             destinations: ids.live,

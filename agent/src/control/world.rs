@@ -319,6 +319,10 @@ impl World {
                 ),
             ));
         }
+        problems.extend(self.refused().map(|refused| {
+            let Refused { pod, reason } = refused;
+            problem(Some(format!("Pod {}", pod.name)), format!("{}: {reason}", reason.name()))
+        }));
         problems
     }
 }
