@@ -88,6 +88,9 @@ impl Cluster {
     pub fn find() -> Result<Option<Self>> {
         let footprint = Footprint::lasting()?;
         footprint.keep();
+        if !footprint.folder.exists() {
+            return Ok(None);
+        }
         let mut cluster = Self::at(footprint)?;
         let numbers =
             (1..=NODES_MAX).filter(|number| cluster.footprint.path(format!("node-{number}")).exists());

@@ -79,7 +79,7 @@ pub(super) fn create(relative: &Path) -> Result<Vec<PathBuf>> {
     mounted()?
         .into_iter()
         .map(|hierarchy| {
-            let mut folder = hierarchy.mount.clone();
+            let mut folder = hierarchy.mount;
             for part in relative {
                 let parent = folder.clone();
                 folder.push(part);
