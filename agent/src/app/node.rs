@@ -17,11 +17,12 @@ use crate::proxy::Workers;
 use crate::sources::Change;
 use crate::sources::kubernetes::write_back::{Obstacle, PodNote};
 use crate::telemetry::{Numbers, PodObstacle, exposition};
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
@@ -256,6 +257,24 @@ impl Node {
         tokio::select! {
             () = drained => (),
             () = stop.next() => warn!("told to stop a second time: ending what is carried"),
+            () = sleep(deadline + WORKERS_ARE_SLOW_AFTER) => warn!("a worker thread hangs: ending what it carries"),
+        }
+    }
+
+    /// Ends the worker threads, but waits for none that hangs: the end of the process ends it too.
+    pub(super) async fn end(self) -> Result<()> {
+        let (ended, end) = oneshot::channel();
+        let workers = self.workers;
+        // No task of the runtime's, which would wait for it.
+        std::thread::spawn(move || ended.send(workers.stop()));
+        match timeout(WORKERS_ARE_SLOW_AFTER, end).await {
+            Ok(Ok(stopped)) => Ok(stopped?),
+            // It panicked, and has said so.
+            Ok(Err(_)) => bail!("a worker thread ended in a panic"),
+            Err(_) => {
+                warn!("a worker thread hangs: ending without it");
+                Ok(())
+            }
         }
     }
 }

@@ -188,7 +188,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     node.with_tools(Enrolments::withdraw_all);
     node.drain(&mut stop).await;
     node.with_tools(Enrolments::forget_all);
-    node.workers.stop()?;
+    node.end().await?;
     info!("stopped");
     Ok(ExitCode::SUCCESS)
 }
