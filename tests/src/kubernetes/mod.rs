@@ -27,6 +27,7 @@ pub mod node_init;
 pub mod pki;
 pub mod programs;
 pub mod registry;
+pub mod runtime;
 pub mod workloads;
 
 pub use cluster::{Cluster, PEER_IMAGE};
