@@ -145,6 +145,8 @@ fn mount(folder: &NodeFolder, cgroup2_only: bool) -> Result<()> {
         hierarchies = vec![Hierarchy { mount: CGROUPS.into(), kind: Kind::Unified }];
         names.clear();
     }
+    // Else the machine's cgroups would still be in the list of mounts, below the node's own.
+    run("umount", &["--recursive", "--lazy", "/sys"], "")?;
     // Mounts of containers must come back to the node, and none may leave it.
     run("mount", &["--make-rshared", "/"], "")?;
     // Of the node's own network devices.
