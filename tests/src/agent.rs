@@ -1,6 +1,7 @@
 //! The real agent, on a [`Cluster`].
 
 use crate::cgroup::{self, Cgroup};
+use crate::cluster::NODE_NAME;
 use crate::netns::Netns;
 use crate::process::{Place, Process, children, signal_to};
 use crate::wait::eventually_some;
@@ -11,13 +12,13 @@ use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// The admin's port of the first agent; its other two follow, and the next agent's stand so much higher.
-const FIRST_PORT: u16 = 15_800;
+pub(crate) const FIRST_PORT: u16 = 15_800;
 const NEXT_AGENT: u16 = 200;
 
 /// How one agent differs from another.
@@ -29,6 +30,8 @@ pub struct Options {
     pub pure_cgroup2: bool,
     /// Let the agent find the pods' common cgroup by itself, on a host that has no cgroups but the cluster's.
     pub finds_cgroup: bool,
+    /// Learn of everything from the API server of this kubeconfig, rather than from the cluster's folder.
+    pub kubeconfig: Option<PathBuf>,
     /// Further arguments.
     pub arguments: Vec<String>,
 }
@@ -97,6 +100,19 @@ impl Agent {
         self.get(self.port(1), "/readyz").is_ok_and(|(status, _)| status == 200)
     }
 
+    /// Whether `/livez` says 200 now.
+    pub fn is_alive(&self) -> bool {
+        self.get(self.port(1), "/livez").is_ok_and(|(status, _)| status == 200)
+    }
+
+    /// The metrics as text.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn metrics(&self) -> Result<String> {
+        Ok(self.get(self.port(2), "/metrics")?.1)
+    }
+
     /// The admin endpoint's JSON at a path such as `/pods`.
     ///
     /// # Errors
@@ -155,10 +171,21 @@ impl Agent {
 pub fn command(cluster: &Cluster, options: &Options) -> Result<Command> {
     let port = FIRST_PORT + NEXT_AGENT * options.number;
     let binary = host::evenkeel_binary()?;
-    let mut arguments: Vec<OsString> = vec![
-        "agent".into(),
-        "--source".into(),
-        format!("folder:{}", cluster.folder().display()).into(),
+    let mut arguments: Vec<OsString> = match &options.kubeconfig {
+        None => {
+            vec!["agent".into(), "--source".into(), format!("folder:{}", cluster.folder().display()).into()]
+        }
+        Some(kubeconfig) => {
+            vec![
+                "agent".into(),
+                "--kubeconfig".into(),
+                kubeconfig.into(),
+                "--node-name".into(),
+                NODE_NAME.into(),
+            ]
+        }
+    };
+    arguments.extend([
         "--workers".into(),
         "2".into(),
         "--admin".into(),
@@ -167,7 +194,7 @@ pub fn command(cluster: &Cluster, options: &Options) -> Result<Command> {
         format!("0.0.0.0:{}", port + 1).into(),
         "--metrics".into(),
         format!("0.0.0.0:{}", port + 2).into(),
-    ];
+    ]);
     if !options.finds_cgroup {
         arguments.push("--cgroup".into());
         arguments.push(seen_cgroup(cluster.kubepods.path(), options.pure_cgroup2)?.into());
@@ -186,7 +213,7 @@ pub fn command(cluster: &Cluster, options: &Options) -> Result<Command> {
 }
 
 /// The cgroup's folder as the agent's mount namespace has it.
-fn seen_cgroup(path: &Path, pure: bool) -> Result<std::path::PathBuf> {
+fn seen_cgroup(path: &Path, pure: bool) -> Result<PathBuf> {
     if !pure {
         return Ok(path.to_owned());
     }
@@ -205,7 +232,7 @@ fn in_host(program: &Path, mounts: &str) -> Command {
 }
 
 /// One HTTP request; the whole answer's status and body.
-fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
+pub(crate) fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
     let limit = Duration::from_secs(5);
     let mut stream = TcpStream::connect_timeout(&address, limit)?;
     stream.set_read_timeout(Some(limit))?;

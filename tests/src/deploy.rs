@@ -1,6 +1,6 @@
 //! What `deploy/` renders: the Helm chart and the kustomize folders, by the real helm and kustomize.
 
-use crate::host::existing;
+use crate::host::{binaries, evenkeel_binary, existing};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -35,10 +35,7 @@ pub fn chart() -> PathBuf {
 pub fn tool(name: &str) -> Result<Command> {
     let folder = match std::env::var_os(TOOLS_VARIABLE) {
         Some(folder) => PathBuf::from(folder),
-        None => {
-            let binaries = crate::host::binaries()?;
-            binaries.parent().context("binaries stand below target/")?.join("chart/tools")
-        }
+        None => binaries()?.parent().context("binaries stand below target/")?.join("chart/tools"),
     };
     Ok(Command::new(existing(&folder.join(name), "build it with `cargo xtask chart`")?))
 }
@@ -58,6 +55,20 @@ pub fn rendered(arguments: &[&str]) -> Result<String> {
 /// With kustomize's own words when it refuses.
 pub fn kustomized(below: &str) -> Result<String> {
     output(tool("kustomize")?.arg("build").arg(folder("kustomize").join(below)))
+}
+
+/// The agent's image as `cargo xtask image` makes it of this build's agent, written into a folder.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn image(folder: &Path) -> Result<PathBuf> {
+    let stripped = folder.join("evenkeel");
+    let archive = folder.join("evenkeel.tar");
+    let agent = evenkeel_binary()?;
+    output(Command::new("strip").arg("--strip-debug").arg("-o").arg(&stripped).arg(agent))?;
+    let xtask = existing(&binaries()?.join("xtask"), "build it with `cargo build -p xtask`")?;
+    output(Command::new(xtask).args(["image", "--binary"]).arg(&stripped).arg("--output").arg(&archive))?;
+    Ok(archive)
 }
 
 /// Reads rendered YAML.

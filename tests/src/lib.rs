@@ -7,11 +7,13 @@
 //! Read on in [`cluster`].
 
 pub mod agent;
+pub mod api_shop;
 pub mod cgroup;
 pub mod cluster;
 pub mod demo;
 pub mod deploy;
 pub mod host;
+pub mod kernel_objects;
 pub mod kube_proxy;
 pub mod kubernetes;
 pub mod leftovers;
@@ -27,6 +29,7 @@ pub mod tally;
 pub mod wait;
 
 pub use agent::Agent;
+pub use api_shop::ApiShop;
 pub use cluster::Cluster;
 pub use manifests::{Endpoint, Service, ServicePort};
 pub use peers::{Load, Server};

@@ -91,23 +91,30 @@ impl Netns {
     /// # Errors
     /// When the namespace has gone.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
-        let target = self.open()?;
-        std::thread::scope(|scope| {
-            let inside = scope.spawn(|| {
-                enter(&target)?;
-                Ok(work())
-            });
-            match inside.join() {
-                Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        })
+        within(&self.open()?, work)
     }
 
     /// Whether the namespace has a link of that name.
     pub fn has_link(&self, link: &str) -> bool {
         run("ip", &["-n", &self.name, "link", "show", "dev", link], "").is_ok()
     }
+}
+
+/// Does `work` on a thread inside the namespace: its sockets belong there.
+///
+/// # Errors
+/// The kernel's own.
+pub fn within<T: Send>(netns: &OwnedFd, work: impl FnOnce() -> T + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let inside = scope.spawn(|| {
+            enter(netns)?;
+            Ok(work())
+        });
+        match inside.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
 }
 
 /// Moves the calling thread into the namespace, for good.

@@ -100,10 +100,7 @@ impl Pod {
     /// # Errors
     /// When the pod has gone.
     pub fn established_to(&self) -> Result<Vec<SocketAddr>> {
-        self.sockets(|local_remote_state| match local_remote_state {
-            (_, remote, ESTABLISHED) => Some(remote),
-            _ => None,
-        })
+        established_to(self.sandbox.pid())
     }
 
     /// Addresses and ports on which something in the pod listens.
@@ -111,23 +108,7 @@ impl Pod {
     /// # Errors
     /// When the pod has gone.
     pub fn listening_on(&self) -> Result<Vec<SocketAddr>> {
-        self.sockets(|local_remote_state| match local_remote_state {
-            (local, _, LISTEN) => Some(local),
-            _ => None,
-        })
-    }
-
-    fn sockets(
-        &self,
-        wanted: impl Fn((SocketAddr, SocketAddr, &str)) -> Option<SocketAddr>,
-    ) -> Result<Vec<SocketAddr>> {
-        let mut found = Vec::new();
-        for table in ["tcp", "tcp6"] {
-            let path = format!("/proc/{}/net/{table}", self.sandbox.pid());
-            let table = std::fs::read_to_string(&path).with_context(|| path.clone())?;
-            found.extend(table.lines().skip(1).filter_map(socket).filter_map(&wanted));
-        }
-        Ok(found)
+        listening_on(self.sandbox.pid())
     }
 
     /// Whether a connection of the pod to `destination` goes there itself, not through the agent.
@@ -138,6 +119,41 @@ impl Pod {
         let destination: SocketAddr = destination.parse()?;
         Ok(self.established_to()?.contains(&destination))
     }
+}
+
+/// The remote ends of the TCP connections in a process' network namespace.
+///
+/// # Errors
+/// When the process has gone.
+pub fn established_to(pid: i32) -> Result<Vec<SocketAddr>> {
+    sockets(pid, |local_remote_state| match local_remote_state {
+        (_, remote, ESTABLISHED) => Some(remote),
+        _ => None,
+    })
+}
+
+/// Addresses and ports on which something listens in a process' network namespace.
+///
+/// # Errors
+/// When the process has gone.
+pub fn listening_on(pid: i32) -> Result<Vec<SocketAddr>> {
+    sockets(pid, |local_remote_state| match local_remote_state {
+        (local, _, LISTEN) => Some(local),
+        _ => None,
+    })
+}
+
+fn sockets(
+    pid: i32,
+    wanted: impl Fn((SocketAddr, SocketAddr, &str)) -> Option<SocketAddr>,
+) -> Result<Vec<SocketAddr>> {
+    let mut found = Vec::new();
+    for table in ["tcp", "tcp6"] {
+        let path = format!("/proc/{pid}/net/{table}");
+        let table = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+        found.extend(table.lines().skip(1).filter_map(socket).filter_map(&wanted));
+    }
+    Ok(found)
 }
 
 /// States of a socket as `/proc/net/tcp` names them (`net/tcp_states.h`).

@@ -1,7 +1,10 @@
-//! What the Helm chart and the kustomize folders render, and which values the chart refuses.
+//! What the Helm chart and the kustomize folders render, which values the chart refuses, and what an API server says of it.
 
+use anyhow::{Context, ensure};
 use evenkeel_tests::deploy::{self, Objects, kustomized, objects, rendered};
-use evenkeel_tests::host::evenkeel_binary;
+use evenkeel_tests::host::{evenkeel_binary, privileged};
+use evenkeel_tests::kubernetes::ControlPlane;
+use evenkeel_tests::{Outcome, eventually};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -78,8 +81,7 @@ fn every_flag_of_the_agent_is_a_value_or_the_charts_own() {
         "startup-taint",
         "node-name",
         "pod-uid",
-        "pod-name",
-        "pod-namespace",
+        "label-pods",
         "source",
         "kubeconfig",
     ];
@@ -124,19 +126,22 @@ fn the_kubelet_waits_longer_than_the_agent_drains() {
 }
 
 #[test]
-fn nodes_may_be_patched_with_the_startup_taint_only() {
-    let may_patch_nodes = |objects: &Objects| {
+fn objects_may_be_patched_by_the_options_that_do_so_only() {
+    let may_patch = |objects: &Objects, kind: &str| {
         named(objects, "ClusterRole")["rules"].as_array().unwrap().iter().any(|rule| {
             let has = |list: &str, word: &str| rule[list].as_array().unwrap().contains(&json!(word));
-            has("resources", "nodes") && has("verbs", "patch")
+            has("resources", kind) && has("verbs", "patch")
         })
     };
     let plain = chart(&[]);
-    assert!(!may_patch_nodes(&plain));
+    assert!(!may_patch(&plain, "nodes") && !may_patch(&plain, "pods"));
     assert_eq!(argument(&plain, "--startup-taint"), None);
     let tainted = chart(&["--set=startupTaint.enabled=true"]);
-    assert!(may_patch_nodes(&tainted));
+    assert!(may_patch(&tainted, "nodes") && !may_patch(&tainted, "pods"));
     assert_eq!(argument(&tainted, "--startup-taint").as_deref(), Some("evenkeel.dev/agent-not-ready"));
+    let labelled = chart(&["--set=labelPods=true"]);
+    assert!(may_patch(&labelled, "pods") && !may_patch(&labelled, "nodes"));
+    assert!(agent(&labelled)["args"].as_array().unwrap().contains(&json!("--label-pods")));
 }
 
 #[test]
@@ -185,4 +190,108 @@ fn every_example_of_values_renders() {
         let yaml = rendered(&["--values", path.to_str().unwrap()]).unwrap();
         assert!(objects(&yaml).unwrap().len() >= 4, "{}", path.display());
     }
+}
+
+#[test]
+fn an_api_server_takes_every_example_as_it_stands() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let plane = ControlPlane::start()?;
+    plane.run(&["create", "namespace", deploy::NAMESPACE])?;
+    let mut values = vec![deploy::chart().join("values.yaml")];
+    for entry in std::fs::read_dir(deploy::chart().join("ci"))? {
+        values.push(entry?.path());
+    }
+    for values in values {
+        let mut objects = chart(&["--values", &values.to_string_lossy()]);
+        // Its definition is the Prometheus operator's.
+        objects.retain(|(kind, _), _| kind != "PodMonitor");
+        let list: Vec<_> = objects.into_values().collect();
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": list}).to_string();
+        // Strict: a field that the server does not know is an error.
+        plane
+            .run_with(&["apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-"], &list)
+            .with_context(|| values.display().to_string())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn the_agents_account_may_do_what_it_does_and_nothing_else() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let plane = ControlPlane::start()?;
+    let account = format!("--as=system:serviceaccount:{}:evenkeel", deploy::NAMESPACE);
+    let may = |verb: &str, resource: &str| {
+        plane.run(&["auth", "can-i", verb, resource, "--all-namespaces", &account]).is_ok()
+    };
+    plane.apply(&kustomized("base")?)?;
+    for resource in ["namespaces", "services", "pods", "nodes", "endpointslices.discovery.k8s.io"] {
+        for verb in ["list", "watch"] {
+            ensure!(may(verb, resource), "{verb} {resource}");
+        }
+    }
+    ensure!(may("create", "events.events.k8s.io"), "create events");
+    for (verb, resource) in [
+        ("get", "secrets"),
+        ("list", "configmaps"),
+        ("patch", "nodes"),
+        ("patch", "pods"),
+        ("create", "pods"),
+        ("get", "nodes"),
+        ("patch", "events.events.k8s.io"),
+        ("update", "services"),
+        ("create", "serviceaccounts/token"),
+    ] {
+        ensure!(!may(verb, resource), "{verb} {resource}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_agent_may_take_the_startup_taint_off_its_own_node_and_do_nothing_else_to_it_or_to_others() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let plane = ControlPlane::start()?;
+    plane.run(&["create", "namespace", deploy::NAMESPACE])?;
+    plane.apply(&rendered(&["--set=startupTaint.enabled=true"])?)?;
+    let (startup, other) = (
+        json!({"key": "evenkeel.dev/agent-not-ready", "effect": "NoSchedule"}),
+        json!({"key": "other", "effect": "NoSchedule"}),
+    );
+    for (node, address) in [("own", "10.0.0.1"), ("others", "10.0.0.2")] {
+        plane.fake_node(node, address.parse()?, None)?;
+        let tainted = json!({"spec": {"taints": [startup, other]}}).to_string();
+        plane.run(&["patch", "node", node, "--type=merge", "-p", &tainted])?;
+    }
+    let patch = |node: &str, patch: &Value| {
+        let account = format!("--as=system:serviceaccount:{}:evenkeel", deploy::NAMESPACE);
+        let token = "--as-user-extra=authentication.kubernetes.io/node-name=own";
+        plane.run(&["patch", "node", node, "--type=merge", "-p", &patch.to_string(), &account, token])
+    };
+    let refused = |node: &str, change: &Value, why: &str| {
+        patch(node, change).is_err_and(|error| format!("{error:#}").contains(why))
+    };
+    let untainted = json!({"spec": {"taints": [other]}});
+    // The API server learns of a policy a moment after it has taken it: by what changes nothing if it has not.
+    let unchanged = json!({"spec": {"taints": [startup, other]}});
+    eventually("the policy is in force", || refused("others", &unchanged, "its own Node only"))?;
+    ensure!(refused("others", &untainted, "its own Node only"));
+    for change in [
+        json!({"spec": {"taints": []}}),
+        json!({"spec": {"unschedulable": true, "taints": [other]}}),
+        json!({"metadata": {"labels": {"team": "mine"}}, "spec": {"taints": [other]}}),
+    ] {
+        ensure!(refused("own", &change, "change nothing else"), "{change}");
+    }
+    patch("own", &untainted)?;
+    let taints = plane.object("node/own", "default")?["spec"]["taints"].clone();
+    ensure!(
+        taints.as_array().is_some_and(|taints| taints.len() == 1 && taints[0]["key"] == "other"),
+        "{taints}"
+    );
+    Ok(())
 }

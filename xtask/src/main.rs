@@ -2,7 +2,8 @@
 //!
 //! Every command is a file: [`setup`] finds or installs what is missing, [`build`] makes the kernel programs (by the
 //! recipe in [`ebpf`]) and then the agent that carries them, and [`demo`],
-//! [`mod@test`], [`mod@bench`] and [`cluster`] start there; [`lint`] checks without building, [`kernel_test`] emulates another kernel.
+//! [`mod@test`], [`mod@bench`], [`image`] and [`cluster`] start there; [`lint`] and [`chart`] check without building, [`kernel_test`]
+//! emulates another kernel.
 
 mod bench;
 mod build;

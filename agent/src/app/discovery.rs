@@ -1,12 +1,12 @@
 //! The source that was asked for: a cluster's API, or a folder.
 
-use crate::config::{AgentConfig, Source};
+use crate::config::{AgentConfig, ClusterConfig, Source};
 use crate::lifecycle::handover::Handover;
+use crate::sources::kubernetes::write_back::{PodNote, Wishes, WriteBack};
 use crate::sources::kubernetes::{Access, KindView};
 use crate::sources::{Change, FolderSource, Journal, KubernetesSource, Problem, Severity};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::Arc;
 use tracing::info;
 
 /// The label under which the keeper holds the rows that were known last.
@@ -15,7 +15,7 @@ pub(super) const ROWS_LABEL: &str = "rows";
 /// Where the truth comes from.
 pub(super) enum Discovery {
     Folder(FolderSource),
-    Kubernetes(KubernetesSource),
+    Kubernetes(KubernetesSource, WriteBack),
 }
 
 impl Discovery {
@@ -39,6 +39,13 @@ impl Discovery {
         keeper: &Handover,
         rows: Option<OwnedFd>,
     ) -> Result<(Self, Option<Vec<Change>>)> {
+        // Nothing that could change under a running agent.
+        if config.cluster.kubeconfig.is_none() && std::env::var_os("KUBERNETES_SERVICE_HOST").is_none() {
+            bail!(
+                "--source kubernetes: this is no pod of a cluster (KUBERNETES_SERVICE_HOST is not set): say --kubeconfig FILE, \
+                 or --source folder:DIR"
+            );
+        }
         let keeper = Handover::from(keeper.as_fd().try_clone_to_owned()?);
         let hold = move |rows: std::os::fd::BorrowedFd<'_>| keeper.hold(ROWS_LABEL, rows);
         let (journal, before) = match rows {
@@ -52,22 +59,35 @@ impl Discovery {
         let node = config.cluster.node_name.as_deref().unwrap_or_default();
         let source = KubernetesSource::open(&access, node, &before, journal);
         let first = (!before.is_empty()).then(|| before.into_iter().map(Change::Set).collect());
-        Ok((Self::Kubernetes(source), first))
+        let ClusterConfig { startup_taint, label_pods, .. } = config.cluster.clone();
+        let write_back = WriteBack::start(&access, node, &Wishes { startup_taint, label_pods });
+        Ok((Self::Kubernetes(source, write_back), first))
     }
 
     /// Waits for the next change. Cancel-safe.
     pub(super) async fn next(&mut self) -> Vec<Change> {
         match self {
             Self::Folder(source) => source.next().await,
-            Self::Kubernetes(source) => source.next().await,
+            Self::Kubernetes(source, _) => source.next().await,
         }
     }
 
     /// What is wrong with the source now.
-    pub(super) fn problems(&self) -> Arc<[Problem]> {
+    pub(super) fn problems(&self) -> Vec<Problem> {
         match self {
-            Self::Folder(source) => source.problems().current(),
-            Self::Kubernetes(source) => source.problems().current(),
+            Self::Folder(source) => source.problems().current().to_vec(),
+            Self::Kubernetes(source, write_back) => {
+                let (read, written) = (source.problems().current(), write_back.problems().current());
+                read.iter().chain(&*written).cloned().collect()
+            }
+        }
+    }
+
+    /// Tells a cluster whether the agent is ready, and what became of this node's pods.
+    pub(super) fn tell(&self, ready: bool, pods: impl FnOnce() -> Vec<PodNote>) {
+        if let Self::Kubernetes(_, write_back) = self {
+            write_back.ready(ready);
+            write_back.pods(pods());
         }
     }
 
@@ -76,7 +96,7 @@ impl Discovery {
     pub(super) fn is_usable(&self) -> bool {
         match self {
             Self::Folder(_) => self.problems().iter().all(|problem| problem.severity != Severity::Error),
-            Self::Kubernetes(_) => true,
+            Self::Kubernetes(..) => true,
         }
     }
 
@@ -84,7 +104,7 @@ impl Discovery {
     pub(super) fn kinds(&self) -> Vec<KindView> {
         match self {
             Self::Folder(_) => Vec::new(),
-            Self::Kubernetes(source) => source.kinds(),
+            Self::Kubernetes(source, _) => source.kinds(),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! What the admin endpoint shows, put together from what control and the pods' enrolments know.
 
 use crate::control::view::{EndpointView, PodView};
-use crate::telemetry::EndpointCounts;
+use crate::sources::kubernetes::KindView;
+use crate::telemetry::{EndpointCounts, KindCounts};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -33,5 +34,17 @@ pub(super) fn endpoint_counts(endpoint: EndpointView) -> EndpointCounts {
         calls: endpoint.calls,
         failures: endpoint.failures,
         active: endpoint.active,
+    }
+}
+
+/// A kind's part of the metrics.
+pub(super) fn kind_counts(kind: KindView) -> KindCounts {
+    KindCounts {
+        kind: kind.kind,
+        seconds_since_contact: kind.seconds_since_contact,
+        objects: kind.objects,
+        bytes: kind.bytes,
+        lists: kind.lists,
+        failures: kind.failures,
     }
 }

@@ -40,6 +40,10 @@ const FIRST_BEAT_LIMIT: Duration = Duration::from_secs(10);
 /// How often others' attachments are looked at: they change when somebody installs something.
 const LOOK_AT_NEIGHBOURS_EVERY: Duration = Duration::from_secs(60);
 
+/// How long readiness waits for pods that run and are not enrolled: one that can't be must not keep the agent, and with it
+/// its upgrade, waiting.
+const READY_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Room for descriptors: two listeners and a namespace for each pod, and the calls' sockets.
 const WANTED_DESCRIPTORS: u64 = 1 << 20;
 
@@ -115,7 +119,8 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         first_beat(&heartbeat, started).await?;
         serving = true;
     }
-    readiness.set(serving && source.is_usable());
+    let mut patience = Instant::now() + READY_PATIENCE;
+    readiness.set(serving && is_ready(&node, &source, patience));
     info!(pods = node.pods.enrolled_count(), ready = readiness.is_ready(), "started");
 
     let mut look_around = interval(LOOK_AROUND_EVERY);
@@ -135,10 +140,11 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
                     node.begin(changes, restored).await?;
                     first_beat(&heartbeat, started).await?;
                     serving = true;
+                    patience = Instant::now() + READY_PATIENCE;
                     info!(pods = node.pods.enrolled_count(), "everything is known: serving");
                 }
                 // Once ready, the last good state serves.
-                readiness.set(readiness.is_ready() || source.is_usable());
+                readiness.set(readiness.is_ready() || is_ready(&node, &source, patience));
             }
             event = events.next() => {
                 let event = event?;
@@ -155,6 +161,8 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
                     node.end_quarantines();
                 }
                 node.mind_slow_workers();
+                readiness.set(readiness.is_ready() || serving && is_ready(&node, &source, patience));
+                source.tell(readiness.is_ready(), || node.pod_notes());
             }
             _ = look_at_others.tick() => {
                 let (place, met) = (node.place.clone(), met.clone());
@@ -180,9 +188,14 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     node.with_tools(Enrolments::withdraw_all);
     node.drain(&mut stop).await;
     node.with_tools(Enrolments::forget_all);
-    node.workers.stop()?;
+    node.end().await?;
     info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether all pods of the node that should be are enrolled by this process, as far as they can be.
+fn is_ready(node: &Node, source: &Discovery, patience: Instant) -> bool {
+    source.is_usable() && (node.pods.outstanding() == 0 || Instant::now() >= patience)
 }
 
 /// What the keeper held for this process.

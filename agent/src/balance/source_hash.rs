@@ -3,8 +3,9 @@
 //! Rendezvous hashing (Thaler, Ravishankar: *Using Name-Based Mappings to Increase Hit Rates*, 1998): the endpoint with the
 //! highest hash of (source, endpoint). When an endpoint goes, only the sources that it had move, and no table is kept.
 //!
-//! kube-proxy's affinity ends when a source was silent for `timeoutSeconds`; this one has no end, and so keeps its promise for any
-//! timeout.
+//! kube-proxy's affinity (Kubernetes: *Virtual IPs and Service Proxies*, session affinity) ends when a source was silent for
+//! `timeoutSeconds`. This one has no end, and so keeps its promise for any timeout. A source is a pod, as a pod has one
+//! address a family.
 
 use crate::mesh::Endpoint;
 use rustc_hash::FxHasher;

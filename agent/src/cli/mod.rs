@@ -46,7 +46,7 @@ pub fn main() -> ExitCode {
     let outcome = start_log(&cli).and_then(|()| match cli.command {
         Command::Agent(args) => app::agent(args.check().map_err(|message| anyhow!(message))?),
         Command::Proxy(args) => app::proxy(args.check().map_err(|message| anyhow!(message))?),
-        Command::Check(args) => Ok(check::run(&args)),
+        Command::Check(args) => Ok(check::run(args)),
     });
     outcome.unwrap_or_else(|error| {
         // One line, whatever the log's filter: what went wrong, and because of what.

@@ -43,26 +43,29 @@ pub struct ClusterConfig {
 }
 
 impl ClusterArgs {
+    /// As they are, for who can do with any of them.
+    pub fn as_given(self) -> ClusterConfig {
+        let Self { kubeconfig, node_name, pod_uid, startup_taint, label_pods } = self;
+        ClusterConfig { kubeconfig, node_name, pod_uid, startup_taint, label_pods }
+    }
+
     /// Checks them for what they are used with.
     ///
     /// # Errors
     /// What the source needs, or has no use for.
     pub fn check(self, source: &Source) -> Result<ClusterConfig, String> {
-        let Self { kubeconfig, node_name, pod_uid, startup_taint, label_pods } = self;
+        let given = self.as_given();
         match source {
-            Source::Kubernetes if node_name.is_none() => {
-                return Err(
-                    "--node-name (EVENKEEL_NODE_NAME) is needed to know this node's pods: set it from \
-                            spec.nodeName; without a cluster, say --source folder:DIR"
-                        .into(),
-                );
+            Source::Kubernetes if given.node_name.is_none() => {
+                Err("--node-name (EVENKEEL_NODE_NAME) is needed to know this node's pods: set it from spec.nodeName; without a \
+                     cluster, say --source folder:DIR"
+                    .into())
             }
-            Source::Folder(_) if startup_taint.is_some() || label_pods => {
-                return Err("--startup-taint and --label-pods need a cluster: --source kubernetes".into());
+            Source::Folder(_) if given.startup_taint.is_some() || given.label_pods => {
+                Err("--startup-taint and --label-pods need a cluster: --source kubernetes".into())
             }
-            _ => {}
+            _ => Ok(given),
         }
-        Ok(ClusterConfig { kubeconfig, node_name, pod_uid, startup_taint, label_pods })
     }
 }
 

@@ -31,6 +31,8 @@ pub enum Straight {
     NoAddress,
     /// No endpoint of the address's family may serve a call: clients are to see what they would see without Evenkeel.
     NoEndpoint(TrafficPolicy),
+    /// Only endpoints on this node may serve a call, and which those are is not known.
+    NodeUnknown,
     /// Another Service has the same address, and is first by name.
     ClaimedBy(ServicePort),
     /// No id is free.
@@ -155,6 +157,9 @@ impl fmt::Display for Straight {
             Straight::NoEndpoint(TrafficPolicy::Cluster) => f.write_str("no endpoint is ready"),
             Straight::NoEndpoint(TrafficPolicy::Local) => {
                 f.write_str("no endpoint on this node is ready, and internalTrafficPolicy is Local")
+            }
+            Straight::NodeUnknown => {
+                f.write_str("internalTrafficPolicy is Local, and this node's name is not known (--node-name)")
             }
             Straight::ClaimedBy(owner) => {
                 write!(f, "the address is that of {owner}, too, which is first by name")

@@ -155,18 +155,10 @@ impl Service {
         for port_row in row.ports.iter().filter(|port| port.transport == Transport::Tcp) {
             let key = ServicePort { service: row.name.clone(), port: port_row.port };
             let wanted = destinations::wanted(row, surroundings.namespace, port_row);
-            let kept = keep(&key);
-            let backends = if row.kind != ServiceKind::ExternalName && (wanted.is_ok() || kept) {
+            let backends = if row.kind != ServiceKind::ExternalName && (wanted.is_ok() || keep(&key)) {
                 let before = old.iter().find(|port| port.key == key).map(|port| &port.backends);
                 let candidates = self.candidates(port_row);
-                derive(
-                    &key,
-                    row,
-                    surroundings.place,
-                    kept,
-                    &candidates,
-                    before.unwrap_or(&Backends::default()),
-                )
+                derive(&key, row, surroundings.place, &candidates, before.unwrap_or(&Backends::default()))
             } else {
                 Backends::default()
             };
@@ -186,13 +178,13 @@ fn derive(
     key: &ServicePort,
     row: &ServiceRow,
     place: Place<'_>,
-    all: bool,
     candidates: &ByFamily<Vec<Candidate<'_>>>,
     before: &Backends,
 ) -> Backends {
     let mut backends = Backends::default();
     let place = effective_place(row, place);
-    if all || uses_cluster_policy(row) {
+    // Who is on no node of the cluster reaches a Service from outside.
+    if place.node.is_none() || uses_cluster_policy(row) {
         let choose = |candidates: &[Candidate<'_>], before_it: Option<&Arc<Backend>>| {
             let choice = Choice::new(candidates, TrafficPolicy::Cluster, place);
             let found = choice.endpoints(candidates, |address| before.endpoint(address));

@@ -1,6 +1,7 @@
 //! The world, for those who ask the admin endpoint.
 
 use super::destinations::{self, Frontend, Straight};
+use super::endpoints::TrafficPolicy;
 use super::services::{self, Port, Service};
 use super::view::{EndpointView, IdsView, PodView, PortView, ServiceView, UnusedView};
 use super::world::World;
@@ -141,6 +142,8 @@ impl World {
             reason.clone()
         } else if *owner != port.key {
             Straight::ClaimedBy(owner.clone())
+        } else if frontend.policy == TrafficPolicy::Local && self.place().node.is_none() {
+            Straight::NodeUnknown
         } else if port.backend_for(frontend.address).is_none() {
             Straight::NoEndpoint(frontend.policy)
         } else {

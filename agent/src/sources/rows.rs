@@ -229,7 +229,7 @@ pub struct PodRow {
     /// `metadata.uid`.
     pub uid: Arc<str>,
     /// The UID in the path of its cgroup. A static pod's is another than the API's
-    /// (`kubernetes.io/config.hash`).
+    /// (`kubernetes.io/config.mirror`).
     pub cgroup_uid: Arc<str>,
     /// Its name.
     pub name: ObjectName,

@@ -9,6 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use std::fmt::Debug;
 use std::hash::Hash;
+use std::sync::atomic::AtomicU64;
 
 /// What the metrics are made of.
 #[derive(Debug, Default)]
@@ -27,6 +28,25 @@ pub struct Numbers {
     pub resting_ids: usize,
     /// What of the source could not be used.
     pub problems: usize,
+    /// How the source's kinds of objects stand.
+    pub kinds: Vec<KindCounts>,
+}
+
+/// How one kind of a source's objects stands.
+#[derive(Debug)]
+pub struct KindCounts {
+    /// Its name.
+    pub kind: &'static str,
+    /// Seconds since something came of it.
+    pub seconds_since_contact: f64,
+    /// How many are known.
+    pub objects: usize,
+    /// Bytes that came.
+    pub bytes: u64,
+    /// Lists begun.
+    pub lists: u64,
+    /// Tries that failed.
+    pub failures: u64,
 }
 
 /// An enrolled pod's connections.
@@ -123,6 +143,11 @@ struct EndpointLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StateLabel {
     state: State,
 }
@@ -200,9 +225,33 @@ pub fn exposition(numbers: &Numbers) -> String {
         destinations,
     );
     registry.register("source_problems", "What of the source could not be used", problems);
+    register_kinds(&numbers.kinds, &mut registry);
     let mut text = String::new();
     encode(&mut text, &registry).expect("a String takes whatever is written to it");
     text
+}
+
+fn register_kinds(kinds: &[KindCounts], registry: &mut Registry) {
+    let staleness = Family::<KindLabel, Gauge<f64, AtomicU64>>::default();
+    let objects = Family::<KindLabel, Gauge>::default();
+    let [bytes, lists, failures] = [(); 3].map(|()| Family::<KindLabel, Counter>::default());
+    for counts in kinds {
+        let label = KindLabel { kind: counts.kind };
+        staleness.get_or_create(&label).set(counts.seconds_since_contact);
+        objects.get_or_create(&label).set(counts.objects as i64);
+        bytes.get_or_create(&label).inc_by(counts.bytes);
+        lists.get_or_create(&label).inc_by(counts.lists);
+        failures.get_or_create(&label).inc_by(counts.failures);
+    }
+    registry.register(
+        "source_seconds_since_contact",
+        "Seconds since the API server was last heard of, at most a minute where all is well",
+        staleness,
+    );
+    registry.register("source_objects", "Objects that are known", objects);
+    registry.register("source_bytes", "Bytes that came from the API server", bytes);
+    registry.register("source_lists", "Lists that were asked of the API server", lists);
+    registry.register("source_failures", "Lists and watches that failed", failures);
 }
 
 /// A label's value as the format wants it; the encoder writes values as they are.
@@ -245,6 +294,14 @@ mod tests {
                 active: 2,
             }],
             destinations: 4,
+            kinds: vec![KindCounts {
+                kind: "services",
+                seconds_since_contact: 1.5,
+                objects: 3,
+                bytes: 9,
+                lists: 1,
+                failures: 0,
+            }],
             ..Numbers::default()
         });
         for line in [
@@ -256,6 +313,8 @@ mod tests {
             r#"evenkeel_endpoint_active_calls{service="a/s:1",endpoint="10.0.0.1:2"} 2"#,
             r#"evenkeel_pods{state="enrolled"} 1"#,
             r#"evenkeel_destinations{state="live"} 4"#,
+            r#"evenkeel_source_seconds_since_contact{kind="services"} 1.5"#,
+            r#"evenkeel_source_bytes_total{kind="services"} 9"#,
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\nis not in\n{text}");
         }

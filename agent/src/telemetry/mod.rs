@@ -4,5 +4,5 @@
 mod exposition;
 
 pub use exposition::{
-    EndpointCounts, LegacyAttachment, Numbers, OpenedBefore, PodCounts, PodObstacle, exposition,
+    EndpointCounts, KindCounts, LegacyAttachment, Numbers, OpenedBefore, PodCounts, PodObstacle, exposition,
 };

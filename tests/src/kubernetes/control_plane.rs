@@ -89,6 +89,20 @@ impl ControlPlane {
         Ok(plane)
     }
 
+    /// A control plane with these options, on the loopback of that network namespace, ready unless it is to be started later
+    /// ([`Self::start_etcd`], [`Self::start_api_server`]).
+    ///
+    /// # Errors
+    /// With the last words of what ended instead.
+    pub fn in_netns(netns: Arc<Netns>, options: &Options, started: bool) -> Result<Self> {
+        let footprint = Arc::new(Footprint::create()?);
+        let mut plane = Self::at(footprint, Ipv4Addr::LOCALHOST, Some(netns), options)?;
+        if started {
+            plane.launch()?;
+        }
+        Ok(plane)
+    }
+
     /// The control plane of that footprint at that address, not started.
     pub(super) fn at(
         footprint: Arc<Footprint>,
@@ -255,6 +269,11 @@ impl ControlPlane {
     /// When it cannot be written.
     pub fn rotate_serving_certificate(&self) -> Result<()> {
         self.pki.issue_server(&[self.address.into(), API_SERVICE_ADDRESS.into()])
+    }
+
+    /// etcd's URL.
+    pub fn url_of_etcd(&self) -> String {
+        self.url("http", ETCD_PORT)
     }
 
     /// The API server's URL.

@@ -148,7 +148,8 @@ impl Daemon {
     }
 }
 
-fn pids_in(cgroup: &Path) -> Vec<i32> {
+/// The pids in a cgroup, less those of cgroups below.
+pub(super) fn pids_in(cgroup: &Path) -> Vec<i32> {
     let list = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
     list.lines().flat_map(str::parse).collect()
 }

@@ -11,6 +11,7 @@
 //!
 //! Read on in [`control_plane`].
 
+pub mod agents;
 pub mod cluster;
 pub mod command;
 pub mod control_plane;
@@ -27,7 +28,10 @@ pub mod node_init;
 pub mod pki;
 pub mod programs;
 pub mod registry;
+pub mod running_pod;
 pub mod runtime;
+pub mod shared;
+pub mod shop;
 pub mod workloads;
 
 pub use cluster::{Cluster, PEER_IMAGE};
@@ -38,3 +42,6 @@ pub(crate) use hierarchies::remove as remove_cgroups;
 pub use images::{Image, ImageStore};
 pub use kubectl::Kubectl;
 pub use node::Node;
+pub use running_pod::RunningPod;
+pub use shared::SharedCluster;
+pub use shop::Shop;

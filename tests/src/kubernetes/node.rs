@@ -196,6 +196,11 @@ impl Node {
         self.folder.static_pods()
     }
 
+    /// The folder of the pods' logs, one folder a pod: `NAMESPACE_NAME_UID`.
+    pub fn pod_logs(&self) -> PathBuf {
+        self.folder.file("var-log/pods")
+    }
+
     /// A log of the node's: `containerd`, `kubelet`, `kube-proxy`, or `node` for its init.
     pub fn log(&self, program: &str) -> PathBuf {
         self.folder.file(&format!("log/{program}.log"))

@@ -1,7 +1,8 @@
 //! What is shown of the pods: at the admin endpoint, in metrics, and as Events.
 
 use super::enrolled::Enrolled;
-use super::{Enrolments, State, Tools};
+use super::{Enrolments, State, Tools, Wanted};
+use crate::sources::kubernetes::write_back::{Obstacle as PodNoteObstacle, PodNote};
 use crate::sources::rows::PodRow;
 use crate::sources::{Problem, Severity};
 use crate::telemetry::{OpenedBefore, PodCounts, PodObstacle};
@@ -48,6 +49,31 @@ impl Enrolments {
             State::Waiting { .. } | State::Enrolled(_) => None,
         });
         waiting.collect()
+    }
+
+    /// What a cluster is told of the wanted pods.
+    pub(in crate::app) fn notes(&self) -> Vec<PodNote> {
+        let note = |wanted: &Wanted| PodNote {
+            uid: wanted.enrolment.pod.uid.clone(),
+            name: wanted.enrolment.pod.name.clone(),
+            obstacle: match &wanted.state {
+                State::Enrolled(_) => None,
+                State::Waiting { obstacle, since } => Some(PodNoteObstacle {
+                    reason: obstacle.reason.into(),
+                    text: obstacle.text.clone(),
+                    lasts: obstacle.lasts(*since),
+                }),
+            },
+        };
+        self.wanted.values().map(note).collect()
+    }
+
+    /// How many wanted pods have an address, which their sandbox gave them, and are not enrolled yet.
+    pub(in crate::app) fn outstanding(&self) -> usize {
+        let outstanding = |wanted: &&Wanted| {
+            matches!(wanted.state, State::Waiting { .. }) && !wanted.enrolment.pod.addresses.is_empty()
+        };
+        self.wanted.values().filter(outstanding).count()
     }
 
     /// What is known of each wanted pod, by UID.

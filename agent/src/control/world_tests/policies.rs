@@ -117,6 +117,8 @@ fn on_no_node_of_the_cluster_a_service_asked_for_by_name_has_all_its_endpoints()
     let delta = world.apply(vec![set(local), cart_endpoints(vec![on_node("10.0.0.1", NODE)])]);
     assert_eq!(world.backend(&port).unwrap().endpoints.len(), 1);
     assert!(delta.add.is_empty() && delta.without_endpoint.len() == 1);
+    let straight = world.services()[0].ports[0].straight.clone();
+    assert!(straight[0].ends_with("this node's name is not known (--node-name)"), "{straight:?}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! `access` reaches the API server, [`kinds`] says what is asked of it, `watch` follows one kind through whatever happens
 //! (`split` takes its answers apart, `backoff` says when to try again), `store` puts all kinds together, and
 //! [`KubernetesSource`] hands out what comes of it. [`objects`] turns an object into its row; [`labels`] names what is read
-//! of its metadata.
+//! of its metadata, [`write_back`] is what the agent writes.
 
 mod access;
 mod backoff;
@@ -11,11 +11,13 @@ mod fault;
 pub mod kinds;
 pub mod labels;
 pub mod objects;
+pub mod permissions;
 mod split;
 mod standing;
 mod store;
 mod version;
 mod watch;
+pub mod write_back;
 
 pub use access::Access;
 pub use fault::Fault;

@@ -38,7 +38,7 @@ pub fn pod(object: &Pod, names: &mut Interner, remarks: &mut Remarks) -> Result<
         _ => status.and_then(|status| status.pod_ip.as_deref()).into_iter().collect(),
     };
     Ok(PodRow {
-        cgroup_uid: annotation(metadata, labels::CONFIG_HASH).map_or_else(|| uid.clone(), Arc::from),
+        cgroup_uid: annotation(metadata, labels::CONFIG_MIRROR).map_or_else(|| uid.clone(), Arc::from),
         uid,
         name,
         node: spec.and_then(|spec| spec.node_name.as_deref()).map(|node| names.intern(node)),

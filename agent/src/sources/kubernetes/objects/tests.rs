@@ -134,7 +134,8 @@ fn what_a_pod_says_on_itself_is_read() {
             "annotations": {
                 "evenkeel.dev/with-mesh": "true",
                 "evenkeel.dev/on-enrol": "reconnect-missed",
-                "kubernetes.io/config.hash": "hash",
+                "kubernetes.io/config.mirror": "hash",
+                "kubernetes.io/config.hash": "another",
             },
             "labels": {"istio.io/dataplane-mode": "none"},
         }),

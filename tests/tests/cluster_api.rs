@@ -1,0 +1,342 @@
+//! A real API server: everything that the agent must learn from it, and all that can go wrong between the two.
+
+use anyhow::{Context, ensure};
+use evenkeel_tests::api_shop::{AGENT_NAME, AGENT_NAMESPACE, RIGHTS, etcd, role};
+use evenkeel_tests::cluster::NODE_NAME;
+use evenkeel_tests::host::{self, privileged};
+use evenkeel_tests::manifests::{ENABLED_LABEL, NETNS_ANNOTATION};
+use evenkeel_tests::wait::eventually_some;
+use evenkeel_tests::{Agent, ApiShop, Outcome, eventually};
+use serde_json::{Value, json};
+use std::process::Command;
+
+/// How a kind stands, by the agent's own word.
+fn kind(agent: &Agent, name: &str) -> anyhow::Result<Value> {
+    let kinds = agent.admin("/source")?;
+    let kind = kinds.as_array().into_iter().flatten().find(|kind| kind["kind"] == name);
+    kind.cloned().context("no such kind")
+}
+
+fn problems(agent: &Agent) -> String {
+    agent.admin("/problems").map(|problems| problems.to_string()).unwrap_or_default()
+}
+
+/// Waits until the agent has this resource version, or a later one, of a kind.
+fn knows(agent: &Agent, name: &str, version: &Value) -> Outcome {
+    let number = |value: &Value| value.as_str().and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+    eventually(&format!("the agent knows {name} up to {version}"), || {
+        kind(agent, name).is_ok_and(|kind| number(&kind["resource_version"]) >= number(version))
+    })
+}
+
+#[test]
+fn what_is_there_and_each_change_of_it_reaches_the_calls() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let mut shop = ApiShop::enrolled(3)?;
+    shop.publish_servers(&[0, 1])?;
+    let agent = shop.agent()?;
+    let mut load = shop.shop.client.load(&shop.shop.v4(), &["--rate", "200"])?;
+    load.more_calls(100)?.is_even(&["server-1", "server-2"], 0.2)?;
+    for positions in [&[0, 1, 2][..], &[2], &[0, 2]] {
+        shop.publish_servers(positions)?;
+        let names = shop.shop.names();
+        let expected: Vec<&str> = positions.iter().map(|&position| names[position]).collect();
+        eventually(&format!("calls go to {expected:?}"), || {
+            load.more_calls(40).is_ok_and(|tally| tally.calls.keys().eq(&expected))
+        })?;
+    }
+    load.stop()?.is_clean()?;
+
+    // Namespaces come as metadata alone, and without the kubelet's own words on pods nothing is missed either.
+    let (client, address) = (&shop.shop.client, shop.shop.v4());
+    let straight = |expected: bool| {
+        let what = format!("the client goes straight: {expected}");
+        eventually(&what, || client.goes_straight_to(&address).is_ok_and(|straight| straight == expected))
+    };
+    straight(false)?;
+    let label = |what: &str, value: &str| {
+        shop.plane.run(&["label", "--overwrite", what, "-n", "shop", &format!("{ENABLED_LABEL}{value}")])
+    };
+    label("pod/client", "=false")?;
+    straight(true)?;
+    label("pod/client", "-")?;
+    straight(false)?;
+    label("namespace/shop", "-")?;
+    straight(true)?;
+    label("pod/client", "=true")?;
+    straight(false)?;
+    label("namespace/shop", "=true")?;
+
+    // A Service that another proxy serves is none of ours, and is again when that ends.
+    let proxy = "service.kubernetes.io/service-proxy-name";
+    shop.plane.run(&["label", "service/greeter", "-n", "shop", &format!("{proxy}=other")])?;
+    straight(true)?;
+    shop.plane.run(&["label", "service/greeter", "-n", "shop", &format!("{proxy}-")])?;
+    straight(false)?;
+    shop.plane.run(&["delete", "service/greeter", "-n", "shop"])?;
+    straight(true)?;
+    ensure!(kind(&agent, "nodes")?["objects"] == 1, "this node alone: {:?}", agent.admin("/source"));
+    let all = shop.plane.list("pods", "shop", "")?.len();
+    ensure!(kind(&agent, "pods")?["objects"] == all);
+    ensure!(kind(&agent, "endpointslices")?["streaming_lists"] == true);
+    ensure!(problems(&agent) == "[]", "{}", problems(&agent));
+    Ok(())
+}
+
+#[test]
+fn calls_go_on_while_the_api_server_is_away_and_so_does_a_worker_that_starts_again() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let mut shop = ApiShop::enrolled(3)?;
+    shop.publish_servers(&[0, 1])?;
+    let mut agent = shop.agent()?;
+    let mut load = shop.shop.client.load(&shop.shop.v4(), &["--rate", "200"])?;
+    load.more_calls(100)?.is_clean()?;
+    shop.plane.api_server.kill()?;
+    eventually("the agent says that the API server is away", || {
+        problems(&agent).contains("can't be reached")
+            && problems(&agent).contains("what was known last goes on")
+    })?;
+    ensure!(agent.is_ready(), "the last state serves");
+    load.more_calls(200)?.is_even(&["server-1", "server-2"], 0.2)?;
+    let tally = load.stop()?;
+    tally.is_clean()?;
+
+    // All that the worker process knew is with the keeper.
+    agent.kill_worker_process()?;
+    ensure!(
+        shop.shop.spreads_calls_of(&shop.shop.client)?,
+        "a worker that starts again knows what was known"
+    );
+    ensure!(!shop.shop.client.goes_straight_to(&shop.shop.v4())?);
+    ensure!(agent.metrics()?.contains("evenkeel_source_seconds_since_contact{kind=\"services\"}"));
+
+    shop.plane.start_api_server()?;
+    shop.publish_servers(&[0, 1, 2])?;
+    let mut load = shop.shop.client.load(&shop.shop.v4(), &["--rate", "200"])?;
+    eventually("what changed since arrives", || {
+        load.more_calls(40).is_ok_and(|tally| tally.calls.contains_key("server-3"))
+    })?;
+    load.stop()?.is_clean()?;
+    eventually("nothing is wrong any more", || problems(&agent) == "[]")
+}
+
+#[test]
+fn an_agent_that_starts_before_the_api_server_is_alive_and_ready_when_that_is_there() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let mut shop = ApiShop::enrolled(2)?;
+    let options = shop.options()?;
+    shop.plane.api_server.kill()?;
+    let mut agent = Agent::launch(&shop.shop.cluster, &options)?;
+    eventually("the agent says why it is not ready", || {
+        problems(&agent).contains("can't be reached") && problems(&agent).contains("not ready until then")
+    })?;
+    ensure!(agent.is_alive() && !agent.is_ready());
+    ensure!(shop.shop.client.goes_straight_to(&shop.shop.v4())?, "nobody is kept from anything");
+    shop.plane.start_api_server()?;
+    agent.ready()?;
+    ensure!(shop.shop.spreads_calls_of(&shop.shop.client)?);
+    agent.stop()
+}
+
+#[test]
+fn what_was_deleted_and_compacted_behind_a_lost_watch_is_noticed() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let mut shop = ApiShop::enrolled(2)?;
+    let agent = shop.agent()?;
+    ensure!(!shop.shop.client.goes_straight_to(&shop.shop.v4())?);
+    let lists = kind(&agent, "services")?["lists"].clone();
+    shop.plane.api_server.kill()?;
+    // The Service goes where no watch sees it, and etcd forgets that it did.
+    let key = base64("/registry/services/specs/shop/greeter");
+    let deleted = etcd(&shop.plane, "kv/deleterange", &json!({"key": key}))?;
+    ensure!(deleted["deleted"] == "1", "{deleted}");
+    for _ in 0..3 {
+        etcd(&shop.plane, "kv/put", &json!({"key": base64("elsewhere"), "value": ""}))?;
+    }
+    let revision = etcd(&shop.plane, "kv/range", &json!({"key": key}))?["header"]["revision"].clone();
+    etcd(&shop.plane, "kv/compaction", &json!({"revision": revision}))?;
+    shop.plane.start_api_server()?;
+    eventually("the Service's connections go straight", || {
+        shop.shop.client.goes_straight_to(&shop.shop.v4()).unwrap_or(false)
+    })?;
+    ensure!(kind(&agent, "services")?["lists"] != lists, "it was listed afresh");
+    eventually("nothing is wrong any more", || problems(&agent) == "[]")
+}
+
+#[test]
+fn each_right_that_is_missing_is_named_once_and_check_says_it_beforehand() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let shop = ApiShop::enrolled(2)?;
+    shop.plane.apply(&role(&[]))?;
+    let mut agent = Agent::launch(&shop.shop.cluster, &shop.options()?)?;
+    for (group, resource, verbs) in RIGHTS {
+        if verbs.contains(&"watch") {
+            let group = if group.is_empty() { "\\\"\\\"" } else { group };
+            let line = format!("needs the verbs list and watch on {resource} of the API group {group}");
+            eventually(&line, || problems(&agent).contains(&line))?;
+        }
+    }
+    ensure!(agent.is_alive() && !agent.is_ready());
+    let said = check(&shop)?;
+    for (group, resource, verbs) in RIGHTS {
+        let line = format!("apiGroups [\"{group}\"], resources [\"{resource}\"], verbs {verbs:?}");
+        ensure!(said.contains(&line), "{line}\nis not in\n{said}");
+    }
+
+    // Without the rights that it can do without it serves; the others make it ready, without a restart.
+    let needed: Vec<_> =
+        RIGHTS.into_iter().filter(|(_, what, _)| !["nodes", "events"].contains(what)).collect();
+    shop.plane.apply(&role(&needed))?;
+    agent.ready()?;
+    ensure!(shop.shop.spreads_calls_of(&shop.shop.client)?);
+    ensure!(problems(&agent).contains("nodes: forbidden") && !problems(&agent).contains("pods: forbidden"));
+    let log = agent.process.stderr();
+    let told = log.iter().filter(|line| line.contains("ERROR") && line.contains(" pods: forbidden")).count();
+    ensure!(told == 1, "told {told} times: {log:?}");
+    shop.plane.apply(&role(&RIGHTS))?;
+    eventually("the last right is granted", || problems(&agent) == "[]")?;
+    let said = check(&shop)?;
+    ensure!(
+        said.contains("may list and watch nodes") && said.contains(&format!("{NODE_NAME} is a node")),
+        "{said}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_token_that_was_exchanged_is_used() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let mut shop = ApiShop::enrolled(2)?;
+    let agent = shop.agent()?;
+    // The account is another of the same name: its old tokens are void.
+    shop.plane.run(&["delete", "serviceaccount", AGENT_NAME, "-n", AGENT_NAMESPACE])?;
+    shop.plane.run(&["create", "serviceaccount", AGENT_NAME, "-n", AGENT_NAMESPACE])?;
+    shop.plane.api_server.kill()?;
+    shop.plane.start_api_server()?;
+    eventually("the agent says that its token is void", || problems(&agent).contains("401"))?;
+    ensure!(shop.shop.spreads_calls_of(&shop.shop.client)?, "the last state serves");
+    shop.plane.rotate_token(AGENT_NAMESPACE, AGENT_NAME)?;
+    eventually("the new token does", || problems(&agent) == "[]")?;
+    let changed = shop.plane.run(&["annotate", "namespace/shop", "new=yes"]);
+    changed?;
+    let version = shop.plane.object("namespace/shop", "default")?["metadata"]["resourceVersion"].clone();
+    knows(&agent, "namespaces", &version)
+}
+
+#[test]
+fn where_there_are_no_streaming_lists_lists_come_in_pages() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let shop = ApiShop::enrolled_with(2, &["--feature-gates=WatchList=false"])?;
+    // More than a page holds.
+    let many: Vec<Value> = (0..1_200)
+        .map(|number| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": format!("many-{number}")}}))
+        .collect();
+    shop.plane.run_with(
+        &["create", "-f", "-"],
+        &json!({"apiVersion": "v1", "kind": "List", "items": many}).to_string(),
+    )?;
+    let agent = shop.agent()?;
+    ensure!(shop.shop.spreads_calls_of(&shop.shop.client)?);
+    let namespaces = kind(&agent, "namespaces")?;
+    ensure!(namespaces["streaming_lists"] == false, "{namespaces}");
+    ensure!(namespaces["objects"].as_u64() > Some(1_200), "{namespaces}");
+    Ok(())
+}
+
+#[test]
+fn a_pod_that_can_not_be_enrolled_has_an_event_that_says_why() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let mut shop = ApiShop::enrolled(2)?;
+    let elsewhere = shop.shop.cluster.pods["client"].clone();
+    let lost = format!("{NETNS_ANNOTATION}=/run/netns/evenkeel-no-such");
+    let mut pod = elsewhere;
+    pod.name = "lost".into();
+    pod.annotations.insert(NETNS_ANNOTATION.into(), "/run/netns/evenkeel-no-such".into());
+    shop.shop.cluster.pods.insert("lost".into(), pod);
+    shop.publish()?;
+    let options = shop.options()?;
+    let label_pods = vec!["--label-pods".into()];
+    let patch_pods = [("", "pods", &["list", "watch", "patch"][..])];
+    shop.plane.apply(&role(&[&RIGHTS[..], &patch_pods].concat()))?;
+    let options = evenkeel_tests::agent::Options { arguments: label_pods, ..options };
+    let mut agent = Agent::start_with(&shop.shop.cluster, &options).context(lost)?;
+    let event = eventually_some("the pod has an Event", || {
+        let events = shop.plane.list("events.events.k8s.io", "shop", "").unwrap_or_default();
+        Ok(events.into_iter().find(|event| event["regarding"]["name"] == "lost"))
+    })?;
+    ensure!(event["type"] == "Warning" && event["reportingController"] == "evenkeel.dev/agent", "{event}");
+    ensure!(event["note"].as_str().is_some_and(|note| note.contains("evenkeel-no-such")), "{event}");
+    let status = |pod: &str| {
+        let object = shop.plane.object(&format!("pod/{pod}"), "shop").unwrap_or_default();
+        object["metadata"]["labels"]["evenkeel.dev/status"].as_str().unwrap_or_default().to_owned()
+    };
+    eventually("the pods' labels say it, too", || {
+        status("client") == "enrolled" && !["", "enrolled", "waiting"].contains(&&*status("lost"))
+    })?;
+    agent.stop()
+}
+
+#[test]
+fn the_start_up_taint_is_taken_off_when_the_agent_is_ready_and_no_other() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let shop = ApiShop::enrolled(1)?;
+    let key = "evenkeel.dev/agent-not-ready";
+    let node = format!("node/{NODE_NAME}");
+    shop.plane.run(&["taint", "node", NODE_NAME, &format!("{key}=:NoSchedule"), "mine=yes:NoSchedule"])?;
+    let arguments = vec!["--startup-taint".into(), key.into()];
+    let options = evenkeel_tests::agent::Options { arguments, ..shop.options()? };
+    let mut agent = Agent::start_with(&shop.shop.cluster, &options)?;
+    let line = "needs the verbs get and patch on nodes";
+    eventually("the right that is missing is named", || problems(&agent).contains(line))?;
+    ensure!(agent.is_ready(), "what can't be written keeps nobody from traffic");
+    agent.stop()?;
+    let patch_nodes = [("", "nodes", &["get", "patch"][..])];
+    shop.plane.apply(&role(&[&RIGHTS[..], &patch_nodes].concat()))?;
+    let mut agent = Agent::start_with(&shop.shop.cluster, &options)?;
+    shop.plane.wait_until(&node, "default", |node| {
+        let keys: Vec<_> =
+            node["spec"]["taints"].as_array().into_iter().flatten().map(|t| &t["key"]).collect();
+        keys == ["mine"]
+    })?;
+    agent.stop()
+}
+
+/// What `evenkeel check` prints as the agent's ServiceAccount.
+fn check(shop: &ApiShop) -> anyhow::Result<String> {
+    let mut command = Command::new(host::evenkeel_binary()?);
+    command.args(["check", "--node-name", NODE_NAME, "--kubeconfig"]).arg(shop.kubeconfig()?);
+    let output = shop.shop.cluster.node.enter(|| command.output())??;
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+fn base64(text: &str) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for chunk in text.as_bytes().chunks(3) {
+        let bits =
+            chunk.iter().fold(0u32, |bits, &byte| bits << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
+        for place in 0..4 {
+            let letter = LETTERS[(bits >> (18 - 6 * place) & 63) as usize];
+            out.push(if place > chunk.len() { '=' } else { letter.into() });
+        }
+    }
+    out
+}
