@@ -199,7 +199,8 @@ async fn churn(kubeconfig: &Path, services: usize, running: &AtomicBool, changes
         changing.spawn(async move {
             let ready = round * 37 / services % 2 == 1;
             let patch = json!([{"op": "replace", "path": "/endpoints/0/conditions/ready", "value": ready}]);
-            let slice = format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices/{name}-abcde");
+            let slice =
+                format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices/{name}-abcde");
             let request = http::Request::patch(slice)
                 .header(http::header::CONTENT_TYPE, "application/json-patch+json")
                 .body(serde_json::to_vec(&patch)?)?;
