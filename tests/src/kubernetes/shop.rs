@@ -22,7 +22,7 @@ pub const CLIENT: &str = "client";
 /// The label by which a Namespace or pod is enrolled.
 pub const ENABLED: &str = "evenkeel.dev/enabled";
 /// Calls a second of a client: enough to see soon where they go.
-const CLIENT_RATE: &str = "50";
+const CLIENT_RATE: &str = "30";
 /// Calls that show whether they are spread, over more than one turn of each of the agent's workers.
 const TELLING_CALLS: &str = "12";
 /// Out of step with the other clients.

@@ -1,12 +1,12 @@
 //! Every kind of Service: the endpoints are those that the cluster's own controllers write.
 
 use super::cluster;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, ensure};
 use evenkeel_tests::host::privileged;
+use evenkeel_tests::kubernetes::Shop;
 use evenkeel_tests::kubernetes::shop::{
-    CLIENT, GREETER, SERVICE_PORT, TARGET_PORT, idle, server, server_container, service,
+    GREETER, SERVICE_PORT, TARGET_PORT, server, server_container, service,
 };
-use evenkeel_tests::kubernetes::{PEER_IMAGE, Shop};
 use evenkeel_tests::{Outcome, Tally, eventually};
 use serde_json::{Value, json};
 use std::net::{IpAddr, SocketAddr};
