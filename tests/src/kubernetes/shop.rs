@@ -22,7 +22,7 @@ pub const CLIENT: &str = "client";
 /// The label by which a Namespace or pod is enrolled.
 pub const ENABLED: &str = "evenkeel.dev/enabled";
 /// Calls a second of a client: enough to see soon where they go.
-const CLIENT_RATE: &str = "50";
+const CLIENT_RATE: &str = "30";
 /// Calls that show whether they are spread, over more than one turn of each of the agent's workers.
 const TELLING_CALLS: &str = "12";
 /// Out of step with the other clients.
@@ -342,7 +342,7 @@ impl Drop for Shop<'_> {
 }
 
 /// How long kubectl waits.
-const LIMIT: &str = "--timeout=90s";
+const LIMIT: &str = "--timeout=180s";
 
 /// A greeter's pod.
 pub fn server(name: &str, node: &str) -> Value {
@@ -352,7 +352,7 @@ pub fn server(name: &str, node: &str) -> Value {
 /// A greeter that is called as its pod is.
 pub fn server_container() -> Value {
     json!({
-        "name": "server", "image": PEER_IMAGE,
+        "name": "server", "image": PEER_IMAGE, "imagePullPolicy": "IfNotPresent",
         "args": ["serve", "--listen", format!("[::]:{TARGET_PORT}")],
         "ports": [{"name": "grpc", "containerPort": TARGET_PORT}],
         "readinessProbe": {"tcpSocket": {"port": "grpc"}, "periodSeconds": 1},
@@ -379,7 +379,7 @@ pub fn client(name: &str, node: &str, to: SocketAddr) -> Value {
 /// A client that calls until it is stopped.
 pub fn client_container(name: &str, to: SocketAddr) -> Value {
     json!({
-        "name": name, "image": PEER_IMAGE,
+        "name": name, "image": PEER_IMAGE, "imagePullPolicy": "IfNotPresent",
         "args": ["load", "--to", to.to_string(), "--rate", CLIENT_RATE],
     })
 }
@@ -387,14 +387,14 @@ pub fn client_container(name: &str, to: SocketAddr) -> Value {
 /// A client that ends after some calls on one connection.
 pub fn short_client_container(name: &str, to: SocketAddr) -> Value {
     json!({
-        "name": name, "image": PEER_IMAGE,
+        "name": name, "image": PEER_IMAGE, "imagePullPolicy": "IfNotPresent",
         "args": ["load", "--to", to.to_string(), "--rate", TELLING_RATE, "--calls", TELLING_CALLS],
     })
 }
 
 /// A pod that waits for somebody to call it.
 pub fn idle(name: &str, node: &str) -> Value {
-    let container = json!({"name": CLIENT, "image": PEER_IMAGE, "args": ["echo", "--listen", "[::]:7"]});
+    let container = json!({"name": CLIENT, "image": PEER_IMAGE, "imagePullPolicy": "IfNotPresent", "args": ["echo", "--listen", "[::]:7"]});
     pod(name, node, "idle", container)
 }
 
