@@ -151,19 +151,6 @@ async fn make(client: Client, number: usize) -> Result<()> {
     });
     let services: Api<Service> = Api::namespaced(client.clone(), &namespace);
     services.create(&PostParams::default(), &serde_json::from_value(service)?).await?;
-    let endpoint = |place: usize| {
-        let index = number * ENDPOINTS_EACH + place;
-        json!({
-            "addresses": [format!("10.{}.{}.{}", 128 + (index >> 16), index >> 8 & 255, index & 255)],
-            "conditions": {"ready": true, "serving": true, "terminating": false},
-            "nodeName": format!("ip-10-0-{}-{}.eu-central-1.compute.internal", index % 2_000 / 250, index % 250),
-            "zone": format!("eu-central-1{}", ["a", "b", "c"][index % 3]),
-            "targetRef": {
-                "kind": "Pod", "name": format!("{name}-7c9d8f6b5d-{place:05}"), "namespace": namespace,
-                "uid": format!("00000000-0000-4000-8000-{index:012}"),
-            },
-        })
-    };
     let slice = json!({
         "metadata": {
             "name": format!("{name}-abcde"), "namespace": namespace,
@@ -173,12 +160,31 @@ async fn make(client: Client, number: usize) -> Result<()> {
             },
         },
         "addressType": "IPv4",
-        "endpoints": (0..ENDPOINTS_EACH).map(endpoint).collect::<Vec<Value>>(),
+        "endpoints": endpoints(number, true),
         "ports": [{"name": "grpc", "port": 8080, "protocol": "TCP"}],
     });
     let slices: Api<EndpointSlice> = Api::namespaced(client, &namespace);
     slices.create(&PostParams::default(), &serde_json::from_value(slice)?).await?;
     Ok(())
+}
+
+/// The endpoints of a Service; the first is ready or not.
+fn endpoints(number: usize, first_ready: bool) -> Vec<Value> {
+    let (namespace, name) = names(number);
+    let endpoint = |place: usize| {
+        let index = number * ENDPOINTS_EACH + place;
+        json!({
+            "addresses": [format!("10.{}.{}.{}", 128 + (index >> 16), index >> 8 & 255, index & 255)],
+            "conditions": {"ready": first_ready || place > 0, "serving": true, "terminating": false},
+            "nodeName": format!("ip-10-0-{}-{}.eu-central-1.compute.internal", index % 2_000 / 250, index % 250),
+            "zone": format!("eu-central-1{}", ["a", "b", "c"][index % 3]),
+            "targetRef": {
+                "kind": "Pod", "name": format!("{name}-7c9d8f6b5d-{place:05}"), "namespace": namespace,
+                "uid": format!("00000000-0000-4000-8000-{index:012}"),
+            },
+        })
+    };
+    (0..ENDPOINTS_EACH).map(endpoint).collect()
 }
 
 /// Changes slices all the while: an endpoint that is ready, and is not.
@@ -191,20 +197,16 @@ async fn churn(kubeconfig: &Path, services: usize, running: &AtomicBool, changes
         if !running.load(Relaxed) {
             break;
         }
-        let (namespace, name) = names(round * 37 % services);
-        let client = client.clone();
+        let number = round * 37 % services;
+        let (namespace, name) = names(number);
+        let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), &namespace);
         if changing.len() == AT_ONCE {
             changing.join_next().await.context("one is under way")???;
         }
         changing.spawn(async move {
             let ready = round * 37 / services % 2 == 1;
-            let patch = json!([{"op": "replace", "path": "/endpoints/0/conditions/ready", "value": ready}]);
-            let slice =
-                format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices/{name}-abcde");
-            let request = http::Request::patch(slice)
-                .header(http::header::CONTENT_TYPE, "application/json-patch+json")
-                .body(serde_json::to_vec(&patch)?)?;
-            client.request::<Value>(request).await?;
+            let patch = Patch::Merge(json!({"endpoints": endpoints(number, ready)}));
+            slices.patch(&format!("{name}-abcde"), &PatchParams::default(), &patch).await?;
             Ok::<_, anyhow::Error>(())
         });
         changes.fetch_add(1, Relaxed);

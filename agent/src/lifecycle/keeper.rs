@@ -140,10 +140,10 @@ impl Keeper {
     fn start_worker(&mut self) -> Result<Worker> {
         self.ticks.clear();
         let (ours, theirs) = Handover::pair().context("no socket to the worker process")?;
-        let program = std::env::current_exe().context("cannot find the evenkeel binary itself")?;
         let descriptor = theirs.as_raw_fd();
-        let mut command = std::process::Command::new(program);
-        command.args(std::env::args_os().skip(1)).env(KEEPER_FD_ENV, descriptor.to_string());
+        // Read after the fork: this very program, also when its file has been replaced or removed meanwhile.
+        let mut command = std::process::Command::new("/proc/self/exe");
+        command.arg0("evenkeel").args(std::env::args_os().skip(1)).env(KEEPER_FD_ENV, descriptor.to_string());
         // A group of its own: Ctrl-C reaches the keeper alone, which passes it on once.
         command.process_group(0);
         // SAFETY: between fork and exec only fcntl is called, which is async-signal-safe.

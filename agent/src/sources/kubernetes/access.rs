@@ -104,6 +104,8 @@ pub(super) async fn send(client: &Client, request: Request<Vec<u8>>) -> Result<R
     let answer =
         answer.map_err(|_| Fault::unreachable("it does not answer"))?.map_err(|error| match error {
             kube::Error::Auth(error) => Fault::Config(chain(&error)),
+            // Its own words say nothing more.
+            kube::Error::Service(error) => Fault::unreachable(&chain(&*error)),
             error => Fault::unreachable(&chain(&error)),
         })?;
     if answer.status().is_success() {

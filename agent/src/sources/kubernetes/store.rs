@@ -134,7 +134,9 @@ impl Store {
         let mut problems = Vec::new();
         for known in &self.kinds {
             if let Some(cause) = known.fault_line() {
-                let severity = if known.kind.optional { Severity::Warning } else { Severity::Error };
+                let of_all = known.fault.as_ref().is_some_and(Fault::is_of_connection);
+                let severity =
+                    if known.kind.optional && !of_all { Severity::Warning } else { Severity::Error };
                 problems.push(problem(severity, None, cause));
             }
             for (name, remarks) in known.remarks.iter().take(MAX_REMARKS_TOLD) {
@@ -212,8 +214,8 @@ impl Known {
         let Kind { resource, group, optional, .. } = self.kind;
         let then = match (self.listed, optional) {
             (true, _) => "what was known last goes on",
-            (false, true) => "the agent serves without",
-            (false, false) => "the agent is not ready until then",
+            (false, true) if !fault.is_of_connection() => "the agent serves without",
+            (false, _) => "the agent is not ready until then",
         };
         Some(match fault {
             Fault::Forbidden(_) => {
