@@ -21,14 +21,26 @@ pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) -> Result<()>
 ///
 /// # Errors
 /// The condition's own, at once; else naming `what` when there is none within [`WAIT_LIMIT`].
-pub fn eventually_some<T>(what: &str, mut condition: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+pub fn eventually_some<T>(what: &str, condition: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    eventually_some_within(WAIT_LIMIT, what, condition)
+}
+
+/// Waits until `condition` gives a value, for what takes the more time the more the machine has to do.
+///
+/// # Errors
+/// The condition's own, at once; else naming `what` when there is none within `limit`.
+pub fn eventually_some_within<T>(
+    limit: Duration,
+    what: &str,
+    mut condition: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
     let start = Instant::now();
     loop {
         if let Some(value) = condition()? {
             return Ok(value);
         }
-        if start.elapsed() > WAIT_LIMIT {
-            bail!("waited {} s in vain: {what}", WAIT_LIMIT.as_secs());
+        if start.elapsed() > limit {
+            bail!("waited {} s in vain: {what}", limit.as_secs());
         }
         std::thread::sleep(LOOK_AGAIN);
     }

@@ -4,10 +4,11 @@ use anyhow::ensure;
 use evenkeel_tests::cgroup;
 use evenkeel_tests::host::privileged;
 use evenkeel_tests::kubernetes::workloads::{SERVER_PORT, client_container, pod, server_container, service};
-use evenkeel_tests::kubernetes::{Cluster, ControlPlane, Options};
+use evenkeel_tests::kubernetes::{Cluster, ControlPlane, Options, cluster};
 use evenkeel_tests::wait::eventually_some;
 use evenkeel_tests::{Outcome, eventually};
 use serde_json::{Value, json};
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 const SHOP: &str = "
@@ -183,6 +184,46 @@ fn a_node_sees_its_own_pods_cgroups_where_a_machine_of_its_own_has_them() -> Out
         let paths = node.run(&["sh", "-c", "cat /proc/[0-9]*/cgroup"])?;
         ensure!(paths.contains(&format!("0::/kubepods/besteffort/pod{uid}/")), "{paths}");
     }
+    Ok(())
+}
+
+#[test]
+fn with_cgroup2_alone_a_pod_has_a_cgroup_namespace_and_with_dual_stack_two_addresses() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let options = cluster::Options { cgroup2_only: true, dual_stack: true, ..cluster::Options::nodes(1) };
+    let cluster = Cluster::start_with(options)?;
+    let mut limited = server_container();
+    limited["resources"] = json!({"limits": {"memory": "64Mi", "cpu": "200m"}});
+    cluster.apply_object(&pod("default", "server", None, limited))?;
+    let mut both = service("default", "server", "server");
+    both["spec"]["ipFamilyPolicy"] = json!("RequireDualStack");
+    cluster.apply_object(&both)?;
+    cluster.apply_object(&pod("default", "client", None, server_container()))?;
+    cluster.pods_ready("default", "app in (server, client)")?;
+    let client = cluster.object("pod/client", "default")?;
+    for (ip, own) in cluster.object("service/server", "default")?["spec"]["clusterIPs"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .zip(client["status"]["podIPs"].as_array().into_iter().flatten())
+    {
+        let ip: IpAddr = ip.as_str().unwrap_or_default().parse()?;
+        let to = SocketAddr::from((ip, SERVER_PORT)).to_string();
+        let tally = eventually_some(&format!("{to} answers"), || {
+            Ok(cluster.call_from("default", "client", &to, 5).ok().filter(|tally| tally.failed() == 0))
+        })?;
+        let own = own["ip"].as_str().unwrap_or_default();
+        ensure!(tally.seen_as.get(own) == Some(&5), "{to}, by {own}: {tally:?}");
+    }
+    let node = &cluster.nodes[0];
+    let mounts = node.run(&["sh", "-c", "grep cgroup /proc/self/mountinfo"])?;
+    ensure!(mounts.lines().count() == 1 && mounts.contains(" /sys/fs/cgroup "), "{mounts}");
+    let namespaces =
+        node.run(&["sh", "-c", "readlink /proc/1/ns/cgroup /proc/$(pidof -s peer)/ns/cgroup"])?;
+    let namespaces: Vec<&str> = namespaces.lines().collect();
+    ensure!(namespaces.len() == 2 && namespaces[0] != namespaces[1], "{namespaces:?}");
     Ok(())
 }
 

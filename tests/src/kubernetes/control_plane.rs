@@ -10,6 +10,7 @@ use super::pki::Pki;
 use super::programs;
 use crate::eventually;
 use crate::netns::Netns;
+use crate::wait::eventually_some_within;
 use anyhow::{Context, Result, bail};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::ops::Deref;
@@ -20,6 +21,8 @@ use std::time::Duration;
 
 /// Where the API server listens.
 pub const API_PORT: u16 = 6443;
+/// How long an API server may take to start: three seconds on an idle machine, and a minute on one that builds and tests.
+const START_LIMIT: Duration = Duration::from_secs(180);
 const ETCD_PORT: u16 = 2379;
 const ETCD_PEER_PORT: u16 = 2380;
 /// The first address of the Services' range, by which pods call the API server.
