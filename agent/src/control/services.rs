@@ -81,8 +81,8 @@ impl Port {
     /// The endpoints that calls go to, under any policy, each once.
     pub(super) fn endpoints(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
         let Backends { cluster, local } = &self.backends;
-        let cluster_ones = [&cluster.v4, &cluster.v6].into_iter().flat_map(|backend| endpoints_of(backend));
-        let local_ones = [&local.v4, &local.v6].into_iter().flat_map(|backend| endpoints_of(backend));
+        let cluster_ones = [&cluster.v4, &cluster.v6].into_iter().flat_map(endpoints_of);
+        let local_ones = [&local.v4, &local.v6].into_iter().flat_map(endpoints_of);
         let not_twice = local_ones
             .filter(|endpoint| find(endpoints_of(cluster.of(endpoint.address)), endpoint.address).is_none());
         cluster_ones.chain(not_twice)
@@ -163,7 +163,7 @@ impl Service {
                 Backends::default()
             };
             let families = [&backends.cluster.v4, &backends.cluster.v6];
-            let endpoints = families.into_iter().flat_map(|backend| endpoints_of(backend));
+            let endpoints = families.into_iter().flat_map(endpoints_of);
             let frontends =
                 destinations::frontends(row, port_row, endpoints.map(|endpoint| endpoint.address));
             ports.push(Port { key, wanted, backends, frontends });

@@ -125,11 +125,11 @@ fn has_ended(process: &OwnedFd) -> bool {
 }
 
 fn sandboxed_runtime(program: &str) -> Option<String> {
-    let is_that = |pattern: &&str| match pattern.strip_suffix('*') {
+    let is_that = |pattern: &str| match pattern.strip_suffix('*') {
         Some(beginning) => program.starts_with(beginning),
-        None => program == *pattern,
+        None => program == pattern,
     };
-    SANDBOXED_RUNTIMES.iter().any(|pattern| is_that(&pattern)).then(|| program.to_owned())
+    SANDBOXED_RUNTIMES.iter().any(|pattern| is_that(pattern)).then(|| program.to_owned())
 }
 
 impl fmt::Display for NotFound {

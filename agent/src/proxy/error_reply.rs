@@ -147,7 +147,7 @@ impl fmt::Display for Told<'_> {
                     write!(f, "the request's header list is larger than the {limit} bytes that {by} takes")?;
                 }
                 Oversized::Response { by } => {
-                    write!(f, "{by} answered with a header list that is too large")?
+                    write!(f, "{by} answered with a header list that is too large")?;
                 }
                 Oversized::ResponseForClient { by, limit } => write!(
                     f,

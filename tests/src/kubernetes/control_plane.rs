@@ -221,7 +221,8 @@ impl ControlPlane {
             // Cheap, as long as nobody listens.
             Ok(self.connects()? && self.kubectl.run(&["get", "--raw", "/readyz"]).is_ok())
         };
-        crate::wait::eventually_some("the API server is ready", || Ok(ready(&self.api_server)?.then_some(())))
+        let is_ready = || Ok(ready(&self.api_server)?.then_some(()));
+        eventually_some_within(START_LIMIT, "the API server is ready", is_ready)
             .with_context(|| self.api_server.last_words())
     }
 

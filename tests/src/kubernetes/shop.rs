@@ -346,7 +346,7 @@ const LIMIT: &str = "--timeout=180s";
 
 /// A greeter's pod.
 pub fn server(name: &str, node: &str) -> Value {
-    pod(name, node, GREETER, server_container())
+    pod(name, node, GREETER, &server_container())
 }
 
 /// A greeter that is called as its pod is.
@@ -373,7 +373,7 @@ pub fn service(name: &str) -> Value {
 
 /// A client's pod.
 pub fn client(name: &str, node: &str, to: SocketAddr) -> Value {
-    pod(name, node, CLIENT, client_container(CLIENT, to))
+    pod(name, node, CLIENT, &client_container(CLIENT, to))
 }
 
 /// A client that calls until it is stopped.
@@ -395,11 +395,11 @@ pub fn short_client_container(name: &str, to: SocketAddr) -> Value {
 /// A pod that waits for somebody to call it.
 pub fn idle(name: &str, node: &str) -> Value {
     let container = json!({"name": CLIENT, "image": PEER_IMAGE, "imagePullPolicy": "IfNotPresent", "args": ["echo", "--listen", "[::]:7"]});
-    pod(name, node, "idle", container)
+    pod(name, node, "idle", &container)
 }
 
 /// A pod on that node.
-pub fn pod(name: &str, node: &str, app: &str, container: Value) -> Value {
+pub fn pod(name: &str, node: &str, app: &str, container: &Value) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name, "labels": {"app": app}},

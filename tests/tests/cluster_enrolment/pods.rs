@@ -163,7 +163,7 @@ fn nothing_is_held_of_a_job_that_has_completed() -> Outcome {
     let shop = Shop::enrolled(&cluster, "job")?;
     let address = shop.serve(2)?;
     shop.captured(GREETER, SERVICE_PORT, 2)?;
-    let mut template = pod("once", "node-1", "once", short_client_container(CLIENT, address));
+    let mut template = pod("once", "node-1", "once", &short_client_container(CLIENT, address));
     template["spec"]["restartPolicy"] = json!("Never");
     template["metadata"].as_object_mut().context("a pod has metadata")?.remove("name");
     let template = json!({"metadata": template["metadata"], "spec": template["spec"]});
