@@ -50,10 +50,10 @@ fn what_is_there_and_each_change_of_it_reaches_the_calls() -> Outcome {
     load.stop()?.is_clean()?;
 
     // Namespaces come as metadata alone, and without the kubelet's own words on pods nothing is missed either.
-    let (client, address) = (&shop.shop.client, shop.shop.v4());
+    let client = &shop.shop.client;
     let straight = |expected: bool| {
         let what = format!("the client goes straight: {expected}");
-        eventually(&what, || client.goes_straight_to(&address).is_ok_and(|straight| straight == expected))
+        eventually(&what, || shop.shop.spreads_calls_of(client).is_ok_and(|spread| spread != expected))
     };
     straight(false)?;
     let label = |what: &str, value: &str| {
@@ -111,7 +111,7 @@ fn calls_go_on_while_the_api_server_is_away_and_so_does_a_worker_that_starts_aga
         shop.shop.spreads_calls_of(&shop.shop.client)?,
         "a worker that starts again knows what was known"
     );
-    ensure!(!shop.shop.client.goes_straight_to(&shop.shop.v4())?);
+    ensure!(shop.shop.spreads_calls_of(&shop.shop.client)?);
     ensure!(agent.metrics()?.contains("evenkeel_source_seconds_since_contact{kind=\"services\"}"));
 
     shop.plane.start_api_server()?;
@@ -137,7 +137,7 @@ fn an_agent_that_starts_before_the_api_server_is_alive_and_ready_when_that_is_th
         problems(&agent).contains("can't be reached") && problems(&agent).contains("not ready until then")
     })?;
     ensure!(agent.is_alive() && !agent.is_ready());
-    ensure!(shop.shop.client.goes_straight_to(&shop.shop.v4())?, "nobody is kept from anything");
+    ensure!(!shop.shop.spreads_calls_of(&shop.shop.client)?, "nobody is kept from anything");
     shop.plane.start_api_server()?;
     agent.ready()?;
     ensure!(shop.shop.spreads_calls_of(&shop.shop.client)?);
@@ -151,7 +151,7 @@ fn what_was_deleted_and_compacted_behind_a_lost_watch_is_noticed() -> Outcome {
     }
     let mut shop = ApiShop::enrolled(2)?;
     let agent = shop.agent()?;
-    ensure!(!shop.shop.client.goes_straight_to(&shop.shop.v4())?);
+    ensure!(shop.shop.spreads_calls_of(&shop.shop.client)?);
     let lists = kind(&agent, "services")?["lists"].clone();
     shop.plane.api_server.kill()?;
     // The Service goes where no watch sees it, and etcd forgets that it did.
@@ -165,7 +165,7 @@ fn what_was_deleted_and_compacted_behind_a_lost_watch_is_noticed() -> Outcome {
     etcd(&shop.plane, "kv/compaction", &json!({"revision": revision}))?;
     shop.plane.start_api_server()?;
     eventually("the Service's connections go straight", || {
-        shop.shop.client.goes_straight_to(&shop.shop.v4()).unwrap_or(false)
+        shop.shop.spreads_calls_of(&shop.shop.client).is_ok_and(|spread| !spread)
     })?;
     ensure!(kind(&agent, "services")?["lists"] != lists, "it was listed afresh");
     eventually("nothing is wrong any more", || problems(&agent) == "[]")
