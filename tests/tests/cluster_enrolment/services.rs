@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 const OTHER_PORT: u16 = 9_001;
 
 /// A Service of the greeters, with these further fields of its spec.
-fn service_with(name: &str, spec: Value) -> Value {
+fn service_with(name: &str, spec: &Value) -> Value {
     let mut service = service(name);
     for (field, value) in spec.as_object().into_iter().flatten() {
         service["spec"][field] = value.clone();
@@ -82,7 +82,7 @@ fn each_port_of_a_service_has_its_own_servers() -> Outcome {
         {"name": "grpc-b", "port": SECOND, "targetPort": "second"},
     ]});
     shop.apply(&[
-        service_with(GREETER, ports),
+        service_with(GREETER, &ports),
         with_two("server-1", "node-1"),
         with_two("server-2", "node-2"),
     ])?;
@@ -106,7 +106,7 @@ fn a_headless_service_is_balanced_where_it_asks_for_that() -> Outcome {
     let cluster = cluster()?;
     let shop = Shop::enrolled(&cluster, "headless")?;
     shop.serve(2)?;
-    let mut headless = service_with("direct", json!({"clusterIP": "None"}));
+    let mut headless = service_with("direct", &json!({"clusterIP": "None"}));
     shop.apply(&[headless.clone()])?;
     let client = shop.idle("client", "node-1")?;
     shop.is_enrolled(&client)?;
@@ -133,7 +133,7 @@ fn under_a_local_traffic_policy_calls_stay_on_the_node() -> Outcome {
     let shop = Shop::enrolled(&cluster, "local")?;
     // 1 and 3 on the first node, 2 on the second.
     shop.serve(3)?;
-    shop.apply(&[service_with("local", json!({"internalTrafficPolicy": "Local"}))])?;
+    shop.apply(&[service_with("local", &json!({"internalTrafficPolicy": "Local"}))])?;
     let address = shop.address("local")?;
     cluster.wait_until_reached(address)?;
     for (node, expected) in [("node-1", &["server-1", "server-3"][..]), ("node-2", &["server-2"][..])] {
@@ -155,7 +155,7 @@ fn with_session_affinity_a_clients_calls_stay_on_one_server() -> Outcome {
     let cluster = cluster()?;
     let shop = Shop::enrolled(&cluster, "affinity")?;
     shop.serve(3)?;
-    shop.apply(&[service_with("sticky", json!({"sessionAffinity": "ClientIP"}))])?;
+    shop.apply(&[service_with("sticky", &json!({"sessionAffinity": "ClientIP"}))])?;
     let address = shop.address("sticky")?;
     cluster.wait_until_reached(address)?;
     shop.captured("sticky", SERVICE_PORT, 3)?;
@@ -181,7 +181,7 @@ fn servers_that_are_not_ready_serve_where_the_service_publishes_them() -> Outcom
     let address = shop.serve(2)?;
     let mut unready = server("server-3", "node-1");
     unready["spec"]["containers"][0]["readinessProbe"] = json!({"exec": {"command": ["/nothing"]}});
-    shop.apply(&[unready, service_with("early", json!({"publishNotReadyAddresses": true}))])?;
+    shop.apply(&[unready, service_with("early", &json!({"publishNotReadyAddresses": true}))])?;
     let early = shop.address("early")?;
     cluster.wait_until_reached(early)?;
     let client = shop.idle("client", "node-1")?;
@@ -212,7 +212,7 @@ fn external_addresses_are_taken_save_those_that_a_load_balancer_keeps_for_itself
     let shop = Shop::enrolled(&cluster, "external")?;
     shop.serve(2)?;
     let spec = json!({"type": "LoadBalancer", "externalIPs": [EXTERNAL]});
-    shop.apply(&[service_with("public", spec)])?;
+    shop.apply(&[service_with("public", &spec)])?;
     let status = json!({"status": {"loadBalancer": {"ingress": [
         {"ip": BALANCER, "ipMode": "VIP"}, {"ip": PROXY, "ipMode": "Proxy"},
     ]}}});
@@ -298,7 +298,7 @@ fn a_port_that_is_not_grpc_is_relayed_by_nobody() -> Outcome {
     let shop = Shop::enrolled(&cluster, "not-grpc")?;
     shop.serve(2)?;
     let ports = json!({"ports": [{"name": "tcp-api", "port": SERVICE_PORT, "targetPort": "grpc"}]});
-    shop.apply(&[service_with("plain", ports)])?;
+    shop.apply(&[service_with("plain", &ports)])?;
     let address = shop.address("plain")?;
     cluster.wait_until_reached(address)?;
     let client = shop.idle("client", "node-1")?;

@@ -72,7 +72,7 @@ mod tests {
             let next = soon.next().unwrap();
             pauses.push((next - now).as_millis());
             assert!(soon.due(next - Duration::from_nanos(1)).is_empty(), "not before its time");
-            assert_eq!(soon.due(next), [uid.clone()]);
+            assert_eq!(soon.due(next), std::slice::from_ref(&uid));
             now = next;
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 32, 32]);

@@ -49,10 +49,10 @@ fn keys(batch: Vec<Change>) -> Vec<String> {
 #[test]
 fn nothing_is_handed_out_before_every_kind_was_listed() {
     let mut store = Store::new(&[]);
-    for place in 0..KINDS.len() {
+    for (place, kind) in KINDS.iter().enumerate() {
         assert!(!store.has_batch());
         store.take(place, Report::Listing);
-        if KINDS[place].resource == "namespaces" {
+        if kind.resource == "namespaces" {
             store.take(place, namespace("shop", "true"));
         }
         store.take(place, Report::Listed);

@@ -12,12 +12,12 @@ fn object<T: DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).unwrap()
 }
 
-fn service_of(spec: Value, status: Value) -> ServiceRow {
+fn service_of(spec: &Value, status: &Value) -> ServiceRow {
     let value = json!({"metadata": {"name": "cart", "namespace": "shop"}, "spec": spec, "status": status});
     service(&object::<Service>(value), &mut Interner::default(), &mut Remarks::new()).unwrap()
 }
 
-fn pod_of(metadata: Value, spec: Value) -> PodRow {
+fn pod_of(metadata: &Value, spec: &Value) -> PodRow {
     let mut value = json!({"metadata": {"name": "cart-1", "namespace": "shop", "uid": "u"}, "spec": spec});
     let own = value["metadata"].as_object_mut().unwrap();
     own.extend(metadata.as_object().unwrap().clone());
@@ -44,8 +44,8 @@ fn a_load_balancers_addresses_say_how_they_are_reached() {
     ] {
         let told = format!("{ranges} {ingress}");
         let row = service_of(
-            json!({"loadBalancerSourceRanges": ranges, "clusterIP": "10.96.0.1"}),
-            json!({"loadBalancer": {"ingress": [ingress]}}),
+            &json!({"loadBalancerSourceRanges": ranges, "clusterIP": "10.96.0.1"}),
+            &json!({"loadBalancer": {"ingress": [ingress]}}),
         );
         let found: Vec<_> = row.load_balancer.iter().map(|address| address.access).collect();
         assert_eq!(found, Vec::from_iter(expected), "{told}");
@@ -54,16 +54,17 @@ fn a_load_balancers_addresses_say_how_they_are_reached() {
 
 #[test]
 fn what_a_service_says_on_its_traffic_is_read() {
-    let plain = service_of(json!({"internalTrafficPolicy": "Cluster", "sessionAffinity": "None"}), json!({}));
+    let plain =
+        service_of(&json!({"internalTrafficPolicy": "Cluster", "sessionAffinity": "None"}), &json!({}));
     assert!(!plain.internal_traffic_local && !plain.source_affinity && plain.traffic_distribution.is_none());
     let row = service_of(
-        json!({
+        &json!({
             "internalTrafficPolicy": "Local",
             "sessionAffinity": "ClientIP",
             "trafficDistribution": "PreferSameZone",
             "ports": [{"port": 80, "nodePort": 30080, "targetPort": "http"}],
         }),
-        json!({}),
+        &json!({}),
     );
     assert!(row.internal_traffic_local && row.source_affinity);
     assert_eq!(row.traffic_distribution.as_deref(), Some("PreferSameZone"));
@@ -123,14 +124,14 @@ fn a_mesh_is_told_by_its_injectors_mark_or_its_proxy() {
         (with(&["cart", "envoy"], &[]), None),
     ] {
         let told = format!("{metadata} {spec}");
-        assert_eq!(pod_of(metadata, spec).mesh, expected, "{told}");
+        assert_eq!(pod_of(&metadata, &spec).mesh, expected, "{told}");
     }
 }
 
 #[test]
 fn what_a_pod_says_on_itself_is_read() {
     let row = pod_of(
-        json!({
+        &json!({
             "annotations": {
                 "evenkeel.dev/with-mesh": "true",
                 "evenkeel.dev/on-enrol": "reconnect-missed",
@@ -139,13 +140,13 @@ fn what_a_pod_says_on_itself_is_read() {
             },
             "labels": {"istio.io/dataplane-mode": "none"},
         }),
-        json!({"containers": [], "runtimeClassName": "kata", "hostUsers": false}),
+        &json!({"containers": [], "runtimeClassName": "kata", "hostUsers": false}),
     );
     assert_eq!((row.with_mesh, row.on_enrol), (Some(true), Some(OnEnrol::ReconnectMissed)));
     assert_eq!((row.ambient, row.runtime_class.as_deref()), (Some(false), Some("kata")));
     assert_eq!((&*row.uid, &*row.cgroup_uid), ("u", "hash"));
     let ambient =
-        pod_of(json!({"labels": {"istio.io/dataplane-mode": "ambient"}}), json!({"containers": []}));
+        pod_of(&json!({"labels": {"istio.io/dataplane-mode": "ambient"}}), &json!({"containers": []}));
     assert_eq!(ambient.ambient, Some(true));
 }
 
@@ -175,10 +176,10 @@ fn a_namespace_and_a_node_need_no_more_than_their_metadata() {
 fn a_row_survives_being_kept_in_a_file() {
     use crate::sources::Row;
     let service = service_of(
-        json!({"clusterIP": "10.96.0.1", "ports": [{"port": 80, "name": "grpc"}]}),
-        json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}),
+        &json!({"clusterIP": "10.96.0.1", "ports": [{"port": 80, "name": "grpc"}]}),
+        &json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}),
     );
-    let pod = pod_of(json!({"labels": {"evenkeel.dev/enabled": "maybe"}}), json!({"containers": []}));
+    let pod = pod_of(&json!({"labels": {"evenkeel.dev/enabled": "maybe"}}), &json!({"containers": []}));
     for row in [Row::Service(Arc::new(service)), Row::Pod(Arc::new(pod))] {
         let text = serde_json::to_string(&row).unwrap();
         assert_eq!(serde_json::from_str::<Row>(&text).unwrap(), row);
