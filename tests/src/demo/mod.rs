@@ -1,6 +1,6 @@
 //! The demos: one client with one channel, real servers, the real agent, and what is done to them.
 //!
-//! [`stage`] sets up the one that needs no cluster and makes its changes, [`phase`] says what each must lead to, [`play`] does it and
+//! [`stage`] sets up the one that needs no cluster and makes its changes, [`phase`] says what each must lead to, [`play`](mod@play) does it and
 //! counts, [`screen`] shows the counting while it goes on, [`summary`] what came of it. [`cluster`] is the same on a real Kubernetes.
 
 pub mod cluster;

@@ -1,4 +1,4 @@
-//! How the API server is reached: by the pod's service account, or as a kubeconfig says. Next: [`request`](super::request).
+//! How the API server is reached: by the pod's service account, or as a kubeconfig says. Next: [`watch`](super::watch).
 //!
 //! A client is made anew for each try, from the files as they are then: tokens, client certificates and CAs are exchanged
 //! under a running agent, and a client costs a millisecond.
