@@ -85,6 +85,34 @@ fn go_peer() -> Result<PathBuf> {
     Ok(program)
 }
 
+/// h2spec, the conformance test of HTTP/2, and the plain HTTP/2 server that stands behind the proxy while it runs.
+#[derive(Debug)]
+pub struct H2spec {
+    /// The test: `--host HOST --port PORT --junit-report FILE`.
+    pub program: PathBuf,
+    /// The server: `--listen ADDRESS`; says `ready ADDRESS`.
+    pub server: PathBuf,
+}
+
+impl H2spec {
+    /// Builds both: the version that their Go module names.
+    ///
+    /// # Errors
+    /// When the toolchain cannot build them.
+    pub fn build() -> Result<Self> {
+        let (folder, _lock) = workshop()?;
+        let built = Self { program: folder.join("h2spec"), server: folder.join("h2spec-server") };
+        let source = sources("h2spec");
+        for (output, package) in
+            [(&built.program, "github.com/summerwind/h2spec/cmd/h2spec"), (&built.server, ".")]
+        {
+            let (source, output) = (source.to_string_lossy(), output.to_string_lossy());
+            host::run("go", &["-C", &source, "build", "-o", &output, package], "").context("h2spec")?;
+        }
+        Ok(built)
+    }
+}
+
 /// The Python of a virtual environment with exactly the peer's requirements.
 fn python() -> Result<PathBuf> {
     let (folder, _lock) = workshop()?;

@@ -1,10 +1,10 @@
 //! What the Helm chart and the kustomize folders render, which values the chart refuses, and what an API server says of it.
 
 use anyhow::{Context, ensure};
-use evenkeel_tests::Outcome;
 use evenkeel_tests::deploy::{self, Objects, kustomized, objects, rendered};
 use evenkeel_tests::host::{evenkeel_binary, privileged};
 use evenkeel_tests::kubernetes::ControlPlane;
+use evenkeel_tests::{Outcome, eventually};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -233,18 +233,65 @@ fn the_agents_account_may_do_what_it_does_and_nothing_else() -> Outcome {
             ensure!(may(verb, resource), "{verb} {resource}");
         }
     }
-    ensure!(may("create", "events.events.k8s.io") && may("patch", "events.events.k8s.io"));
+    ensure!(may("create", "events.events.k8s.io"), "create events");
     for (verb, resource) in [
         ("get", "secrets"),
         ("list", "configmaps"),
         ("patch", "nodes"),
         ("patch", "pods"),
         ("create", "pods"),
-        ("delete", "events.events.k8s.io"),
+        ("get", "nodes"),
+        ("patch", "events.events.k8s.io"),
         ("update", "services"),
         ("create", "serviceaccounts/token"),
     ] {
         ensure!(!may(verb, resource), "{verb} {resource}");
     }
+    Ok(())
+}
+
+#[test]
+fn an_agent_may_take_the_startup_taint_off_its_own_node_and_do_nothing_else_to_it_or_to_others() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let plane = ControlPlane::start()?;
+    plane.run(&["create", "namespace", deploy::NAMESPACE])?;
+    plane.apply(&rendered(&["--set=startupTaint.enabled=true"])?)?;
+    let (startup, other) = (
+        json!({"key": "evenkeel.dev/agent-not-ready", "effect": "NoSchedule"}),
+        json!({"key": "other", "effect": "NoSchedule"}),
+    );
+    for (node, address) in [("own", "10.0.0.1"), ("others", "10.0.0.2")] {
+        plane.fake_node(node, address.parse()?, None)?;
+        let tainted = json!({"spec": {"taints": [startup, other]}}).to_string();
+        plane.run(&["patch", "node", node, "--type=merge", "-p", &tainted])?;
+    }
+    let patch = |node: &str, patch: &Value| {
+        let account = format!("--as=system:serviceaccount:{}:evenkeel", deploy::NAMESPACE);
+        let token = "--as-user-extra=authentication.kubernetes.io/node-name=own";
+        plane.run(&["patch", "node", node, "--type=merge", "-p", &patch.to_string(), &account, token])
+    };
+    let refused = |node: &str, change: &Value, why: &str| {
+        patch(node, change).is_err_and(|error| format!("{error:#}").contains(why))
+    };
+    let untainted = json!({"spec": {"taints": [other]}});
+    // The API server learns of a policy a moment after it has taken it: by what changes nothing if it has not.
+    let unchanged = json!({"spec": {"taints": [startup, other]}});
+    eventually("the policy is in force", || refused("others", &unchanged, "its own Node only"))?;
+    ensure!(refused("others", &untainted, "its own Node only"));
+    for change in [
+        json!({"spec": {"taints": []}}),
+        json!({"spec": {"unschedulable": true, "taints": [other]}}),
+        json!({"metadata": {"labels": {"team": "mine"}}, "spec": {"taints": [other]}}),
+    ] {
+        ensure!(refused("own", &change, "change nothing else"), "{change}");
+    }
+    patch("own", &untainted)?;
+    let taints = plane.object("node/own", "default")?["spec"]["taints"].clone();
+    ensure!(
+        taints.as_array().is_some_and(|taints| taints.len() == 1 && taints[0]["key"] == "other"),
+        "{taints}"
+    );
     Ok(())
 }

@@ -192,15 +192,19 @@ async fn churn(kubeconfig: &Path, services: usize, running: &AtomicBool, changes
             break;
         }
         let (namespace, name) = names(round * 37 % services);
-        let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), &namespace);
+        let client = client.clone();
         if changing.len() == AT_ONCE {
             changing.join_next().await.context("one is under way")???;
         }
         changing.spawn(async move {
             let ready = round * 37 / services % 2 == 1;
             let patch = json!([{"op": "replace", "path": "/endpoints/0/conditions/ready", "value": ready}]);
-            let patch: Patch<Value> = Patch::Json(serde_json::from_value(patch)?);
-            slices.patch(&format!("{name}-abcde"), &PatchParams::default(), &patch).await?;
+            let slice =
+                format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices/{name}-abcde");
+            let request = http::Request::patch(slice)
+                .header(http::header::CONTENT_TYPE, "application/json-patch+json")
+                .body(serde_json::to_vec(&patch)?)?;
+            client.request::<Value>(request).await?;
             Ok::<_, anyhow::Error>(())
         });
         changes.fetch_add(1, Relaxed);
@@ -213,7 +217,7 @@ async fn churn(kubeconfig: &Path, services: usize, running: &AtomicBool, changes
 
 /// How long it takes from a change of the greeter's endpoint, as it is sent, to a call's answer from the other server.
 fn latencies(shop: &ApiShop, kubeconfig: &Path) -> Result<Vec<Duration>> {
-    let mut load = shop.shop.client.load(&shop.shop.v4(), &["--rate", "500"])?;
+    let load = shop.shop.client.load(&shop.shop.v4(), &["--rate", "500"])?;
     let servers = &shop.shop.servers;
     let mut took = Vec::new();
     for flip in 0..FLIPS {

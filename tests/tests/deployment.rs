@@ -5,7 +5,7 @@ use evenkeel_tests::deploy::{self, NAMESPACE};
 use evenkeel_tests::host::privileged;
 use evenkeel_tests::kernel_objects::KernelObjects;
 use evenkeel_tests::kubernetes::Cluster;
-use evenkeel_tests::kubernetes::evenkeel::AgentPod;
+use evenkeel_tests::kubernetes::agents::AgentPod;
 use evenkeel_tests::kubernetes::running_pod::RunningPod;
 use evenkeel_tests::kubernetes::shop::{CLIENT, SERVICE_PORT, Shop};
 use evenkeel_tests::{Outcome, eventually};
@@ -17,10 +17,10 @@ const NODE: &str = "node-1";
 /// Where the agent listens in pods.
 const LISTENERS: std::ops::RangeInclusive<u16> = 15_810..=15_899;
 
-/// A node with the agent of `cargo xtask image` on it.
+/// A node with the agent on it.
 fn installed() -> anyhow::Result<Cluster> {
     let cluster = Cluster::start(1)?;
-    cluster.install_evenkeel(&[])?;
+    cluster.install(&[])?;
     Ok(cluster)
 }
 
@@ -90,7 +90,7 @@ fn deleting_the_release_leaves_nothing_on_the_node_and_costs_no_call() -> Outcom
     shop.is_enrolled(&client)?;
     let before = client.more_calls(CLIENT, 20)?;
     let traces = Traces::of(&cluster.agent_on(NODE)?, &[&client])?;
-    cluster.uninstall_evenkeel()?;
+    cluster.uninstall()?;
     traces.are_gone()?;
     let after = client.until(CLIENT, "calls after the release", &before, |tally| tally.completed() >= 100)?;
     shop.is_clean(&client, &after)?;

@@ -5,7 +5,7 @@ use crate::lifecycle::handover::Handover;
 use crate::sources::kubernetes::write_back::{PodNote, Wishes, WriteBack};
 use crate::sources::kubernetes::{Access, KindView};
 use crate::sources::{Change, FolderSource, Journal, KubernetesSource, Problem, Severity};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use std::os::fd::{AsFd as _, OwnedFd};
 use tracing::info;
 
@@ -39,6 +39,13 @@ impl Discovery {
         keeper: &Handover,
         rows: Option<OwnedFd>,
     ) -> Result<(Self, Option<Vec<Change>>)> {
+        // Nothing that could change under a running agent.
+        if config.cluster.kubeconfig.is_none() && std::env::var_os("KUBERNETES_SERVICE_HOST").is_none() {
+            bail!(
+                "--source kubernetes: this is no pod of a cluster (KUBERNETES_SERVICE_HOST is not set): say --kubeconfig FILE, \
+                 or --source folder:DIR"
+            );
+        }
         let keeper = Handover::from(keeper.as_fd().try_clone_to_owned()?);
         let hold = move |rows: std::os::fd::BorrowedFd<'_>| keeper.hold(ROWS_LABEL, rows);
         let (journal, before) = match rows {

@@ -10,17 +10,19 @@ use super::stop::StopSignals;
 use super::view;
 use crate::admin::Page;
 use crate::config::AgentConfig;
-use crate::control::{Delta, World};
+use crate::control::{Delta, Refused, World};
 use crate::kernel::Kernel;
 use crate::lifecycle::handover::Handover;
 use crate::proxy::Workers;
 use crate::sources::Change;
-use crate::telemetry::{Numbers, exposition};
-use anyhow::{Context as _, Result};
+use crate::sources::kubernetes::write_back::{Obstacle, PodNote};
+use crate::telemetry::{Numbers, PodObstacle, exposition};
+use anyhow::{Context as _, Result, bail};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
@@ -210,11 +212,30 @@ impl Node {
         }
     }
 
+    /// What a cluster is told of the pods that are to be enrolled, and of those that were asked for in vain.
+    pub(super) fn pod_notes(&self) -> Vec<PodNote> {
+        let refused = self.world.refused().map(|Refused { pod, reason }| PodNote {
+            uid: pod.uid.clone(),
+            name: pod.name.clone(),
+            obstacle: Some(Obstacle { reason: reason.name().into(), text: reason.to_string(), lasts: true }),
+        });
+        self.pods.notes().into_iter().chain(refused).collect()
+    }
+
+    /// The pods that were asked for in vain.
+    fn refused(&self) -> impl Iterator<Item = PodObstacle> {
+        self.world.refused().map(|Refused { pod, reason }| PodObstacle {
+            namespace: pod.name.namespace.to_string(),
+            pod: pod.name.name.to_string(),
+            reason: reason.name(),
+        })
+    }
+
     fn numbers(&mut self, source: &Discovery) -> Numbers {
         let ids = self.world.ids();
         Numbers {
             pods: self.with_tools(|pods, tools| pods.counts(tools)),
-            pods_waiting: self.pods.obstacles(),
+            pods_waiting: self.pods.obstacles().into_iter().chain(self.refused()).collect(),
             legacy_attachments: self.neighbours.legacy_attachments(),
             endpoints: self.world.endpoints().into_iter().map(view::endpoint_counts).collect(),
             destinations: ids.live,
@@ -236,6 +257,24 @@ impl Node {
         tokio::select! {
             () = drained => (),
             () = stop.next() => warn!("told to stop a second time: ending what is carried"),
+            () = sleep(deadline + WORKERS_ARE_SLOW_AFTER) => warn!("a worker thread hangs: ending what it carries"),
+        }
+    }
+
+    /// Ends the worker threads, but waits for none that hangs: the end of the process ends it too.
+    pub(super) async fn end(self) -> Result<()> {
+        let (ended, end) = oneshot::channel();
+        let workers = self.workers;
+        // No task of the runtime's, which would wait for it.
+        std::thread::spawn(move || ended.send(workers.stop()));
+        match timeout(WORKERS_ARE_SLOW_AFTER, end).await {
+            Ok(Ok(stopped)) => Ok(stopped?),
+            // It panicked, and has said so.
+            Ok(Err(_)) => bail!("a worker thread ended in a panic"),
+            Err(_) => {
+                warn!("a worker thread hangs: ending without it");
+                Ok(())
+            }
         }
     }
 }

@@ -162,7 +162,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
                 }
                 node.mind_slow_workers();
                 readiness.set(readiness.is_ready() || serving && is_ready(&node, &source, patience));
-                source.tell(readiness.is_ready(), || node.pods.notes());
+                source.tell(readiness.is_ready(), || node.pod_notes());
             }
             _ = look_at_others.tick() => {
                 let (place, met) = (node.place.clone(), met.clone());
@@ -188,7 +188,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     node.with_tools(Enrolments::withdraw_all);
     node.drain(&mut stop).await;
     node.with_tools(Enrolments::forget_all);
-    node.workers.stop()?;
+    node.end().await?;
     info!("stopped");
     Ok(ExitCode::SUCCESS)
 }

@@ -36,11 +36,16 @@ fn next_allowed(start: usize, count: usize, excluded: impl Fn(usize) -> bool) ->
 /// hair would lose each choice of two, and get no call at all while little is in flight.
 const EQUAL_WITHIN: f64 = 1.5;
 
+/// Latencies below this count as this, in nanoseconds: they tell of the way (another node is a few hundred microseconds away), not
+/// of the server's load, and a fast server on the caller's own node would get all the calls.
+const EQUAL_BELOW_NS: f64 = 1e6;
+
 /// `first`, which is random, where neither is better.
 fn better<'a>(first: usize, second: usize, load: impl Fn(usize) -> &'a Load, now_ns: u64) -> usize {
     let (a, b) = (load(first), load(second));
     let (active_a, active_b) = (f64::from(a.active()) + 1.0, f64::from(b.active()) + 1.0);
-    let (cost_a, cost_b) = match (latency::estimate(a, now_ns), latency::estimate(b, now_ns)) {
+    let latency = |load| latency::estimate(load, now_ns).map(|estimate| estimate.max(EQUAL_BELOW_NS));
+    let (cost_a, cost_b) = match (latency(a), latency(b)) {
         (Some(x), Some(y)) if x > y * EQUAL_WITHIN || y > x * EQUAL_WITHIN => (x * active_a, y * active_b),
         // An endpoint that was never measured is taken to be as fast as the other: neither flooded nor shunned.
         _ => (active_a, active_b),

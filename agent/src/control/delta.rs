@@ -30,8 +30,6 @@ pub struct Delta {
     pub change: Vec<Enrolment>,
     /// Pods, by UID, that are not to be enrolled any more.
     pub withdraw: Vec<Arc<str>>,
-    /// For people: pods of this node that somebody asked to be enrolled and that can't be, each once for each reason.
-    pub refused: Vec<Refused>,
 }
 
 /// A pod that somebody asked to be enrolled and that can't be.
@@ -54,7 +52,6 @@ impl Delta {
             && self.enrol.is_empty()
             && self.change.is_empty()
             && self.withdraw.is_empty()
-            && self.refused.is_empty()
     }
 }
 

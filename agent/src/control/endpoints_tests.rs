@@ -120,6 +120,9 @@ fn an_endpoint_that_stays_keeps_its_load_and_a_changed_one_too() {
 /// An endpoint's conditions, and the zones and nodes that it is hinted for.
 type Hinted<'a> = (Conditions, &'a [&'a str], &'a [&'a str]);
 
+/// What it is about, the endpoints, where the clients are, and what is said of each endpoint.
+type Case<'a> = (&'a str, Vec<Hinted<'a>>, Place<'a>, Vec<Result<(), Unused>>);
+
 fn hinted(endpoints: &[Hinted<'_>]) -> SliceRow {
     let endpoint = |(at, (conditions, zones, nodes)): (usize, &Hinted<'_>)| EndpointRow {
         conditions: *conditions,
@@ -136,7 +139,7 @@ fn hints_count_if_all_that_serve_have_one_and_one_is_for_here() {
     let (a, b): (&[&str], &[&str]) = (&["zone-a"], &["zone-b"]);
     let (this, other): (&[&str], &[&str]) = (&["node-1"], &["node-2"]);
     let zoneless = Place { zone: None, ..HERE };
-    let table: [(&str, Vec<Hinted<'_>>, Place<'_>, Vec<Result<(), Unused>>); 13] = [
+    let table: [Case<'_>; 13] = [
         ("no hints", vec![(READY, &[], &[]), (READY, &[], &[])], HERE, vec![Ok(()), Ok(())]),
         ("by zone", vec![(READY, a, &[]), (READY, b, &[])], HERE, vec![Ok(()), Err(OtherZone)]),
         (

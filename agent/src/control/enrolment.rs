@@ -36,6 +36,23 @@ pub enum NotEnrolled {
 }
 
 impl NotEnrolled {
+    /// Its name in metrics and Events.
+    pub fn name(&self) -> &'static str {
+        match self {
+            NotEnrolled::OptedOut => "opted_out",
+            NotEnrolled::InvalidLabel(_) => "invalid_label",
+            NotEnrolled::NamespaceNotEnabled => "namespace_not_enabled",
+            NotEnrolled::InvalidNamespaceLabel(_) => "invalid_namespace_label",
+            NotEnrolled::NamespaceUnknown => "namespace_unknown",
+            NotEnrolled::HostNetwork => "host_network",
+            NotEnrolled::Finished => "finished",
+            NotEnrolled::OtherNode(_) => "other_node",
+            NotEnrolled::Agent => "agent",
+            NotEnrolled::Mesh(_) => "service_mesh",
+            NotEnrolled::Sandboxed(_) => "sandboxed_runtime",
+        }
+    }
+
     /// Whether somebody asked for the pod to be enrolled, and has to be told why it is not.
     pub fn is_obstacle(&self) -> bool {
         match self {

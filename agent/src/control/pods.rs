@@ -3,7 +3,7 @@
 use super::delta::{Delta, Enrolment, Refused};
 use super::enrolment::{self, Here, NotEnrolled};
 use crate::sources::rows::{NamespaceRow, OnEnrol, PodRow};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 /// The rows of the namespaces that are known.
@@ -15,8 +15,8 @@ pub(super) struct Pods {
     pods: HashMap<Arc<str>, Arc<PodRow>>,
     by_namespace: HashMap<Arc<str>, BTreeSet<Arc<str>>>,
     enrolled: HashMap<Arc<str>, Enrolment>,
-    /// Why those are not enrolled that somebody asked for.
-    refused: HashMap<Arc<str>, NotEnrolled>,
+    /// Those that somebody asked for and that can't be enrolled.
+    refused: BTreeMap<Arc<str>, Refused>,
     /// Pods that the batch in hand touches.
     touched: BTreeSet<Arc<str>>,
 }
@@ -65,7 +65,7 @@ impl Pods {
                     || Enrolment { pod: pod.clone(), on_enrol: enrolment::on_enrol(pod, namespace) };
                 (pod.clone(), enrolment::decide(pod, namespace, here).map(|()| enrolment()))
             });
-            self.note_refusal(&uid, decided.as_ref(), delta);
+            self.note_refusal(&uid, decided.as_ref());
             let enrolment = decided.and_then(|(_, decision)| decision.ok());
             match (self.enrolled.get(&uid), enrolment) {
                 (None, None) => {}
@@ -83,21 +83,24 @@ impl Pods {
         }
     }
 
-    /// Tells of a pod that somebody asked for in vain, if that was not told yet.
+    /// Remembers a pod that somebody asked for in vain.
     fn note_refusal(
         &mut self,
         uid: &Arc<str>,
         decided: Option<&(Arc<PodRow>, Result<Enrolment, NotEnrolled>)>,
-        delta: &mut Delta,
     ) {
         match decided {
             Some((pod, Err(reason))) if reason.is_obstacle() => {
-                if self.refused.insert(uid.clone(), reason.clone()).as_ref() != Some(reason) {
-                    delta.refused.push(Refused { pod: pod.clone(), reason: reason.clone() });
-                }
+                let refused = Refused { pod: pod.clone(), reason: reason.clone() };
+                self.refused.insert(uid.clone(), refused);
             }
             _ => drop(self.refused.remove(uid)),
         }
+    }
+
+    /// The pods that somebody asked for in vain.
+    pub(super) fn refused(&self) -> impl Iterator<Item = &Refused> {
+        self.refused.values()
     }
 
     /// All pods, each with the decision on it and what to do with its old connections.

@@ -2,7 +2,7 @@
 
 use super::capture::{Capture, Wanted};
 use super::claims::Claims;
-use super::delta::Delta;
+use super::delta::{Delta, Refused};
 use super::destinations::{self, Frontend};
 use super::endpoints::{Place, TrafficPolicy};
 use super::enrolment::Here;
@@ -155,6 +155,11 @@ impl World {
             (&backends.v4, &backends.v6)
         };
         Some(first.as_ref().or(second.as_ref()).cloned().unwrap_or_else(|| empty_backend(port)))
+    }
+
+    /// The pods of this node that somebody asked to be enrolled and that can't be: their owners have to be told.
+    pub fn refused(&self) -> impl Iterator<Item = &Refused> {
+        self.pods.refused()
     }
 
     /// What is wrong with the rows as a whole: addresses that several Services claim, ids that are used up.
@@ -314,6 +319,10 @@ impl World {
                 ),
             ));
         }
+        problems.extend(self.refused().map(|refused| {
+            let Refused { pod, reason } = refused;
+            problem(Some(format!("Pod {}", pod.name)), format!("{}: {reason}", reason.name()))
+        }));
         problems
     }
 }

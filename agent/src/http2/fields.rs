@@ -142,6 +142,12 @@ impl FieldList {
         self.position(name).map(|i| self.field(&self.entries[i]).value)
     }
 
+    /// Whether it is a HEAD request's. GET and POST, which nearly all are, are entries of the static table.
+    pub(super) fn is_head(&self) -> bool {
+        let method = self.entries.iter().find(|entry| entry.name == Name::Method);
+        method.is_some_and(|entry| entry.whole_static == 0 && self.field(entry).value == b"HEAD")
+    }
+
     /// Adds a field of the caller's own making: a lower-case name and a valid value.
     pub fn push(&mut self, name: &[u8], value: &[u8]) {
         let entry = self.own(Name::of(name), name, value);
@@ -195,6 +201,7 @@ impl FieldList {
         }
     }
 
+    #[inline(always)]
     pub(super) fn field(&self, entry: &Entry) -> Field<'_> {
         let (name, value) = if entry.whole_static != 0 {
             let field = static_table::entry(entry.whole_static);

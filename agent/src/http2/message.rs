@@ -1,7 +1,8 @@
 //! What a header list must look like to be a request's, a response's, or trailers (RFC 9113 §8.2 and §8.3). A list that
 //! does not is malformed: a stream error (§8.1.1).
 
-use super::fields::FieldList;
+use super::fields::{Entry, FieldList};
+use super::hpack::static_table;
 use super::name::Name;
 
 /// The message breaks a rule of HTTP.
@@ -31,16 +32,18 @@ pub(super) enum Response {
 /// A request's list. A `host` instead of `:authority` is legal, and so is neither. Extended CONNECT is not offered, so
 /// that `:protocol` is an unknown pseudo-header field like any other (RFC 8441 §4).
 pub(super) fn check_request(fields: &FieldList) -> Result<Request, Malformed> {
-    let Checked { pseudo, content_length } = check_fields(fields)?;
+    let Checked { pseudo, content_length, at } = check_fields(fields)?;
     // A method, a scheme and a path, as nearly every request.
     if pseudo & !bit(Name::Authority) != bit(Name::Method) | bit(Name::Scheme) | bit(Name::Path) {
         let is_plain_connect = pseudo == bit(Name::Method) | bit(Name::Authority);
         let connects = is_plain_connect && fields.find(Name::Method) == Some(b"CONNECT");
         return if connects { Ok(Request { connects, body: UNKNOWN_LENGTH }) } else { Err(Malformed) };
     }
-    let path = fields.find(Name::Path).unwrap_or_default();
-    let is_connect = fields.find(Name::Method) == Some(b"CONNECT");
-    if (path.first() == Some(&b'/') || path == b"*") && !is_connect {
+    let entry = |name: Name| &fields.entries[usize::from(at[name as usize])];
+    let (path, method) = (fields.field(entry(Name::Path)).value, entry(Name::Method));
+    // GET and POST are entries of the static table.
+    let connects = method.whole_static == 0 && fields.field(method).value == b"CONNECT";
+    if (path.first() == Some(&b'/') || path == b"*") && !connects {
         Ok(Request { connects: false, body: content_length })
     } else {
         Err(Malformed)
@@ -49,19 +52,22 @@ pub(super) fn check_request(fields: &FieldList) -> Result<Request, Malformed> {
 
 /// A response's list; `to_head`: the request's method was HEAD, whose answer says the length of a body that it has not.
 pub(super) fn check_response(fields: &FieldList, to_head: bool) -> Result<Response, Malformed> {
-    let Checked { pseudo, content_length } = check_fields(fields)?;
+    let Checked { pseudo, content_length, .. } = check_fields(fields)?;
     if pseudo != bit(Name::Status) {
         return Err(Malformed);
     }
-    match fields.find(Name::Status) {
+    let whole = Response::Final { body: if to_head { UNKNOWN_LENGTH } else { content_length } };
+    let status = &fields.entries[0];
+    if status.whole_static == static_table::STATUS_200 {
+        return Ok(whole);
+    }
+    match fields.field(status).value {
         // There is no switch of protocols in HTTP/2 (RFC 9113 §8.6).
-        Some(b"101") => Err(Malformed),
-        Some([b'1', b'0'..=b'9', b'0'..=b'9']) => Ok(Response::Informational),
+        b"101" => Err(Malformed),
+        [b'1', b'0'..=b'9', b'0'..=b'9'] => Ok(Response::Informational),
         // RFC 9110 §8.6: it may say what a 200 would have had.
-        Some(b"304") => Ok(Response::Final { body: UNKNOWN_LENGTH }),
-        Some([b'2'..=b'9', b'0'..=b'9', b'0'..=b'9']) => {
-            Ok(Response::Final { body: if to_head { UNKNOWN_LENGTH } else { content_length } })
-        }
+        b"304" => Ok(Response::Final { body: UNKNOWN_LENGTH }),
+        [b'2'..=b'9', b'0'..=b'9', b'0'..=b'9'] => Ok(whole),
         _ => Err(Malformed),
     }
 }
@@ -71,6 +77,9 @@ pub(super) fn check_trailers(fields: &FieldList) -> Result<(), Malformed> {
     if check_fields(fields)?.pseudo == 0 { Ok(()) } else { Err(Malformed) }
 }
 
+/// So many pseudo-header fields there are.
+const PSEUDO_FIELDS: usize = 5;
+
 fn bit(name: Name) -> u8 {
     1 << name as u8
 }
@@ -78,41 +87,55 @@ fn bit(name: Name) -> u8 {
 struct Checked {
     /// The set of pseudo-header fields.
     pseudo: u8,
+    /// And where each of them is: in front.
+    at: [u8; PSEUDO_FIELDS],
     content_length: u64,
 }
 
 /// Pseudo-header fields each at most once and all of them in front; no field that belongs to a connection rather than a
 /// message (RFC 9113 §8.2.2); one length of the body at most (RFC 9110 §8.6).
+#[inline(always)]
 fn check_fields(fields: &FieldList) -> Result<Checked, Malformed> {
-    let mut checked = Checked { pseudo: 0, content_length: UNKNOWN_LENGTH };
-    let mut in_front = true;
-    for entry in &fields.entries {
-        if entry.name.is_pseudo() {
-            if !in_front || checked.pseudo & bit(entry.name) != 0 {
-                return Err(Malformed);
-            }
-            checked.pseudo |= bit(entry.name);
-            continue;
+    let mut checked = Checked { pseudo: 0, at: [0; PSEUDO_FIELDS], content_length: UNKNOWN_LENGTH };
+    let mut entries = fields.entries.iter().enumerate();
+    for (place, entry) in entries.by_ref() {
+        if !entry.name.is_pseudo() {
+            check_plain(fields, entry, &mut checked.content_length)?;
+            break;
         }
-        in_front = false;
-        if entry.name.is_plain() {
-            continue;
-        }
-        let value = fields.field(entry).value;
-        let is_right = match entry.name {
-            Name::Te => value == b"trailers",
-            Name::ContentLength => {
-                let length = number(value).ok_or(Malformed)?;
-                let other = std::mem::replace(&mut checked.content_length, length);
-                other == UNKNOWN_LENGTH || other == length
-            }
-            name => !name.is_connection_specific(),
-        };
-        if !is_right {
+        if checked.pseudo & bit(entry.name) != 0 {
             return Err(Malformed);
         }
+        checked.pseudo |= bit(entry.name);
+        checked.at[entry.name as usize] = place as u8;
+    }
+    for (_, entry) in entries {
+        if entry.name.is_pseudo() {
+            return Err(Malformed);
+        }
+        check_plain(fields, entry, &mut checked.content_length)?;
     }
     Ok(checked)
+}
+
+/// A field that is no pseudo-header field.
+#[inline(always)]
+fn check_plain(fields: &FieldList, entry: &Entry, content_length: &mut u64) -> Result<(), Malformed> {
+    if entry.name.is_plain() { Ok(()) } else { check_special(fields, entry, content_length) }
+}
+
+fn check_special(fields: &FieldList, entry: &Entry, content_length: &mut u64) -> Result<(), Malformed> {
+    let value = fields.field(entry).value;
+    let is_right = match entry.name {
+        Name::Te => value == b"trailers",
+        Name::ContentLength => {
+            let length = number(value).ok_or(Malformed)?;
+            let other = std::mem::replace(content_length, length);
+            other == UNKNOWN_LENGTH || other == length
+        }
+        name => !name.is_connection_specific(),
+    };
+    if is_right { Ok(()) } else { Err(Malformed) }
 }
 
 /// A decimal number below 2^64 - 1.

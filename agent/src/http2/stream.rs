@@ -212,6 +212,8 @@ struct IdTable {
     /// A power of two of them, at most half of them used.
     slots: Vec<u32>,
     used: usize,
+    /// Takes the high bits, as many as the table has.
+    shift: u32,
     /// Odd: a bijection.
     secret: u32,
 }
@@ -219,7 +221,7 @@ struct IdTable {
 impl Default for IdTable {
     fn default() -> Self {
         static SECRET: LazyLock<u32> = LazyLock::new(|| RandomState::new().hash_one(0) as u32 | 1);
-        Self { slots: Vec::new(), used: 0, secret: *SECRET }
+        Self { slots: Vec::new(), used: 0, shift: 0, secret: *SECRET }
     }
 }
 
@@ -229,8 +231,7 @@ impl IdTable {
     fn home(&self, id: u32) -> usize {
         let even = (id >> 1).wrapping_mul(0x9e37_79b1);
         let spread = (even ^ (even >> 15)).wrapping_mul(self.secret);
-        // The high bits, as many as the table has.
-        (spread >> 1) as usize >> (31 - self.slots.len().trailing_zeros())
+        (spread >> self.shift) as usize
     }
 
     fn find(&self, id: u32, streams: &[Stream]) -> Option<u32> {
@@ -251,6 +252,7 @@ impl IdTable {
     fn insert(&mut self, slot: u32, streams: &[Stream]) {
         if (self.used + 1) * 2 > self.slots.len() {
             let larger = vec![NO_SLOT; (self.slots.len() * 2).max(8)];
+            self.shift = u32::BITS - larger.len().trailing_zeros();
             for old in std::mem::replace(&mut self.slots, larger) {
                 if old != NO_SLOT {
                     self.place(old, streams);

@@ -6,7 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The cgroup2 hierarchy's mount, also where it stands beside cgroup v1. Where there are several, as in a container with the host's
-/// mounted beside its own, one that holds the whole hierarchy.
+/// mounted beside its own, one that holds the whole hierarchy; on a node that is itself a container, and sees none of that kind, the
+/// one that holds most.
 ///
 /// # Errors
 /// It is not mounted.
@@ -125,14 +126,19 @@ fn uid_in_component(component: &str) -> Option<String> {
     is_uid.then_some(uid)
 }
 
-/// Reads `/proc/PID/mountinfo` (proc_pid_mountinfo(5)): the mount point is the fifth field, the type follows a lone dash.
+/// Reads `/proc/PID/mountinfo` (proc_pid_mountinfo(5)): the mount's root is the fourth field, its point the fifth, the type follows a
+/// lone dash. In a cgroup namespace a root above the namespace's is told as `/../..` (cgroup_namespaces(7)): the higher ones come first.
 fn cgroup2_in(mounts: &str) -> Vec<PathBuf> {
     let points = mounts.lines().filter_map(|line| {
         let (mount, filesystem) = line.split_once(" - ")?;
-        let point = mount.split(' ').nth(4)?;
-        filesystem.starts_with("cgroup2 ").then(|| PathBuf::from(unescape(point)))
+        let mut fields = mount.split(' ').skip(3);
+        let (root, point) = (fields.next()?, fields.next()?);
+        let levels_up = root.split('/').filter(|part| *part == "..").count();
+        filesystem.starts_with("cgroup2 ").then(|| (levels_up, PathBuf::from(unescape(point))))
     });
-    points.collect()
+    let mut points: Vec<_> = points.collect();
+    points.sort_by_key(|(levels_up, _)| std::cmp::Reverse(*levels_up));
+    points.into_iter().map(|(_, point)| point).collect()
 }
 
 /// Spaces and such stand as octal escapes in mountinfo.
@@ -194,6 +200,13 @@ mod tests {
         ] {
             assert!(!is_kubepods(Path::new(name)), "{name}");
         }
+    }
+
+    #[test]
+    fn in_a_container_the_hosts_mount_comes_before_its_own() {
+        let container = "30 24 0:26 / /sys/fs/cgroup ro,nosuid - cgroup2 cgroup rw\n\
+                         31 24 0:26 /../../.. /host/sys/fs/cgroup rw,relatime - cgroup2 cgroup2 rw\n";
+        assert_eq!(cgroup2_in(container), [Path::new("/host/sys/fs/cgroup"), Path::new("/sys/fs/cgroup")]);
     }
 
     #[test]

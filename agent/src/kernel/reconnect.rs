@@ -42,13 +42,15 @@ pub struct Connection {
     family: u8,
 }
 
-/// The pod's established connections to any of the destinations. Those that were taken have a loopback peer and are none of them.
+/// The pod's established connections to any of the destinations. Those that were taken have a loopback peer and are none of them, and
+/// neither are an agent's own, which have its mark: of this one, which relays for the pod, or of another that hands over to it.
 ///
 /// # Errors
 /// The namespace cannot be entered, or the kernel has no `tcp_diag`.
 pub fn connections(
     netns: &Netns,
     destinations: &HashSet<SocketAddr>,
+    agents_mark: u32,
 ) -> Result<Vec<Connection>, KernelError> {
     let netlink = open(netns)?;
     let mut found = Vec::new();
@@ -64,8 +66,9 @@ pub fn connections(
             netlink.request(request, NLM_F_DUMP).context(|| "listing a pod's connections".into())?;
         for answer in answers {
             let SockDiagMessage::InetResponse(socket) = answer else { continue };
+            let is_an_agents = socket.nlas.iter().any(|nla| is_mark(nla, agents_mark));
             let connection = Connection::of(*socket, family);
-            if destinations.contains(&connection.peer) {
+            if destinations.contains(&connection.peer) && !is_an_agents {
                 found.push(connection);
             }
         }
@@ -97,15 +100,19 @@ pub fn end(netns: &Netns, connection: &Connection) -> Result<(), KernelError> {
 ///
 /// # Errors
 /// As [`connections`] and [`end`].
-pub async fn end_all(netns: &Netns, destinations: &HashSet<SocketAddr>) -> Result<usize, KernelError> {
+pub async fn end_all(
+    netns: &Netns,
+    destinations: &HashSet<SocketAddr>,
+    agents_mark: u32,
+) -> Result<usize, KernelError> {
     // Only those that are there now: one that is opened meanwhile was dialled after the pod's enrolment, and went straight for a reason.
     let mut left: HashSet<(SocketAddr, SocketAddr)> =
-        connections(netns, destinations)?.into_iter().map(|c| (c.local, c.peer)).collect();
+        connections(netns, destinations, agents_mark)?.into_iter().map(|c| (c.local, c.peer)).collect();
     let deadline = tokio::time::Instant::now() + PATIENCE;
     let mut ended = 0;
     while !left.is_empty() {
         let out_of_patience = tokio::time::Instant::now() >= deadline;
-        let now = connections(netns, destinations)?;
+        let now = connections(netns, destinations, agents_mark)?;
         left.retain(|ends| now.iter().any(|c| (c.local, c.peer) == *ends));
         for connection in now.iter().filter(|c| c.idle || out_of_patience) {
             if left.remove(&(connection.local, connection.peer)) {
@@ -137,6 +144,11 @@ impl Connection {
             family,
         }
     }
+}
+
+/// The kernel tells whoever has CAP_NET_ADMIN.
+fn is_mark(nla: &Nla, mark: u32) -> bool {
+    matches!(nla, Nla::Mark(of_socket) if *of_socket == mark)
 }
 
 /// Nothing sent that is not acknowledged, nothing waiting to be sent, and silence for a while.

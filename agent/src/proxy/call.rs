@@ -101,6 +101,8 @@ pub(super) struct Call {
     /// Not gRPC: the HTTP status says so.
     pub(super) server_failed: bool,
     pub(super) is_grpc: bool,
+    /// The response has said how long its body is: no trailers can end it early.
+    pub(super) response_is_sized: bool,
     pub(super) arrived_ns: u64,
     /// When the present attempt began: the choice of the endpoint, and then the request's way to it.
     pub(super) sent_ns: u64,
@@ -137,6 +139,7 @@ impl Call {
             response: Response::Nothing,
             server_failed: false,
             is_grpc: false,
+            response_is_sized: false,
             arrived_ns: 0,
             sent_ns: 0,
             sent_offset: 0,

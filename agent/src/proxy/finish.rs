@@ -56,7 +56,7 @@ impl Engine {
             Response::Headers if cause == Cause::Deadline && client.http2.queued(slot.stream) > 0 => {
                 client.http2.reset(slot.stream, cause.reset_code());
             }
-            Response::Headers if slot.is_grpc => {
+            Response::Headers if slot.is_grpc && !slot.response_is_sized => {
                 error_reply::trailers(&mut self.reply, cause, service);
                 client.http2.send_trailers(slot.stream, &self.reply);
             }

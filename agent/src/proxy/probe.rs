@@ -22,8 +22,10 @@ const PAYLOAD: [u8; 8] = *b"are you?";
 /// What a connection knows of its probes.
 #[derive(Debug, Default)]
 pub(super) struct Probe {
-    /// A PING is out, since then.
-    sent_ns: Option<u64>,
+    /// When the last PING went out.
+    sent_ns: u64,
+    /// It is not answered yet.
+    waits: bool,
     /// The earliest time for another one.
     not_before_ns: u64,
     /// The endpoint was removed.
@@ -52,11 +54,12 @@ impl Engine {
     fn probe(&mut self, upstream: u32) {
         let slot = &mut self.upstreams[upstream as usize];
         let is_in_use = matches!(slot.phase, Phase::Ready | Phase::Retiring) && !slot.calls.is_empty();
-        if !is_in_use || slot.probe.sent_ns.is_some() || self.now_ns < slot.probe.not_before_ns {
+        if !is_in_use || slot.probe.waits || self.now_ns < slot.probe.not_before_ns {
             return;
         }
         let every = self.pools[slot.pool as usize].probe_every_ns;
-        slot.probe.sent_ns = Some(self.now_ns);
+        slot.probe.sent_ns = self.now_ns;
+        slot.probe.waits = true;
         slot.probe.not_before_ns = self.now_ns + every;
         slot.http2.ping(PAYLOAD);
         self.conn_timers.set(slot.conn.0, self.now_ns + ANSWER_WITHIN_NS);
@@ -78,22 +81,27 @@ impl Engine {
         if !matches!(slot.phase, Phase::Ready | Phase::Retiring) {
             return false;
         }
-        if let Some(sent) = slot.probe.sent_ns {
-            // Bytes of the same moment may have been under way before the PING.
-            if slot.heard_ns <= sent {
-                self.server_is_silent(upstream);
-                return true;
-            }
-            slot.probe.sent_ns = None;
-            if slot.probe.watched && !slot.calls.is_empty() {
-                self.conn_timers.set(slot.conn.0, self.now_ns + WATCH_EVERY_NS);
-                return true;
-            }
-        } else if slot.probe.watched && !slot.calls.is_empty() {
-            self.probe(upstream);
+        // Whatever came after it is as good as an answer.
+        if slot.probe.waits && slot.heard_ns <= slot.probe.sent_ns {
+            self.server_is_silent(upstream);
             return true;
         }
-        false
+        slot.probe.waits = false;
+        if !slot.probe.watched || slot.calls.is_empty() {
+            return false;
+        }
+        let next_ns = (slot.probe.sent_ns + WATCH_EVERY_NS).max(slot.probe.not_before_ns);
+        if next_ns > self.now_ns {
+            self.conn_timers.set(slot.conn.0, next_ns);
+        } else {
+            self.probe(upstream);
+        }
+        true
+    }
+
+    /// The server has answered.
+    pub(super) fn ponged(&mut self, upstream: u32) {
+        self.upstreams[upstream as usize].probe.waits = false;
     }
 
     fn server_is_silent(&mut self, upstream: u32) {

@@ -11,6 +11,7 @@ use super::engine::{Conns, Engine};
 use super::error_reply::{Cause, Oversized};
 use super::finish;
 use crate::balance::latency::{self, Sample};
+use crate::http2::Name;
 use slab::Slab;
 use std::mem;
 
@@ -114,7 +115,9 @@ impl Engine {
         let client = &mut self.downstreams[slot.downstream as usize];
         client.http2.send_headers(slot.stream, &self.fields, end_stream);
         self.conns.touch(client.conn);
-        if !slot.is_grpc {
+        if slot.is_grpc {
+            slot.response_is_sized = self.fields.find(Name::ContentLength).is_some();
+        } else {
             slot.server_failed = finish::is_http_failure(&self.fields);
         }
         if end_stream {

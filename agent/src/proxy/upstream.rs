@@ -148,8 +148,7 @@ impl Engine {
                 self.server_leaves(upstream);
             }
             Event::Settings => self.settings_received(upstream),
-            // That something came is all that a probe asks for.
-            Event::Pong(_) => {}
+            Event::Pong(_) => self.ponged(upstream),
             // Events of the server's role.
             Event::Headers { .. } => {}
         }

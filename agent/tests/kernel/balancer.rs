@@ -57,14 +57,14 @@ fn connections_that_a_load_balancer_sent_to_an_endpoint_are_ended_too() {
 
     let service = SERVICE_V4.parse().unwrap();
     assert_eq!(
-        reconnect::connections(&node.netns, &[service].into()).unwrap(),
+        reconnect::connections(&node.netns, &[service].into(), DEFAULT_MARK).unwrap(),
         [],
         "it is not what was dialled"
     );
     let peers = [service, ENDPOINT.parse().unwrap()].into();
-    assert_eq!(reconnect::connections(&node.netns, &peers).unwrap().len(), 1);
+    assert_eq!(reconnect::connections(&node.netns, &peers, DEFAULT_MARK).unwrap().len(), 1);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    assert_eq!(runtime.block_on(reconnect::end_all(&node.netns, &peers)).unwrap(), 1);
+    assert_eq!(runtime.block_on(reconnect::end_all(&node.netns, &peers, DEFAULT_MARK)).unwrap(), 1);
     assert!(node.app.read(socket).unwrap_err().contains("abort"));
     node.taken(dial(SERVICE_V4), 4);
 }

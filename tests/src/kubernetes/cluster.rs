@@ -14,7 +14,8 @@ use crate::host;
 use crate::netns::Netns;
 use crate::wait::eventually;
 use anyhow::{Context, Result, ensure};
-use std::net::Ipv4Addr;
+use serde::{Deserialize, Serialize};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::sync::Arc;
@@ -25,10 +26,15 @@ pub(super) const API_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 200, 0, 1);
 pub(super) const DNS_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 /// All pods' addresses.
 pub(super) const POD_RANGE: &str = "10.244.0.0/16";
+const API_ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x10, 0x200, 0, 0, 0, 0, 1);
+/// All pods' IPv6 addresses.
+pub(super) const POD_RANGE_V6: &str = "fd00:10:244::/56";
 /// More have no address.
 pub(super) const NODES_MAX: u8 = 9;
 /// What holds a pod's namespaces.
 pub(super) const PAUSE_IMAGE: &str = "registry.k8s.io/pause:local";
+/// What the cluster was started with.
+const OPTIONS_FILE: &str = "options.json";
 const DNS_IMAGE: &str = "registry.k8s.io/coredns/coredns";
 /// gRPC servers and clients: the program `peer` ([`crate::peer`]).
 pub const PEER_IMAGE: &str = "evenkeel-peer";
@@ -44,6 +50,36 @@ pub(super) fn pod_range_of(node: u8) -> String {
     format!("10.244.{node}.0/24")
 }
 
+/// The IPv6 address of the node of that number.
+pub(super) fn address_v6_of(node: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 0x10, 0x200, 0, 0, 0, 0, 0x10 + u16::from(node))
+}
+
+/// The IPv6 addresses of its pods.
+pub(super) fn pod_range_v6_of(node: u8) -> String {
+    format!("fd00:10:244:{node}::/64")
+}
+
+/// How one cluster differs from another.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Options {
+    /// How many nodes.
+    pub nodes: u8,
+    /// Show the nodes nothing but cgroup2, at `/sys/fs/cgroup`, as present-day machines do. Each pod then has a cgroup namespace of its
+    /// own. Where cgroup2 has no controllers, pods have no limits.
+    pub cgroup2_only: bool,
+    /// Give nodes and pods IPv6 addresses beside their IPv4 ones; Services get both if they ask for it (`ipFamilyPolicy`).
+    pub dual_stack: bool,
+}
+
+impl Options {
+    /// So many nodes, which see the machine's hierarchies as it has them, and have IPv4 addresses.
+    #[must_use]
+    pub const fn nodes(nodes: u8) -> Self {
+        Self { nodes, cgroup2_only: false, dual_stack: false }
+    }
+}
+
 /// A running cluster.
 #[derive(Debug)]
 pub struct Cluster {
@@ -55,6 +91,7 @@ pub struct Cluster {
     pub registry: Daemon,
     /// What they can pull.
     pub images: ImageStore,
+    options: Options,
     // Dropped last: ends and removes all of the above.
     footprint: Arc<Footprint>,
 }
@@ -65,18 +102,26 @@ impl Cluster {
     /// # Errors
     /// When something of it does not come up.
     pub fn start(nodes: u8) -> Result<Self> {
-        Self::start_at(Footprint::create()?, nodes)
+        Self::start_with(Options::nodes(nodes))
+    }
+
+    /// A cluster with these options, whose nodes are Ready, with DNS; it goes when the value is dropped.
+    ///
+    /// # Errors
+    /// When something of it does not come up.
+    pub fn start_with(options: Options) -> Result<Self> {
+        Self::start_at(Footprint::create()?, options)
     }
 
     /// The cluster that stays when this process ends.
     ///
     /// # Errors
     /// When something of it does not come up, or it is up already.
-    pub fn start_lasting(nodes: u8) -> Result<Self> {
+    pub fn start_lasting(options: Options) -> Result<Self> {
         ensure!(Self::find()?.is_none(), "it is up already");
         // What a start that was killed, or a machine that was switched off, has left.
         drop(Footprint::lasting()?);
-        let mut cluster = Self::start_at(Footprint::lasting()?, nodes)?;
+        let mut cluster = Self::start_at(Footprint::lasting()?, options)?;
         cluster.leave();
         Ok(cluster)
     }
@@ -88,7 +133,12 @@ impl Cluster {
     pub fn find() -> Result<Option<Self>> {
         let footprint = Footprint::lasting()?;
         footprint.keep();
-        let mut cluster = Self::at(footprint)?;
+        if !footprint.folder.exists() {
+            return Ok(None);
+        }
+        let options = std::fs::read(footprint.path(OPTIONS_FILE)).unwrap_or_default();
+        let Ok(options) = serde_json::from_slice(&options) else { return Ok(None) };
+        let mut cluster = Self::at(footprint, options)?;
         let numbers =
             (1..=NODES_MAX).filter(|number| cluster.footprint.path(format!("node-{number}")).exists());
         for number in numbers.collect::<Vec<u8>>() {
@@ -102,20 +152,28 @@ impl Cluster {
         self.footprint.raze();
     }
 
-    fn start_at(footprint: Footprint, nodes: u8) -> Result<Self> {
-        ensure!((1..=NODES_MAX).contains(&nodes), "a cluster has 1 to {NODES_MAX} nodes");
+    fn start_at(footprint: Footprint, options: Options) -> Result<Self> {
+        ensure!((1..=NODES_MAX).contains(&options.nodes), "a cluster has 1 to {NODES_MAX} nodes");
+        std::fs::create_dir_all(&footprint.folder)?;
+        std::fs::write(footprint.path(OPTIONS_FILE), serde_json::to_vec(&options)?)?;
         let underlay = footprint.create_netns("switch")?;
         let mut wiring = format!(
             "link add underlay type bridge\naddr add {API_ADDRESS}/24 dev underlay\nlink set underlay up\n"
         );
-        for node in 1..=nodes {
+        for node in 1..=options.nodes {
             wiring += &format!("route add {} via {}\n", pod_range_of(node), address_of(node));
         }
+        if options.dual_stack {
+            wiring += &format!("addr add {API_ADDRESS_V6}/64 dev underlay nodad\n");
+            for node in 1..=options.nodes {
+                wiring += &format!("route add {} via {}\n", pod_range_v6_of(node), address_v6_of(node));
+            }
+        }
         underlay.ip(&wiring)?;
-        let mut cluster = Self::at(footprint)?;
+        let mut cluster = Self::at(footprint, options)?;
         cluster.start_registry()?;
         cluster.control_plane.launch()?;
-        for number in 1..=nodes {
+        for number in 1..=options.nodes {
             cluster.add(number)?;
             cluster.power_on(usize::from(number) - 1)?;
         }
@@ -128,17 +186,23 @@ impl Cluster {
     }
 
     /// The cluster of that footprint, not started, without nodes.
-    fn at(footprint: Footprint) -> Result<Self> {
+    fn at(footprint: Footprint, options: Options) -> Result<Self> {
         let footprint = Arc::new(footprint);
         let underlay = Arc::new(Netns::of_others(footprint.netns_name("switch")));
-        let options = control_plane::Options { controllers: true, scheduler: true, ..Default::default() };
+        let plane = control_plane::Options {
+            controllers: true,
+            scheduler: true,
+            dual_stack: options.dual_stack,
+            ..Default::default()
+        };
         Ok(Self {
+            options,
             nodes: Vec::new(),
             control_plane: ControlPlane::at(
                 Arc::clone(&footprint),
                 API_ADDRESS,
                 Some(Arc::clone(&underlay)),
-                &options,
+                &plane,
             )?,
             registry: Daemon::at(
                 "registry",
@@ -152,7 +216,7 @@ impl Cluster {
 
     fn add(&mut self, number: u8) -> Result<()> {
         let underlay = Arc::new(Netns::of_others(self.footprint.netns_name("switch")));
-        self.nodes.push(Node::at(&self.footprint, &underlay, number)?);
+        self.nodes.push(Node::at(&self.footprint, &underlay, number, self.options)?);
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! What a person types: `cargo xtask cluster up`, `down`, `status`, `kubectl`; and the parts of a cluster that are this program too.
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Options};
 use super::daemon::Daemon;
 use super::images::ImageStore;
 use super::{node_init, registry};
@@ -25,6 +25,12 @@ enum Command {
         /// How many nodes
         #[arg(long, default_value_t = 2)]
         nodes: u8,
+        /// Show the nodes nothing but cgroup2
+        #[arg(long)]
+        cgroup2_only: bool,
+        /// IPv6 beside IPv4
+        #[arg(long)]
+        dual_stack: bool,
     },
     /// Ends it, and removes all that was made for it
     Down,
@@ -61,7 +67,7 @@ pub fn run() -> Result<bool> {
         "the cluster's nodes are namespaces and cgroups of this machine: run it as root"
     );
     match command {
-        Command::Up { nodes } => up(nodes),
+        Command::Up { nodes, cgroup2_only, dual_stack } => up(Options { nodes, cgroup2_only, dual_stack }),
         Command::Down => {
             find()?.end();
             Ok(true)
@@ -83,12 +89,13 @@ fn find() -> Result<Cluster> {
     Cluster::find()?.context("no cluster is up: `cargo xtask cluster up` starts one")
 }
 
-fn up(nodes: u8) -> Result<bool> {
+fn up(options: Options) -> Result<bool> {
     let start = std::time::Instant::now();
-    let cluster = Cluster::start_lasting(nodes)?;
+    let cluster = Cluster::start_lasting(options)?;
     cluster.add_agent_image()?;
     println!(
-        "{nodes} nodes are Ready and DNS answers, after {:.1} s; try `cargo xtask cluster kubectl get pods -A`",
+        "{} nodes are Ready and DNS answers, after {:.1} s; try `cargo xtask cluster kubectl get pods -A`",
+        options.nodes,
         start.elapsed().as_secs_f64()
     );
     println!("logs and certificates are in {}", cluster.folder().display());

@@ -25,6 +25,7 @@ const ETCD_PEER_PORT: u16 = 2380;
 /// The first address of the Services' range, by which pods call the API server.
 const API_SERVICE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 const SERVICE_RANGE: &str = "10.96.0.0/16";
+const SERVICE_RANGES: &str = "10.96.0.0/16,fd00:10:96::/108";
 
 /// How one control plane differs from another.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +35,8 @@ pub struct Options {
     pub controllers: bool,
     /// Run the scheduler.
     pub scheduler: bool,
+    /// Let Services have IPv6 addresses too.
+    pub dual_stack: bool,
     /// Further arguments of the API server.
     pub api_server_arguments: Vec<String>,
 }
@@ -181,7 +184,8 @@ impl ControlPlane {
             .args(["--etcd-servers", &self.url("http", ETCD_PORT), "--bind-address", &address])
             .args(["--advertise-address", &address, "--secure-port", &API_PORT.to_string()])
             .args(["--authorization-mode", "Node,RBAC", "--allow-privileged=true", "--profiling=false"])
-            .args(["--service-cluster-ip-range", SERVICE_RANGE])
+            .arg("--service-cluster-ip-range")
+            .arg(if self.options.dual_stack { SERVICE_RANGES } else { SERVICE_RANGE })
             // Else exec and logs ask DNS for the node's name.
             .args(["--kubelet-preferred-address-types", "InternalIP"])
             .args(["--service-account-issuer", "https://kubernetes.default.svc.cluster.local"]);

@@ -6,6 +6,7 @@ use crate::leftovers;
 use crate::netns::{NETNS_FOLDER, Netns};
 use anyhow::{Context, Result};
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -32,16 +33,15 @@ impl Footprint {
         Ok(Self { name, folder, kept: AtomicBool::new(false) })
     }
 
-    /// The one that may stay when its maker ends ([`Self::keep`]); of each clone's target folder there is one.
+    /// The one that may stay when its maker ends ([`Self::keep`]); of each clone's target folder there is one. Its folder is not made.
     ///
     /// # Errors
-    /// When its folder cannot be made.
+    /// When the target folder is not known.
     pub(super) fn lasting() -> Result<Self> {
         use std::hash::{DefaultHasher, Hash, Hasher};
         let folder = clusters_folder()?.join("up");
         let mut hasher = DefaultHasher::new();
         folder.hash(&mut hasher);
-        fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         Ok(Self {
             name: format!("evenkeel-cluster-{:08x}", hasher.finish() as u32),
             folder,
@@ -80,8 +80,11 @@ impl Footprint {
                 eprintln!("{error:#}");
             }
         }
-        if let Err(error) = fs::remove_dir_all(&self.folder) {
-            eprintln!("{}: {error}", self.folder.display());
+        match fs::remove_dir_all(&self.folder) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                eprintln!("{}: {error}", self.folder.display());
+            }
+            _ => (),
         }
     }
 

@@ -76,14 +76,20 @@ fn choosing(options: &str) -> String {
 /// # Errors
 /// The kernel's own.
 pub(super) fn create(relative: &Path) -> Result<Vec<PathBuf>> {
-    mounted()?
+    let hierarchies = mounted()?;
+    // Beside cgroup v1, that has the controllers.
+    let delegates = hierarchies.len() == 1;
+    hierarchies
         .into_iter()
         .map(|hierarchy| {
-            let mut folder = hierarchy.mount.clone();
+            let mut folder = hierarchy.mount;
             for part in relative {
                 let parent = folder.clone();
                 folder.push(part);
                 if !folder.exists() {
+                    if delegates {
+                        delegate(&parent)?;
+                    }
                     fs::create_dir(&folder).with_context(|| folder.display().to_string())?;
                     inherit(&parent, &folder)?;
                 }
@@ -91,6 +97,20 @@ pub(super) fn create(relative: &Path) -> Result<Vec<PathBuf>> {
             Ok(folder)
         })
         .collect()
+}
+
+/// Lets the cgroups below one of cgroup2's have the controllers that it has itself; but for the root's, none of its own processes may
+/// be in it.
+///
+/// # Errors
+/// When a controller cannot be handed on.
+pub(super) fn delegate(folder: &Path) -> Result<()> {
+    let controllers = fs::read_to_string(folder.join("cgroup.controllers"))?;
+    for controller in controllers.split_whitespace() {
+        fs::write(folder.join("cgroup.subtree_control"), format!("+{controller}"))
+            .with_context(|| format!("{}: controller {controller}", folder.display()))?;
+    }
+    Ok(())
 }
 
 /// What a cgroup does not take over from its parent by itself, and cannot hold a process without.

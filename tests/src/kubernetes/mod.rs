@@ -29,6 +29,7 @@ pub mod pki;
 pub mod programs;
 pub mod registry;
 pub mod running_pod;
+pub mod runtime;
 pub mod shared;
 pub mod shop;
 pub mod workloads;

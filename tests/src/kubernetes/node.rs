@@ -2,18 +2,21 @@
 //!
 //! Read on in [`super::node_init`].
 
-use super::cluster::{API_ADDRESS, NODES_MAX, address_of, pod_range_of};
+use super::cluster::{
+    API_ADDRESS, NODES_MAX, Options, address_of, address_v6_of, pod_range_of, pod_range_v6_of,
+};
 use super::daemon::Daemon;
 use super::footprint::Footprint;
 use super::node_files::{NodeFolder, Particulars};
 use super::pki::Pki;
-use super::{hierarchies, programs};
+use super::{hierarchies, programs, runtime};
 use crate::host::{self, run};
 use crate::netns::Netns;
 use crate::process::children;
 use anyhow::{Context, Result};
 use std::fs;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -35,6 +38,7 @@ pub struct Node {
     /// All that runs on it: frozen, the node hangs.
     pub processes: Daemon,
     number: u8,
+    options: Options,
     folder: NodeFolder,
     underlay: Arc<Netns>,
     footprint: Arc<Footprint>,
@@ -45,7 +49,12 @@ impl Node {
     ///
     /// # Errors
     /// Without a cgroup2 mount.
-    pub(super) fn at(footprint: &Arc<Footprint>, underlay: &Arc<Netns>, number: u8) -> Result<Self> {
+    pub(super) fn at(
+        footprint: &Arc<Footprint>,
+        underlay: &Arc<Netns>,
+        number: u8,
+        options: Options,
+    ) -> Result<Self> {
         let name = format!("node-{number}");
         let folder = NodeFolder { path: footprint.path(&name) };
         fs::create_dir_all(folder.file("log"))?;
@@ -55,6 +64,7 @@ impl Node {
             netns: Netns::of_others(footprint.netns_name(&name)),
             processes: Daemon::at(&name, footprint.cgroup(&name), folder.file("log/node.log"))?,
             number,
+            options,
             folder,
             underlay: Arc::clone(underlay),
             footprint: Arc::clone(footprint),
@@ -72,10 +82,21 @@ impl Node {
         if !kubeconfig.exists() {
             pki.issue_node(&self.name)?;
         }
+        let runc = if self.without_limits()? {
+            let link = self.folder.file(runtime::PROGRAM);
+            if !link.exists() {
+                symlink(cluster_program()?, &link)?;
+            }
+            link
+        } else {
+            programs::path("runc")?
+        };
         self.folder.write(&Particulars {
             name: &self.name,
             number: self.number,
+            dual_stack: self.options.dual_stack,
             programs: &programs::folder()?,
+            runc: &runc,
             client_ca: &pki.path("ca.crt"),
             kube_proxy_kubeconfig: &pki.kubeconfig("kube-proxy"),
         })?;
@@ -87,10 +108,26 @@ impl Node {
             .arg("node")
             .arg("--folder")
             .arg(&self.folder.path)
-            .args(["--name", &self.name, "--address", &self.address.to_string(), "--zone", &self.zone])
+            .args(["--name", &self.name, "--addresses", &self.addresses(), "--zone", &self.zone])
             .arg("--kubeconfig")
             .arg(kubeconfig);
+        if self.options.cgroup2_only {
+            command.arg("--cgroup2-only");
+        }
         self.processes.start_as_node(command, self.netns.open()?)
+    }
+
+    /// Its addresses, as the kubelet takes them.
+    fn addresses(&self) -> String {
+        match self.options.dual_stack {
+            true => format!("{},{}", self.address, address_v6_of(self.number)),
+            false => self.address.to_string(),
+        }
+    }
+
+    /// Whether cgroup2 is all that the node sees, and holds no limits as cgroup v1 has the controllers.
+    fn without_limits(&self) -> Result<bool> {
+        Ok(self.options.cgroup2_only && hierarchies::mounted()?.len() > 1)
     }
 
     /// Cuts its power: everything on it ends at once. Its disk stays; its network device goes.
@@ -190,6 +227,13 @@ impl Node {
         );
         for other in (1..=NODES_MAX).filter(|&other| other != self.number) {
             set_up += &format!("route add {} via {}\n", pod_range_of(other), address_of(other));
+        }
+        if self.options.dual_stack {
+            let own = address_v6_of(self.number);
+            set_up += &format!("addr add {own}/64 dev eth0 nodad\n");
+            for other in (1..=NODES_MAX).filter(|&other| other != self.number) {
+                set_up += &format!("route add {} via {}\n", pod_range_v6_of(other), address_v6_of(other));
+            }
         }
         self.netns.ip(&set_up)
     }

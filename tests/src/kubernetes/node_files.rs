@@ -1,6 +1,8 @@
 //! The files that a node's programs read.
 
-use super::cluster::{API_ADDRESS, DNS_ADDRESS, PAUSE_IMAGE, POD_RANGE, pod_range_of};
+use super::cluster::{
+    API_ADDRESS, DNS_ADDRESS, PAUSE_IMAGE, POD_RANGE, POD_RANGE_V6, pod_range_of, pod_range_v6_of,
+};
 use super::registry::REGISTRY_PORT;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -17,7 +19,9 @@ pub(super) struct NodeFolder {
 pub(super) struct Particulars<'a> {
     pub(super) name: &'a str,
     pub(super) number: u8,
+    pub(super) dual_stack: bool,
     pub(super) programs: &'a Path,
+    pub(super) runc: &'a Path,
     pub(super) client_ca: &'a Path,
     pub(super) kube_proxy_kubeconfig: &'a Path,
 }
@@ -48,7 +52,7 @@ impl NodeFolder {
         let files = [
             ("containerd.toml", self.containerd(particulars)),
             ("registries/_default/hosts.toml", registry()),
-            ("cni/10-pods.conflist", network(particulars.number).to_string()),
+            ("cni/10-pods.conflist", network(particulars).to_string()),
             // Every JSON document is a YAML document.
             ("kubelet.yaml", self.kubelet(particulars).to_string()),
             ("kube-proxy.yaml", kube_proxy(particulars).to_string()),
@@ -63,7 +67,6 @@ impl NodeFolder {
 
     fn containerd(&self, particulars: &Particulars<'_>) -> String {
         let (registries, networks) = (self.file("registries"), self.file("cni"));
-        let runc = particulars.programs.join("runc");
         let plugins = particulars.programs.join("cni");
         format!(
             "version = 3
@@ -93,7 +96,7 @@ disabled_plugins = ['io.containerd.nri.v1.nri']
             registries.display(),
             networks.display(),
             plugins.display(),
-            runc.display()
+            particulars.runc.display()
         )
     }
 
@@ -141,7 +144,11 @@ fn registry() -> String {
 }
 
 /// A bridge a node; the other nodes' ranges are routed.
-fn network(number: u8) -> Value {
+fn network(particulars: &Particulars<'_>) -> Value {
+    let mut ranges = vec![json!([{"subnet": pod_range_of(particulars.number)}])];
+    if particulars.dual_stack {
+        ranges.push(json!([{"subnet": pod_range_v6_of(particulars.number)}]));
+    }
     json!({
         "cniVersion": "1.0.0",
         "name": "pods",
@@ -152,7 +159,7 @@ fn network(number: u8) -> Value {
                 "ipam": {
                     "type": "host-local",
                     "dataDir": "/run/cni-addresses",
-                    "ranges": [[{"subnet": pod_range_of(number)}]],
+                    "ranges": ranges,
                 },
             },
             {"type": "portmap", "backend": "nftables", "capabilities": {"portMappings": true}},
@@ -161,13 +168,15 @@ fn network(number: u8) -> Value {
 }
 
 fn kube_proxy(particulars: &Particulars<'_>) -> Value {
+    let pods =
+        if particulars.dual_stack { format!("{POD_RANGE},{POD_RANGE_V6}") } else { POD_RANGE.to_owned() };
     json!({
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
         "kind": "KubeProxyConfiguration",
         "mode": "nftables",
         "hostnameOverride": particulars.name,
         "clientConnection": {"kubeconfig": particulars.kube_proxy_kubeconfig},
-        "clusterCIDR": POD_RANGE,
+        "clusterCIDR": pods,
         "metricsBindAddress": "127.0.0.1:10249",
         // The machine's limit is not a node's to change.
         "conntrack": {"maxPerCore": 0},

@@ -33,15 +33,18 @@ pub struct Arguments {
     /// The node's name.
     #[arg(long)]
     name: String,
-    /// Its address.
+    /// Its addresses: IPv4, and IPv6 if it has one.
     #[arg(long)]
-    address: String,
+    addresses: String,
     /// Its zone, as a label says it.
     #[arg(long)]
     zone: String,
     /// The kubelet's kubeconfig.
     #[arg(long)]
     kubeconfig: PathBuf,
+    /// Mount nothing but cgroup2 at `/sys/fs/cgroup`.
+    #[arg(long)]
+    cgroup2_only: bool,
 }
 
 impl Arguments {
@@ -51,9 +54,11 @@ impl Arguments {
     /// When a mount or a program cannot be had.
     pub fn run(&self) -> Result<()> {
         let folder = NodeFolder { path: self.folder.clone() };
-        mount(&folder)?;
+        mount(&folder, self.cgroup2_only)?;
         fs::write("/proc/sys/kernel/hostname", &self.name)?;
-        fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
+        for family in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+            fs::write(Path::new("/proc/sys/net").join(family), "1")?;
+        }
         let mut running = BTreeMap::new();
         for program in self.programs(&folder) {
             running.insert(program.start()?, program.clone());
@@ -86,7 +91,7 @@ impl Arguments {
                     format!("--config={}", path("kubelet.yaml")),
                     format!("--kubeconfig={}", self.kubeconfig.display()),
                     format!("--hostname-override={}", self.name),
-                    format!("--node-ip={}", self.address),
+                    format!("--node-ip={}", self.addresses),
                     format!("--node-labels=topology.kubernetes.io/zone={}", self.zone),
                     "--cert-dir=/var/lib/kubelet/pki".to_owned(),
                 ],
@@ -132,10 +137,16 @@ fn wait_for_any() -> Option<i32> {
     (pid > 0).then_some(pid)
 }
 
-fn mount(folder: &NodeFolder) -> Result<()> {
+fn mount(folder: &NodeFolder, cgroup2_only: bool) -> Result<()> {
     // Before the old mounts go: they say which hierarchies there are, and where.
-    let hierarchies = hierarchies::visible()?;
-    let names = other_names(Path::new(CGROUPS));
+    let mut hierarchies = hierarchies::visible()?;
+    let mut names = other_names(Path::new(CGROUPS));
+    if cgroup2_only {
+        hierarchies = vec![Hierarchy { mount: CGROUPS.into(), kind: Kind::Unified }];
+        names.clear();
+    }
+    // Else the machine's cgroups would still be in the list of mounts, below the node's own.
+    run("umount", &["--recursive", "--lazy", "/sys"], "")?;
     // Mounts of containers must come back to the node, and none may leave it.
     run("mount", &["--make-rshared", "/"], "")?;
     // Of the node's own network devices.
@@ -169,21 +180,11 @@ fn mount_cgroups(hierarchies: &[Hierarchy], names: &[(PathBuf, PathBuf)]) -> Res
             }
         };
         if hierarchy.kind == Kind::Unified {
-            delegate(&hierarchy.mount)?;
+            hierarchies::delegate(&hierarchy.mount)?;
         }
     }
     for (name, target) in names {
         symlink(target, name)?;
-    }
-    Ok(())
-}
-
-/// Lets the pods' cgroups have the controllers that the node's own has.
-fn delegate(root: &Path) -> Result<()> {
-    let controllers = fs::read_to_string(root.join("cgroup.controllers"))?;
-    for controller in controllers.split_whitespace() {
-        fs::write(root.join("cgroup.subtree_control"), format!("+{controller}"))
-            .with_context(|| format!("cgroup controller {controller}"))?;
     }
     Ok(())
 }

@@ -31,11 +31,12 @@ pub fn client_container(to: &str, rate: u32) -> Value {
 
 /// A pod, on that node if one is named.
 pub fn pod(namespace: &str, name: &str, node: Option<&str>, container: Value) -> Value {
+    let containers = Value::Array(vec![container]);
     let mut pod = json!({
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {"namespace": namespace, "name": name, "labels": {"app": name}},
-        "spec": {"terminationGracePeriodSeconds": 5, "containers": [container]},
+        "spec": {"terminationGracePeriodSeconds": 5, "containers": containers},
     });
     if let Some(node) = node {
         pod["spec"]["nodeName"] = json!(node);

@@ -15,11 +15,15 @@ struct Derived {
     arguments: &'static [&'static str],
 }
 
-const DERIVED: [Derived; 2] = [
+const DERIVED: [Derived; 3] = [
     Derived { path: "base/evenkeel.yaml", arguments: &[] },
     Derived {
         path: "components/prometheus-operator/podmonitor.yaml",
         arguments: &["--show-only=templates/podmonitor.yaml", "--set=metrics.podMonitor.enabled=true"],
+    },
+    Derived {
+        path: "components/startup-taint/policy.yaml",
+        arguments: &["--show-only=templates/startup-taint-policy.yaml", "--set=startupTaint.enabled=true"],
     },
 ];
 

@@ -39,8 +39,8 @@ impl Cause {
 pub(super) fn opened_before(netns: &Netns, wanted: &Enrolment, tools: &Tools<'_>) -> Missed {
     let name = wanted.pod.name.clone();
     let cause = if tools.starting { Cause::AgentAbsent } else { Cause::NotEnrolled };
-    let destinations = tools.captured.peers();
-    let count = match reconnect::connections(netns, &destinations) {
+    let (destinations, mark) = (tools.captured.peers(), tools.config.mark);
+    let count = match reconnect::connections(netns, &destinations, mark) {
         Ok(connections) => connections.len(),
         Err(error) => {
             warn!(pod = %name, "cannot see the connections that it opened before: {error}");
@@ -54,7 +54,7 @@ pub(super) fn opened_before(netns: &Netns, wanted: &Enrolment, tools: &Tools<'_>
     match netns.try_clone() {
         Ok(netns) => {
             tokio::spawn(async move {
-                match reconnect::end_all(&netns, &destinations).await {
+                match reconnect::end_all(&netns, &destinations, mark).await {
                     Ok(ended) => info!(pod = %name, ended, "ended the connections that it opened before"),
                     Err(error) => {
                         warn!(pod = %name, "cannot end the connections that it opened before: {error}");

@@ -61,34 +61,27 @@ fn a_pod_that_changes_ends_or_is_made_anew_is_told() {
 }
 
 #[test]
-fn a_pod_that_somebody_asked_for_in_vain_is_told_once_for_each_reason() {
-    use crate::control::enrolment::NotEnrolled;
+fn a_pod_that_somebody_asked_for_in_vain_is_told_with_its_reason_of_now() {
     use crate::sources::rows::Mesh;
     let mut setup = Setup::new();
-    let told = |delta: &Delta| -> Vec<(String, NotEnrolled)> {
-        let refused = delta.refused.iter();
-        refused.map(|refused| (refused.pod.name.name.to_string(), refused.reason.clone())).collect()
+    let refused = |setup: &Setup| -> Vec<String> {
+        setup.world.refused().map(|it| format!("{} {}", it.pod.name.name, it.reason.name())).collect()
     };
     let meshed = PodRow { mesh: Some(Mesh::Linkerd), ..pod("a", Enabled::Unset) };
-    let elsewhere = PodRow { node: Some("node-2".into()), ..meshed.clone() };
-    let delta = setup.apply(vec![
-        set_pod(meshed.clone()),
-        set_pod(PodRow { uid: "uid-b".into(), ..elsewhere }),
-        set_pod(PodRow { host_network: true, ..pod("c", Enabled::No) }),
-    ]);
-    assert!(delta.is_empty(), "nobody asked");
-    let delta = setup.apply(vec![namespace(Enabled::Yes, None)]);
-    assert_eq!(told(&delta), [("a".to_owned(), NotEnrolled::Mesh(Mesh::Linkerd))]);
-    let moved = PodRow { addresses: vec!["10.0.0.9".parse().unwrap()], ..meshed.clone() };
-    assert!(setup.apply(vec![set_pod(moved)]).is_empty(), "it is known already");
-    let sandboxed = PodRow { runtime_class: Some("kata".into()), ..meshed.clone() };
-    let delta = setup.apply(vec![set_pod(sandboxed)]);
-    assert_eq!(told(&delta), [("a".to_owned(), NotEnrolled::Sandboxed("kata".into()))]);
+    let elsewhere = PodRow { node: Some("node-2".into()), uid: "uid-b".into(), ..meshed.clone() };
+    let on_the_node = PodRow { host_network: true, ..pod("c", Enabled::No) };
+    let delta = setup.apply(vec![set_pod(meshed.clone()), set_pod(elsewhere), set_pod(on_the_node)]);
+    assert!(delta.is_empty() && refused(&setup).is_empty(), "nobody asked");
+    setup.apply(vec![namespace(Enabled::Yes, None)]);
+    assert_eq!(refused(&setup), ["a service_mesh"]);
+    setup.apply(vec![set_pod(PodRow { runtime_class: Some("kata".into()), ..meshed.clone() })]);
+    assert_eq!(refused(&setup), ["a sandboxed_runtime"]);
     let delta = setup.apply(vec![set_pod(PodRow { with_mesh: Some(true), ..meshed })]);
-    assert_eq!((names(&delta.enrol), told(&delta)), (vec![("a", Keep)], vec![]));
+    assert_eq!((names(&delta.enrol), refused(&setup)), (vec![("a", Keep)], vec![]));
     let delta = setup.apply(vec![set_pod(pod("a", Enabled::Invalid("yes".into())))]);
-    assert_eq!(told(&delta), [("a".to_owned(), NotEnrolled::InvalidLabel("yes".into()))]);
-    assert_eq!(delta.withdraw, ["uid-a".into()]);
+    assert_eq!((delta.withdraw, refused(&setup)), (vec!["uid-a".into()], vec!["a invalid_label".into()]));
+    setup.apply(vec![Change::Remove(RowKey::Pod("uid-a".into()))]);
+    assert_eq!(refused(&setup), [] as [&str; 0]);
 }
 
 #[test]

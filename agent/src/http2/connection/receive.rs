@@ -97,6 +97,7 @@ impl Connection {
     }
 
     /// Resets the stream that a fault is about, and tells its owner, if there is one.
+    #[cold]
     fn answer<'i>(&mut self, fault: Fault) -> Result<Option<Event<'i>>, ConnectionError> {
         let (id, code) = match fault {
             Fault::Connection(error) => return Err(error),
@@ -126,6 +127,7 @@ impl Connection {
 
     /// A frame came for a stream that is over. Right if the peer may not have heard of its end (RFC 9113 §5.1), else
     /// STREAM_CLOSED.
+    #[cold]
     pub(super) fn late<'i>(&mut self, id: u32) -> Result<Step<'i>, Fault> {
         if self.resets.contains(id) || self.sent_go_away.is_some_and(|last| id > last) {
             return Ok(Step::Done);

@@ -4,7 +4,6 @@ use super::{Connection, OpenError, Progress};
 use crate::http2::fields::FieldList;
 use crate::http2::flow::{ReceiveWindow, SendWindow};
 use crate::http2::frame::{MAX_PAYLOAD, MAX_STREAM_ID};
-use crate::http2::name::Name;
 use crate::http2::settings::Role;
 use crate::http2::stream::StreamKey;
 
@@ -23,7 +22,7 @@ impl Connection {
         let stream = self.streams.insert(id, send, ReceiveWindow::new(self.limits.stream_window));
         let state = &mut self.streams[stream];
         state.token = token;
-        state.is_head = fields.find(Name::Method) == Some(b"HEAD");
+        state.is_head = fields.is_head();
         self.write_headers(stream, fields, end_stream);
         Ok(stream)
     }

@@ -13,6 +13,9 @@ pub(in crate::http2) struct StaticField {
 /// Entries of the table; dynamic indices start behind it.
 pub(in crate::http2) const LEN: u8 = 61;
 
+/// `:status: 200`.
+pub(in crate::http2) const STATUS_200: u8 = 8;
+
 /// The entry with that index, 1 to [`LEN`].
 pub(in crate::http2) const fn entry(index: u8) -> &'static StaticField {
     &TABLE[index as usize - 1]

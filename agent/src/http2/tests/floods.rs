@@ -111,7 +111,8 @@ fn a_client_that_cancels_for_an_hour_stays_connected() {
 #[test]
 fn streams_that_make_us_reset_them_end_the_connection() {
     // Each a fault of the stream alone, and each answered with RST_STREAM ("made you reset").
-    let faults: [(&str, fn(u32) -> Vec<u8>); 4] = [
+    type FaultyFrame = fn(u32) -> Vec<u8>;
+    let faults: [(&str, FaultyFrame); 4] = [
         ("window of nothing", |id| frame(WINDOW_UPDATE, 0, id, &[0; 4])),
         ("window beyond the most", |id| frame(WINDOW_UPDATE, 0, id, &[0x7f, 0xff, 0xff, 0xff])),
         ("trailers that end nothing", |id| frame(HEADERS, END_HEADERS, id, &[])),

@@ -5,4 +5,5 @@ mod frames;
 mod messages;
 mod pair;
 mod peer;
+mod random;
 mod wire;

@@ -49,14 +49,24 @@ pub(super) enum Seen {
 
 /// Feeds `bytes` as one read, behind what the connection kept.
 pub(super) fn feed(connection: &mut Connection, bytes: &[u8]) -> Result<Vec<Seen>, ConnectionError> {
+    let mut seen = Vec::new();
+    feed_each(connection, bytes, |_, event| seen.push(event))?;
+    Ok(seen)
+}
+
+/// The same, with each event told as it comes, for an owner that acts on it before the next.
+pub(super) fn feed_each(
+    connection: &mut Connection,
+    bytes: &[u8],
+    mut tell: impl FnMut(&mut Connection, Seen),
+) -> Result<(), ConnectionError> {
     let mut buffer = vec![0; 16_393 + bytes.len()];
     let held = connection.restore(&mut buffer);
     buffer[held..held + bytes.len()].copy_from_slice(bytes);
     let mut input = &buffer[..held + bytes.len()];
     let mut fields = FieldList::new();
-    let mut seen = Vec::new();
     while let Some(event) = connection.receive(&mut input, &mut fields)? {
-        seen.push(match event {
+        let seen = match event {
             Event::Headers { stream, token, kind, end_stream } => {
                 Seen::Headers { stream, token, kind, end_stream, fields: pairs(&fields) }
             }
@@ -68,10 +78,11 @@ pub(super) fn feed(connection: &mut Connection, bytes: &[u8]) -> Result<Vec<Seen
             Event::Refused { stream, token } => Seen::Refused { stream, token },
             Event::Settings => Seen::Settings,
             Event::Pong(payload) => Seen::Pong(payload),
-        });
+        };
+        tell(connection, seen);
     }
     connection.keep(input);
-    Ok(seen)
+    Ok(())
 }
 
 /// Takes all that a connection has to say.

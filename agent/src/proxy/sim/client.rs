@@ -1,6 +1,6 @@
 //! A client: opens its calls' streams, sends, reads at its own pace, and holds every byte against the story.
 
-use super::story::{Ending, Plot, Story, Tally, byte};
+use super::story::{Ending, Oddity, Plot, Story, Tally, byte};
 use crate::balance::Random;
 use crate::http2::{Connection, ErrorCode, Event, FieldList, HeadersKind, Limits, Name, StreamKey};
 
@@ -113,6 +113,9 @@ impl SimClient {
         if self.is_lost {
             return;
         }
+        if random.below(50) == 0 {
+            self.http2.ping(*b"are you?");
+        }
         if self.http2.wants_advance() {
             self.http2.advance(&mut Vec::new());
         }
@@ -132,11 +135,22 @@ impl SimClient {
         let Some(&call) = self.to_open.last() else { return };
         let story = &stories[call];
         let mut fields = FieldList::new();
-        fields.push(b":method", b"POST");
-        fields.push(b":scheme", b"http");
-        fields.push(b":path", format!("/{call}").as_bytes());
+        if story.oddity == Some(Oddity::Connect) {
+            fields.push(b":method", b"CONNECT");
+        } else {
+            fields.push(b":method", b"POST");
+            fields.push(b":scheme", b"http");
+            fields.push(b":path", format!("/{call}").as_bytes());
+        }
         fields.push(b":authority", b"cart.shop");
         fields.push(b"content-type", if story.is_grpc { b"application/grpc" } else { b"text/plain" });
+        match story.oddity {
+            Some(Oddity::Large) => fields.push(b"x", &[b'v'; 70_000]),
+            Some(Oddity::Length) => {
+                fields.push(b"content-length", (story.request_bytes + 1).to_string().as_bytes());
+            }
+            Some(Oddity::Connect) | None => {}
+        }
         if story.plot == Plot::Hang {
             fields.push(b"grpc-timeout", b"40m");
         }

@@ -1,6 +1,7 @@
 //! Bytes under way.
 
 use super::{ConnId, Engine};
+use crate::http2::Connection;
 use std::collections::VecDeque;
 
 /// What the kernels of both ends hold of one direction.
@@ -23,6 +24,13 @@ impl Link {
 
     pub(super) fn room_to_peer(&self) -> usize {
         SOCKET_BUFFER_BYTES.saturating_sub(self.to_peer.len())
+    }
+
+    /// What a peer has written.
+    pub(super) fn take_from(&mut self, http2: &mut Connection) {
+        let size = http2.output().len().min(self.room_to_engine());
+        self.to_engine.extend(&http2.output()[..size]);
+        http2.sent(size);
     }
 
     /// The engine does not read on.

@@ -1,10 +1,91 @@
 //! A server: acts each call's story out, and holds every byte of the request against it.
 
-use super::story::{Plot, Story, Tally, byte};
+use super::network::Link;
+use super::raw::{self, RawServer};
+use super::story::{Lie, Plot, Story, Tally, byte};
 use crate::balance::Random;
 use crate::http2::{
     Connection, ErrorCode, Event, FieldList, HeadersKind, LastStream, Limits, Name, StreamKey,
 };
+
+/// What listens at an endpoint: the first bytes say what it has to be.
+pub(super) enum Server {
+    Undecided(Vec<u8>),
+    Http2(Box<SimServer>),
+    Raw(RawServer),
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self::Undecided(Vec::new())
+    }
+}
+
+impl Server {
+    pub(super) fn receive(
+        &mut self,
+        bytes: &[u8],
+        random: &mut Random,
+        tally: &mut [Tally],
+        stories: &[Story],
+    ) {
+        match self {
+            Self::Http2(server) => server.receive(bytes, tally, stories),
+            Self::Raw(server) => server.receive(bytes),
+            Self::Undecided(start) => {
+                start.extend_from_slice(bytes);
+                let start = std::mem::take(start);
+                *self = match raw::is_http2(&start) {
+                    None => return *self = Self::Undecided(start),
+                    Some(true) => Self::Http2(Box::new(SimServer::new(random))),
+                    Some(false) => Self::Raw(RawServer::default()),
+                };
+                self.receive(&start, random, tally, stories);
+            }
+        }
+    }
+
+    /// The client's half has ended.
+    pub(super) fn end(&mut self) {
+        if let Self::Undecided(start) = self {
+            let mut server = RawServer::default();
+            server.receive(start);
+            *self = Self::Raw(server);
+        }
+        if let Self::Raw(server) = self {
+            server.end();
+        }
+    }
+
+    pub(super) fn leave(&mut self) {
+        if let Self::Http2(server) = self {
+            server.leave();
+        }
+    }
+
+    pub(super) fn act(
+        &mut self,
+        random: &mut Random,
+        link: &mut Link,
+        tally: &mut [Tally],
+        stories: &[Story],
+    ) {
+        match self {
+            Self::Undecided(_) => {}
+            Self::Http2(server) => {
+                server.act(random, tally, stories);
+                link.take_from(&mut server.http2);
+            }
+            Self::Raw(server) => server.act(random, link),
+        }
+    }
+
+    pub(super) fn lost(self, tally: &mut [Tally]) {
+        if let Self::Http2(mut server) = self {
+            server.lost(tally);
+        }
+    }
+}
 
 pub(super) struct SimServer {
     pub(super) http2: Connection,
@@ -154,6 +235,11 @@ impl SimServer {
             Plot::Answer { at_once } => {
                 (at_once || open.ended) && answer(&mut self.http2, open, story, random)
             }
+            Plot::Lie(Lie::Length { .. }) => answer(&mut self.http2, open, story, random),
+            Plot::Lie(Lie::Large | Lie::Malformed) => {
+                self.http2.send_headers(open.stream, &headers(story), true);
+                true
+            }
             Plot::Refuse { .. } => open.ended && answer(&mut self.http2, open, story, random),
         };
         if done && self.http2.queued(open.stream) == 0 {
@@ -173,6 +259,15 @@ fn headers(story: &Story) -> FieldList {
     let mut fields = FieldList::new();
     fields.push(b":status", b"200");
     fields.push(b"content-type", if story.is_grpc { b"application/grpc" } else { b"text/plain" });
+    match story.plot {
+        Plot::Lie(Lie::Length { off_by }) => {
+            let length = story.response_bytes as i64 + off_by;
+            fields.push(b"content-length", length.to_string().as_bytes());
+        }
+        Plot::Lie(Lie::Large) => fields.push(b"x", &[b'v'; 70_000]),
+        Plot::Lie(Lie::Malformed) => fields.push(b"Bad", b"name"),
+        _ => {}
+    }
     fields
 }
 

@@ -3,6 +3,7 @@
 use super::Faults;
 use crate::balance::Random;
 use crate::http2::ErrorCode;
+use crate::proxy::call::REPLAY_LIMIT_BYTES;
 
 /// What the server does with the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +18,30 @@ pub(super) enum Plot {
     Reset { after_headers: bool, code: ErrorCode },
     /// Says nothing until the deadline has passed.
     Hang,
+    /// Answers with what is no HTTP.
+    Lie(Lie),
+}
+
+/// How an answer is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lie {
+    /// Its `content-length` is another.
+    Length { off_by: i64 },
+    /// Its header list is larger than anybody takes.
+    Large,
+    /// A field's name is none.
+    Malformed,
+}
+
+/// What is wrong with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Oddity {
+    /// Its header list is larger than the agent takes.
+    Large,
+    /// It is a CONNECT.
+    Connect,
+    /// Its `content-length` says more than comes.
+    Length,
 }
 
 #[derive(Debug, Clone)]
@@ -26,6 +51,7 @@ pub(super) struct Story {
     pub(super) response_bytes: usize,
     pub(super) request_trailers: bool,
     pub(super) plot: Plot,
+    pub(super) oddity: Option<Oddity>,
     /// The client cancels when it has sent so many bytes.
     pub(super) cancel_at: Option<usize>,
 }
@@ -90,7 +116,11 @@ impl Story {
         let code =
             [ErrorCode::InternalError, ErrorCode::Cancel, ErrorCode::NoError, ErrorCode::EnhanceYourCalm]
                 [random.below(4)];
-        let plot = match random.below(12) {
+        let plot = match random.below(14) {
+            4 => Plot::Lie(
+                [Lie::Length { off_by: 1 }, Lie::Length { off_by: -1 }, Lie::Large, Lie::Malformed]
+                    [random.below(4)],
+            ),
             0 => Plot::TrailersOnly,
             1 => Plot::Refuse { times: 1 + random.below(2) as u32 },
             2 => Plot::Reset { after_headers: random.below(2) == 0, code },
@@ -98,10 +128,18 @@ impl Story {
             _ => Plot::Answer { at_once: random.below(2) == 0 },
         };
         let request_bytes = size(random);
+        let oddity = match random.below(40) {
+            0 => Some(Oddity::Large),
+            1 => Some(Oddity::Connect),
+            2 => Some(Oddity::Length),
+            _ => None,
+        };
         Self {
             is_grpc: random.below(5) > 0,
             request_bytes,
-            response_bytes: size(random),
+            // A length that is too small is smaller than something.
+            response_bytes: size(random).max(1),
+            oddity,
             request_trailers: random.below(8) == 0,
             plot,
             cancel_at: (random.below(10) == 0).then(|| random.below(request_bytes + 1)),
@@ -135,9 +173,16 @@ impl Story {
         }
         let unavailable = [self.by_agent(14, 502), self.by_agent(14, 503)];
         let expected = match self.plot {
-            Plot::Answer { .. } | Plot::TrailersOnly | Plot::Refuse { times: 1 } => *ending == by_server,
-            Plot::Refuse { .. } => unavailable.contains(ending),
+            Plot::Answer { .. } | Plot::TrailersOnly => *ending == by_server,
+            Plot::Refuse { times: 1 } if self.request_bytes <= REPLAY_LIMIT_BYTES => *ending == by_server,
+            Plot::Refuse { .. } if self.request_bytes <= REPLAY_LIMIT_BYTES => unavailable.contains(ending),
             Plot::Hang => *ending == self.by_agent(4, 504),
+            // What was passed on says a length as well: no status can follow it.
+            Plot::Lie(Lie::Length { .. }) => *ending == Ending::Reset(ErrorCode::InternalError),
+            Plot::Lie(Lie::Large) => *ending == self.by_agent(8, 502),
+            Plot::Lie(Lie::Malformed) => *ending == self.by_agent(13, 502),
+            // Too much had gone by to be sent again.
+            Plot::Refuse { .. } => *ending == by_server || unavailable.contains(ending),
             Plot::Reset { after_headers, code } => {
                 let status = match code {
                     ErrorCode::Cancel => 1,
@@ -150,15 +195,20 @@ impl Story {
                     || after_headers && !self.is_grpc && *ending == Ending::Reset(reset)
             }
         };
+        let expected = match self.oddity {
+            Some(Oddity::Large) => *ending == self.by_agent(8, 431) && tally.processed == 0,
+            Some(Oddity::Connect) => *ending == self.by_agent(12, 501) && tally.processed == 0,
+            // Unless the answer was faster.
+            Some(Oddity::Length) => expected || *ending == Ending::Reset(ErrorCode::ProtocolError),
+            None => expected,
+        };
         let cancelled = *ending == Ending::Cancelled && self.cancel_at.is_some();
         let excused = match ending {
-            Ending::Lost => faults.clients_break,
+            Ending::Lost => faults.costs_clients(),
             // A call that broke servers have lost, or that two of them have refused.
-            Ending::Complete { by_agent: true, .. } if unavailable.contains(ending) => {
-                faults.servers_break || faults.servers_leave
-            }
+            Ending::Complete { by_agent: true, .. } if unavailable.contains(ending) => faults.costs_servers(),
             Ending::Complete { http: 200, grpc: Some(14), by_agent: true } | Ending::Reset(_) => {
-                faults.servers_break || faults.servers_leave
+                faults.costs_servers()
             }
             _ => false,
         };

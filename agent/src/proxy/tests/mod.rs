@@ -3,6 +3,7 @@
 mod calls;
 mod faults;
 mod peers;
+mod rules;
 mod tunnels;
 mod turns;
 

@@ -12,44 +12,47 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// The node has been up for a while.
-const START_NS: u64 = 1_000_000_000_000;
+pub(super) const START_NS: u64 = 1_000_000_000_000;
 
-struct Turns {
-    engine: Engine,
-    endpoints: Vec<Arc<Endpoint>>,
+pub(super) struct Turns {
+    pub(super) engine: Engine,
+    pub(super) endpoints: Vec<Arc<Endpoint>>,
     version: u64,
-    client: Connection,
-    client_conn: ConnId,
+    pub(super) client: Connection,
+    pub(super) client_conn: ConnId,
     /// Connections that the engine wants and nobody has opened.
-    dials: Vec<(ConnId, SocketAddr)>,
-    resumed: Vec<ConnId>,
+    pub(super) dials: Vec<(ConnId, SocketAddr)>,
+    pub(super) resumed: Vec<ConnId>,
     /// Connections that are closed, and whether with a reset.
-    closed: Vec<(ConnId, bool)>,
+    pub(super) closed: Vec<(ConnId, bool)>,
+    /// Connections whose writing half is shut down.
+    pub(super) shut: Vec<ConnId>,
 }
 
-fn address(host: u8) -> SocketAddr {
+pub(super) fn address(host: u8) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, host], 50051))
 }
 
 impl Turns {
-    fn new(hosts: &[u8]) -> Self {
+    pub(super) fn new(hosts: &[u8]) -> Self {
         let mut engine = Engine::new(Limits::default(), 1, START_NS);
         let mut version = 0;
         let endpoints = publish(&mut engine, &mut version, hosts);
         let client_conn = engine.accepted(Origin::Agent, fixed()).expect("the destination is known");
         let client = Connection::client(&Limits::default());
-        let (dials, resumed, closed) = (Vec::new(), Vec::new(), Vec::new());
-        let mut turns = Self { engine, endpoints, version, client, client_conn, dials, resumed, closed };
+        let (dials, resumed, closed, shut) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut turns =
+            Self { engine, endpoints, version, client, client_conn, dials, resumed, closed, shut };
         turns.client_speaks();
         turns
     }
 
-    fn publish(&mut self, hosts: &[u8]) {
+    pub(super) fn publish(&mut self, hosts: &[u8]) {
         self.endpoints = publish(&mut self.engine, &mut self.version, hosts);
         self.settle();
     }
 
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         loop {
             self.engine.settle(&mut Vec::new());
             let mut actions = Vec::new();
@@ -66,13 +69,13 @@ impl Turns {
                         self.engine.closed(conn);
                     }
                     Action::Resume { conn } => self.resumed.push(conn),
-                    Action::ShutdownWrite { .. } => {}
+                    Action::ShutdownWrite { conn } => self.shut.push(conn),
                 }
             }
         }
     }
 
-    fn feed(&mut self, conn: ConnId, bytes: &[u8]) {
+    pub(super) fn feed(&mut self, conn: ConnId, bytes: &[u8]) {
         for piece in bytes.chunks(60_000) {
             let mut buffer = vec![0; 20_000 + piece.len()];
             let held = self.engine.restore(conn, &mut buffer);
@@ -82,13 +85,13 @@ impl Turns {
     }
 
     /// What the client has to say reaches the engine.
-    fn client_speaks(&mut self) {
+    pub(super) fn client_speaks(&mut self) {
         let bytes = take(&mut self.client);
         self.feed(self.client_conn, &bytes);
         self.settle();
     }
 
-    fn call(&mut self, path: &str) -> StreamKey {
+    pub(super) fn call(&mut self, path: &str) -> StreamKey {
         let fields = list(&[
             (":method", "POST"),
             (":scheme", "http"),
@@ -99,7 +102,7 @@ impl Turns {
     }
 
     /// Opens the connection that the engine wants, and greets it as a server does.
-    fn serve(&mut self) -> (ConnId, Connection) {
+    pub(super) fn serve(&mut self) -> (ConnId, Connection) {
         let (conn, _) = self.dials.pop().expect("a connection is wanted");
         self.engine.connected(conn);
         let mut server = Connection::server(&Limits::default());
@@ -109,7 +112,7 @@ impl Turns {
     }
 
     /// What the engine has for the connection, all of it at the socket.
-    fn output(&mut self, conn: ConnId) -> Vec<u8> {
+    pub(super) fn output(&mut self, conn: ConnId) -> Vec<u8> {
         let bytes = self.engine.output(conn).to_vec();
         self.engine.sent(conn, bytes.len());
         self.settle();
@@ -117,7 +120,7 @@ impl Turns {
     }
 
     /// `grpc-status` of the answers that the client gets now.
-    fn answers(&mut self) -> Vec<String> {
+    pub(super) fn answers(&mut self) -> Vec<String> {
         let bytes = self.output(self.client_conn);
         let mut answers = Vec::new();
         read(&mut self.client, &bytes, |event, fields| {
@@ -131,7 +134,7 @@ impl Turns {
     }
 }
 
-fn publish(engine: &mut Engine, version: &mut u64, hosts: &[u8]) -> Vec<Arc<Endpoint>> {
+pub(super) fn publish(engine: &mut Engine, version: &mut u64, hosts: &[u8]) -> Vec<Arc<Endpoint>> {
     let endpoint = |host: &u8| {
         let load = Arc::new(Load::default());
         Arc::new(Endpoint { address: address(*host), pod: None, zone: None, load })
@@ -149,7 +152,7 @@ fn publish(engine: &mut Engine, version: &mut u64, hosts: &[u8]) -> Vec<Arc<Endp
     endpoints
 }
 
-fn list(fields: &[(&str, &str)]) -> FieldList {
+pub(super) fn list(fields: &[(&str, &str)]) -> FieldList {
     let mut list = FieldList::new();
     for (name, value) in fields {
         list.push(name.as_bytes(), value.as_bytes());
@@ -157,13 +160,13 @@ fn list(fields: &[(&str, &str)]) -> FieldList {
     list
 }
 
-fn take(connection: &mut Connection) -> Vec<u8> {
+pub(super) fn take(connection: &mut Connection) -> Vec<u8> {
     let bytes = connection.output().to_vec();
     connection.sent(bytes.len());
     bytes
 }
 
-fn read(connection: &mut Connection, bytes: &[u8], mut event: impl FnMut(Event<'_>, &FieldList)) {
+pub(super) fn read(connection: &mut Connection, bytes: &[u8], mut event: impl FnMut(Event<'_>, &FieldList)) {
     let mut fields = FieldList::new();
     let mut buffer = vec![0; 20_000 + bytes.len()];
     let held = connection.restore(&mut buffer);

@@ -53,12 +53,7 @@ impl Access {
 
     async fn config(&self) -> Result<Config, String> {
         match &self.kubeconfig {
-            None => Config::incluster().map_err(|error| {
-                format!(
-                    "no service account of a pod is at hand ({error}): outside of a cluster, say --kubeconfig PATH or \
-                     --source folder:DIR"
-                )
-            }),
+            None => Config::incluster().map_err(|error| self.named(&error)),
             Some(path) => {
                 let kubeconfig = Kubeconfig::read_from(path).map_err(|error| self.named(&error))?;
                 let options = KubeConfigOptions::default();

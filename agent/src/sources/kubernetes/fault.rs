@@ -138,7 +138,9 @@ impl fmt::Display for Fault {
                 said_in(said)
             ),
             Fault::Forbidden(said) => write!(f, "forbidden (403{})", said_in(said)),
-            Fault::UnknownKind => f.write_str("the API server has no such kind (404)"),
+            Fault::UnknownKind => f.write_str(
+                "the API server has no such kind (404): Kubernetes 1.21 is the oldest that has all that is needed",
+            ),
             Fault::Expired => f.write_str("what was seen last is too old for the API server (410)"),
             Fault::Behind => f.write_str("the API server is behind what was seen already"),
             Fault::NoStreamingLists => f.write_str("the API server has no streaming lists"),

@@ -36,9 +36,9 @@ pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Label of a Service or EndpointSlice: another proxy than the node's serves it.
 pub const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 
-/// Label of a Pod that the agent writes, where that is asked for: what became of it.
-pub const STATUS: &str = "evenkeel.dev/status";
-
 /// Annotation of a static pod's mirror, which only a kubelet can make: the UID in the path of the pod's cgroup. (The kubelet writes
 /// the same to `kubernetes.io/config.hash`, and so can anybody on any pod.)
 pub const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// Label of a Pod that the agent writes, where that is asked for: what became of it.
+pub const STATUS: &str = "evenkeel.dev/status";

@@ -3,7 +3,7 @@
 //! `access` reaches the API server, [`kinds`] says what is asked of it, `watch` follows one kind through whatever happens
 //! (`split` takes its answers apart, `backoff` says when to try again), `store` puts all kinds together, and
 //! [`KubernetesSource`] hands out what comes of it. [`objects`] turns an object into its row; [`labels`] names what is read
-//! of its metadata. [`write_back`] is what the agent writes.
+//! of its metadata, [`write_back`] is what the agent writes.
 
 mod access;
 mod backoff;

@@ -83,7 +83,7 @@ pub(super) struct Watch {
     at_least: String,
     /// Until when lists are asked for in pages.
     pages_until: Option<Instant>,
-    /// Something came since the last failure.
+    /// More is known than at the last failure.
     got_on: bool,
     /// A fault was reported, and is not over.
     faulty: bool,
@@ -373,7 +373,6 @@ impl Watch {
             let Some(frame) = frame else { return Ok(None) };
             let frame = frame.map_err(|error| Fault::unreachable(&access::chain(&error)))?;
             if let Ok(bytes) = frame.into_data() {
-                self.got_on = true;
                 self.standing.heard(bytes.len());
                 return Ok(Some(bytes));
             }
@@ -386,6 +385,7 @@ impl Watch {
             return Err(Fault::Malformed("an object without a resourceVersion".into()));
         }
         self.standing.is_at(&version);
+        self.got_on = true;
         self.version = Some(version);
         Ok(())
     }
@@ -403,3 +403,7 @@ impl Watch {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "watch_tests.rs"]
+mod tests;
