@@ -220,7 +220,7 @@ impl Node {
             destinations: ids.live,
             resting_ids: ids.resting,
             problems: source.problems().len() + self.world.problems().current().len(),
-            kinds: source.kinds().into_iter().map(view::kind_counts).collect(),
+            kinds: source.kinds().iter().map(view::kind_counts).collect(),
         }
     }
 

@@ -38,7 +38,7 @@ pub(super) fn endpoint_counts(endpoint: EndpointView) -> EndpointCounts {
 }
 
 /// A kind's part of the metrics.
-pub(super) fn kind_counts(kind: KindView) -> KindCounts {
+pub(super) fn kind_counts(kind: &KindView) -> KindCounts {
     KindCounts {
         kind: kind.kind,
         seconds_since_contact: kind.seconds_since_contact,
