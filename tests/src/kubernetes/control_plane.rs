@@ -221,8 +221,10 @@ impl ControlPlane {
             // Cheap, as long as nobody listens.
             Ok(self.connects()? && self.kubectl.run(&["get", "--raw", "/readyz"]).is_ok())
         };
-        crate::wait::eventually_some("the API server is ready", || Ok(ready(&self.api_server)?.then_some(())))
-            .with_context(|| self.api_server.last_words())
+        eventually_some_within(START_LIMIT, "the API server is ready", || {
+            Ok(ready(&self.api_server)?.then_some(()))
+        })
+        .with_context(|| self.api_server.last_words())
     }
 
     /// Starts the controllers.
