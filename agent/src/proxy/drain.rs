@@ -13,8 +13,9 @@ use crate::http2::{ErrorCode, LastStream};
 const SPREAD_SHARE: u64 = 4;
 /// And over no more than this: kubelet's grace period is 30 s by default.
 const MAX_SPREAD_NS: u64 = 5_000_000_000;
-/// A client that does not answer the PING in this time gets the second GOAWAY all the same.
-const PONG_WAIT_NS: u64 = 1_000_000_000;
+/// A client that does not answer the PING in this time gets the second GOAWAY all the same: to the streams that it opens meanwhile,
+/// not knowing of the first, that is a refusal. Half of the drain's time is the most.
+const PONG_WAIT_NS: u64 = 10_000_000_000;
 
 const PING: [u8; 8] = *b"evenkeel";
 
@@ -53,7 +54,8 @@ impl Engine {
         slot.phase = Phase::Announced;
         slot.http2.go_away(ErrorCode::NoError, LastStream::Max);
         slot.http2.ping(PING);
-        self.conn_timers.set(slot.conn.0, self.now_ns + PONG_WAIT_NS);
+        let left = self.drain.as_ref().map_or(0, |drain| drain.deadline_ns.saturating_sub(self.now_ns));
+        self.conn_timers.set(slot.conn.0, self.now_ns + PONG_WAIT_NS.min(left / 2));
         self.conns.touch(slot.conn);
     }
 
