@@ -363,7 +363,8 @@ pub fn server_container() -> Value {
 pub fn service(name: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service",
-        "metadata": {"name": name},
+        // By latency a server that was slow a moment ago, as all are on a machine of two cores, may get none of a few calls.
+        "metadata": {"name": name, "annotations": {"evenkeel.dev/picker": "round-robin"}},
         "spec": {
             "selector": {"app": GREETER},
             "ports": [{"name": "grpc", "port": SERVICE_PORT, "targetPort": "grpc"}],

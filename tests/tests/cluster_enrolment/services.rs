@@ -115,7 +115,7 @@ fn a_headless_service_is_balanced_where_it_asks_for_that() -> Outcome {
     let tally = shop.call(&client, endpoint, &[])?;
     ensure!(names(&tally) == ["server-2"], "{tally:?}");
 
-    headless["metadata"]["annotations"] = json!({"evenkeel.dev/headless": "balance"});
+    headless["metadata"]["annotations"]["evenkeel.dev/headless"] = json!("balance");
     shop.apply(&[headless])?;
     shop.captured("direct", SERVICE_PORT, 2)?;
     let tally = shop.call(&client, endpoint, &[])?;
@@ -253,7 +253,7 @@ fn a_service_with_a_waypoint_is_left_alone_unless_asked() -> Outcome {
     let says_why = |view: &Value| view["straight"].to_string().contains("waypoint");
     shop.service_port("node-1", "guarded", SERVICE_PORT, says_why)?;
     ensure!(!shop.spreads(&client, address)?);
-    guarded["metadata"]["annotations"] = json!({"evenkeel.dev/with-mesh": "true"});
+    guarded["metadata"]["annotations"]["evenkeel.dev/with-mesh"] = json!("true");
     shop.apply(&[guarded])?;
     shop.captured("guarded", SERVICE_PORT, 2)?;
     ensure!(shop.spreads(&client, address)?);
