@@ -8,6 +8,7 @@ use evenkeel_tests::kubernetes::Cluster;
 use evenkeel_tests::kubernetes::agents::AgentPod;
 use evenkeel_tests::kubernetes::running_pod::RunningPod;
 use evenkeel_tests::kubernetes::shop::{CLIENT, SERVICE_PORT, Shop};
+use evenkeel_tests::wait::eventually_some;
 use evenkeel_tests::{Outcome, eventually};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -32,12 +33,12 @@ struct Traces {
 
 impl Traces {
     fn of(agent: &AgentPod, pods: &[&RunningPod]) -> anyhow::Result<Self> {
-        let traces = Self {
-            held: KernelObjects::held_by(&agent.pod.pids_of("evenkeel"))?,
-            pods: pods.iter().copied().cloned().collect(),
-        };
-        // Else their absence would prove nothing.
-        ensure!(!traces.held.links.is_empty() && !traces.held.maps.is_empty(), "{:?}", traces.held);
+        // Without links their absence would prove nothing.
+        let held = eventually_some("the agent's programs are attached", || {
+            let held = KernelObjects::held_by(&agent.pod.pids_of("evenkeel"))?;
+            Ok((!held.links.is_empty() && !held.maps.is_empty()).then_some(held))
+        })?;
+        let traces = Self { held, pods: pods.iter().copied().cloned().collect() };
         for pod in &traces.pods {
             ensure!(!listeners(pod)?.is_empty(), "no listener in {}", pod.name);
             ensure!(!routes(pod)?.is_empty(), "no route in {}", pod.name);
