@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
@@ -48,18 +48,24 @@ pub(super) struct Node {
     pub(super) captured: Captured,
     pub(super) place: Place,
     pub(super) neighbours: Neighbours,
-    pub(super) starting: bool,
+    /// Whether connections are taken that are opened now: the programs are attached, and the heartbeat has reached the kernel.
+    pub(super) serving: watch::Sender<bool>,
 }
 
 impl Node {
     pub(super) fn with_tools<T>(&mut self, act: impl FnOnce(&mut Enrolments, &Tools<'_>) -> T) -> T {
-        let Self { config, keeper, kernel, workers, pods, captured, starting, .. } = self;
-        act(pods, &Tools { config, kernel, workers, keeper, captured, starting: *starting })
+        let Self { config, keeper, kernel, workers, pods, captured, serving, .. } = self;
+        act(pods, &Tools { config, kernel, workers, keeper, captured, serving })
     }
 
     /// Begins to serve with the first batch, which is all that there is: what a process before this one left and nobody wants
-    /// now is let go of.
-    pub(super) async fn begin(&mut self, first: Vec<Change>, restored: bool) -> Result<()> {
+    /// now is let go of. `first_beat` ends when the kernel's heartbeat is of this process.
+    pub(super) async fn begin(
+        &mut self,
+        first: Vec<Change>,
+        restored: bool,
+        first_beat: impl Future<Output = Result<()>>,
+    ) -> Result<()> {
         let delta = self.world.apply(first);
         self.carry_out(delta);
         timeout(FIRST_SNAPSHOT_LIMIT, self.settle()).await.context("the worker threads do not start")?;
@@ -76,8 +82,16 @@ impl Node {
         self.with_tools(Enrolments::drop_restored)?;
         // What came while we were busy starting is not missed.
         self.with_tools(Enrolments::look_around);
-        self.starting = false;
-        Ok(self.keeper.ready()?)
+        self.keeper.ready()?;
+        first_beat.await?;
+        self.serving.send_replace(true);
+        info!(pods = self.pods.enrolled_count(), "everything is known: serving");
+        Ok(())
+    }
+
+    /// Whether it serves: [`Self::begin`] has ended.
+    pub(super) fn is_serving(&self) -> bool {
+        *self.serving.borrow()
     }
 
     /// Does what a change asks for, in its order: nothing is sent to a worker that does not know it. What has to wait for the workers

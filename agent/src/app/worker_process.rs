@@ -28,6 +28,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
@@ -109,19 +110,16 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         captured,
         place,
         neighbours: Neighbours::default(),
-        starting: true,
+        serving: watch::Sender::new(false),
     };
     node.meet(Neighbours::look(node.place.clone()).await);
 
-    let mut serving = false;
     if let Some(first) = first {
-        node.begin(first, restored).await?;
-        first_beat(&heartbeat, started).await?;
-        serving = true;
+        node.begin(first, restored, first_beat(&heartbeat, started)).await?;
     }
     let mut patience = Instant::now() + READY_PATIENCE;
-    readiness.set(serving && is_ready(&node, &source, patience));
-    info!(pods = node.pods.enrolled_count(), ready = readiness.is_ready(), "started");
+    readiness.set(is_ready(&node, &source, patience));
+    info!(ready = readiness.is_ready(), "started");
 
     let mut look_around = interval(LOOK_AROUND_EVERY);
     look_around.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -133,15 +131,12 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         let next_look = node.pods.next_look();
         tokio::select! {
             changes = source.next() => {
-                if serving {
+                if node.is_serving() {
                     let delta = node.world.apply(changes);
                     node.carry_out(delta);
                 } else {
-                    node.begin(changes, restored).await?;
-                    first_beat(&heartbeat, started).await?;
-                    serving = true;
+                    node.begin(changes, restored, first_beat(&heartbeat, started)).await?;
                     patience = Instant::now() + READY_PATIENCE;
-                    info!(pods = node.pods.enrolled_count(), "everything is known: serving");
                 }
                 // Once ready, the last good state serves.
                 readiness.set(readiness.is_ready() || is_ready(&node, &source, patience));
@@ -157,11 +152,11 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
             _ = look_around.tick() => {
                 node.with_tools(Enrolments::look_around);
                 // What a process before this one left is let go of by the first batch, and not sooner.
-                if serving {
+                if node.is_serving() {
                     node.end_quarantines();
                 }
                 node.mind_slow_workers();
-                readiness.set(readiness.is_ready() || serving && is_ready(&node, &source, patience));
+                readiness.set(readiness.is_ready() || is_ready(&node, &source, patience));
                 source.tell(readiness.is_ready(), || node.pod_notes());
             }
             _ = look_at_others.tick() => {
@@ -195,7 +190,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
 
 /// Whether all pods of the node that should be are enrolled by this process, as far as they can be.
 fn is_ready(node: &Node, source: &Discovery, patience: Instant) -> bool {
-    source.is_usable() && (node.pods.outstanding() == 0 || Instant::now() >= patience)
+    node.is_serving() && source.is_usable() && (node.pods.outstanding() == 0 || Instant::now() >= patience)
 }
 
 /// What the keeper held for this process.

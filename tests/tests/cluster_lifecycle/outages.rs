@@ -13,7 +13,6 @@ use std::time::Duration;
 const OUTAGE: Duration = Duration::from_secs(20);
 
 #[test]
-#[ignore = "takes minutes, and is still to be run on a quiet machine"]
 fn while_the_api_server_is_away_what_was_known_last_serves() -> Outcome {
     if !privileged() {
         return Ok(());

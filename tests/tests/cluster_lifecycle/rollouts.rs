@@ -59,7 +59,6 @@ fn all_are_well(shop: &Shop<'_>, clients: &[RunningPod]) -> Result<()> {
 }
 
 #[test]
-#[ignore = "takes minutes, and is still to be run on a quiet machine"]
 fn a_rolling_upgrade_of_the_agents_fails_no_call() -> Outcome {
     if !privileged() {
         return Ok(());
@@ -88,7 +87,6 @@ fn a_rolling_upgrade_of_the_agents_fails_no_call() -> Outcome {
 
 /// The old one stays until the new one is ready.
 #[test]
-#[ignore = "takes minutes, and is still to be run on a quiet machine"]
 fn an_upgrade_to_an_agent_that_cannot_start_harms_nobody() -> Outcome {
     if !privileged() {
         return Ok(());
@@ -111,7 +109,6 @@ fn an_upgrade_to_an_agent_that_cannot_start_harms_nobody() -> Outcome {
 }
 
 #[test]
-#[ignore = "takes minutes, and is still to be run on a quiet machine"]
 fn a_rolling_restart_of_the_servers_fails_no_call() -> Outcome {
     if !privileged() {
         return Ok(());
@@ -136,7 +133,6 @@ fn a_rolling_restart_of_the_servers_fails_no_call() -> Outcome {
 }
 
 #[test]
-#[ignore = "takes minutes, and is still to be run on a quiet machine"]
 fn draining_a_node_fails_no_call() -> Outcome {
     if !privileged() {
         return Ok(());
@@ -169,7 +165,6 @@ fn draining_a_node_fails_no_call() -> Outcome {
 
 /// Deleting the chart is all that uninstalling takes; installing it again needs nothing else either.
 #[test]
-#[ignore = "takes minutes, and is still to be run on a quiet machine"]
 fn without_the_chart_calls_go_straight_as_before_and_no_call_fails() -> Outcome {
     if !privileged() {
         return Ok(());
@@ -201,7 +196,6 @@ fn without_the_chart_calls_go_straight_as_before_and_no_call_fails() -> Outcome 
 
 /// A node joins with the taint; what tolerates nothing waits until calls are balanced there.
 #[test]
-#[ignore = "takes minutes, and is still to be run on a quiet machine"]
 fn the_start_up_taint_keeps_pods_off_until_the_agent_is_ready() -> Outcome {
     if !privileged() {
         return Ok(());

@@ -38,7 +38,8 @@ impl Cause {
 /// Counts the connections that the pod opened before it was enrolled, and has them ended where that is asked for.
 pub(super) fn opened_before(netns: &Netns, wanted: &Enrolment, tools: &Tools<'_>) -> Missed {
     let name = wanted.pod.name.clone();
-    let cause = if tools.starting { Cause::AgentAbsent } else { Cause::NotEnrolled };
+    let mut serving = tools.serving.subscribe();
+    let cause = if *serving.borrow() { Cause::NotEnrolled } else { Cause::AgentAbsent };
     let (destinations, mark) = (tools.captured.peers(), tools.config.mark);
     let count = match reconnect::connections(netns, &destinations, mark) {
         Ok(connections) => connections.len(),
@@ -54,6 +55,10 @@ pub(super) fn opened_before(netns: &Netns, wanted: &Enrolment, tools: &Tools<'_>
     match netns.try_clone() {
         Ok(netns) => {
             tokio::spawn(async move {
+                // Their clients dial again at once, and are to be taken then.
+                if serving.wait_for(|serving| *serving).await.is_err() {
+                    return;
+                }
                 match reconnect::end_all(&netns, &destinations, mark).await {
                     Ok(ended) => info!(pod = %name, ended, "ended the connections that it opened before"),
                     Err(error) => {

@@ -29,6 +29,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 /// Begins the labels of the pods' listeners.
@@ -46,8 +47,9 @@ pub(super) struct Tools<'a> {
     pub(super) keeper: &'a Handover,
     /// The addresses whose connections are taken.
     pub(super) captured: &'a Captured,
-    /// The agent itself is starting: the pods that it finds were there before it.
-    pub(super) starting: bool,
+    /// Whether connections are taken that are opened now. Before, the agent itself is starting, and the pods that it finds were there
+    /// before it.
+    pub(super) serving: &'a watch::Sender<bool>,
 }
 
 /// The pods that are to be enrolled, and those that are.
