@@ -97,7 +97,9 @@ impl Node {
     /// Does what a change asks for, in its order: nothing is sent to a worker that does not know it. What has to wait for the workers
     /// is done by [`Self::advance`].
     pub(super) fn carry_out(&mut self, delta: Delta) {
-        self.backlog.push(delta);
+        for uid in self.backlog.push(delta) {
+            self.with_tools(|pods, tools| pods.withdraw(&uid, tools));
+        }
         self.advance();
     }
 
@@ -127,13 +129,7 @@ impl Node {
         if self.capture(batch.addresses) {
             self.world.removed_from_kernel(&batch.retired, Instant::now());
         }
-        let mut enrolments = Vec::new();
-        for (uid, enrolment) in batch.pods {
-            match enrolment {
-                Some(enrolment) => enrolments.push(enrolment),
-                None => self.with_tools(|pods, tools| pods.withdraw(&uid, tools)),
-            }
-        }
+        let enrolments = batch.pods.into_values().collect();
         self.with_tools(|pods, tools| pods.want(enrolments, tools));
     }
 
@@ -185,18 +181,18 @@ impl Node {
             return;
         }
         let over = self.world.quarantine_over(Instant::now(), |id| self.workers.connections(id));
-        if over.is_empty() {
-            return;
+        if !over.is_empty() {
+            self.workers.publish(&self.world.snapshot());
         }
-        self.workers.publish(&self.world.snapshot());
         for id in over {
             if let Err(error) = self.kernel.forget(id) {
                 warn!("an id keeps its original address: {error}");
             }
         }
-        // Addresses that had to do without an id.
-        let delta = self.world.apply(vec![]);
-        self.carry_out(delta);
+        if self.world.can_place_more() {
+            let delta = self.world.apply(vec![]);
+            self.carry_out(delta);
+        }
     }
 
     pub(super) fn answer(&mut self, page: Page, source: &Discovery) -> serde_json::Value {
@@ -219,9 +215,11 @@ impl Node {
             Page::Metrics => exposition(&self.numbers(source)).into(),
             Page::Problems => {
                 let (of_source, of_world) = (source.problems(), self.world.problems().current());
+                let refused = self.world.refusals().current();
                 let of_pods: Vec<_> =
                     self.pods.lasting_obstacles().into_iter().map(LastingObstacle::into_problem).collect();
-                view::json(of_source.iter().chain(of_world.iter()).chain(&of_pods).collect::<Vec<_>>())
+                let of_pods = refused.iter().chain(&of_pods);
+                view::json(of_source.iter().chain(of_world.iter()).chain(of_pods).collect::<Vec<_>>())
             }
         }
     }
@@ -249,9 +247,10 @@ impl Node {
         let ids = self.world.ids();
         Numbers {
             pods: self.with_tools(|pods, tools| pods.counts(tools)),
-            pods_waiting: self.pods.obstacles().into_iter().chain(self.refused()).collect(),
+            pods_waiting: self.pods.obstacles(),
+            pods_refused: self.refused().collect(),
             legacy_attachments: self.neighbours.legacy_attachments(),
-            endpoints: self.world.endpoints().into_iter().map(view::endpoint_counts).collect(),
+            endpoints: self.world.endpoints_in_use().into_iter().map(view::endpoint_counts).collect(),
             destinations: ids.live,
             resting_ids: ids.resting,
             problems: source.problems().len() + self.world.problems().current().len(),

@@ -17,7 +17,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -192,6 +192,9 @@ impl Backends for ServiceBackends {
 
     async fn changed(&mut self) {
         let changes = self.source.next().await;
-        self.world.apply(changes);
+        // There is no kernel to tell, and no connection carries an id: what the world remembers for their sake rests and goes.
+        let (delta, now) = (self.world.apply(changes), Instant::now());
+        self.world.removed_from_kernel(&delta.retired, now);
+        self.world.quarantine_over(now, |_| 0);
     }
 }

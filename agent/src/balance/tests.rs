@@ -133,6 +133,58 @@ fn an_endpoint_that_fails_at_once_loses_to_one_that_serves() {
     assert_eq!(shares(Picker::Ewma, &endpoints, 50, &[]), [0, 50]);
 }
 
+#[test]
+fn an_endpoint_that_answers_at_once_with_a_failure_is_shunned_and_one_that_fails_now_and_then_is_not() {
+    // Each failure has response headers of its own, in the same moment.
+    let answers = |load: &Load, now, fails: bool| {
+        latency::observe(load, now, MS / 10, Sample::Response);
+        if fails {
+            latency::observe(load, now, MS / 10, Sample::Failure);
+        }
+    };
+    let endpoints = endpoints(3);
+    for call in 1..2_000 {
+        answers(&endpoints[0].load, call * MS, true);
+        answers(&endpoints[1].load, call * MS, call % 100 == 0);
+        answers(&endpoints[2].load, call * MS, false);
+    }
+    let mut random = Random::new(5);
+    let mut state = PickerState::new(&mut random, 0);
+    let mut shares = [0; 3];
+    for _ in 0..3_000 {
+        let picked = pick(Picker::Ewma, &endpoints, &mut state, &mut random, 2_000 * MS, |_| false);
+        shares[picked.unwrap()] += 1;
+    }
+    assert!(shares[0] == 0 && shares[1] > 1_300 && shares[2] > 1_300, "{shares:?}");
+}
+
+#[test]
+fn an_endpoint_that_hangs_does_not_look_fast() {
+    let endpoints = endpoints(3);
+    let mut random = Random::new(5);
+    let mut state = PickerState::new(&mut random, 0);
+    for endpoint in &endpoints {
+        latency::observe(&endpoint.load, MS, 20 * MS, Sample::Response);
+    }
+    // 200 calls a second: each lasts 20 ms, or for ever with the last one.
+    let mut ends = std::collections::VecDeque::new();
+    for now in (1..10_000).step_by(5).map(|ms| ms * MS) {
+        while ends.front().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, index)) = ends.pop_front() else { break };
+            let load: &Load = &endpoints[index as usize].load;
+            load.active.fetch_sub(1, Relaxed);
+            latency::observe(load, now, 20 * MS, Sample::Response);
+        }
+        let index = pick(Picker::Ewma, &endpoints, &mut state, &mut random, now, |_| false).unwrap();
+        endpoints[index].load.active.fetch_add(1, Relaxed);
+        if index < 2 {
+            ends.push_back((now + 20 * MS, index as u32));
+        }
+    }
+    let stuck = endpoints[2].load.active();
+    assert!((1..20).contains(&stuck), "{stuck} of 2,000 calls are stuck");
+}
+
 /// Where each of a thousand sources goes.
 fn by_source(endpoints: &[Arc<Endpoint>], excluded: &[usize]) -> Vec<std::net::SocketAddr> {
     let mut random = Random::new(7);

@@ -2,6 +2,7 @@
 
 use super::enrolment::NotEnrolled;
 use crate::mesh::{DestinationId, Snapshot};
+use crate::sources::Problem;
 use crate::sources::rows::{OnEnrol, PodRow};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -39,6 +40,13 @@ pub struct Refused {
     pub pod: Arc<PodRow>,
     /// Why not.
     pub reason: NotEnrolled,
+}
+
+impl Refused {
+    pub(super) fn problem(&self) -> Problem {
+        let Self { pod, reason } = self;
+        Problem::warning(Some(format!("Pod {}", pod.name)), format!("{}: {reason}", reason.name()))
+    }
 }
 
 impl Delta {

@@ -6,7 +6,7 @@ use super::services::{self, Port, Service};
 use super::view::{EndpointView, IdsView, PodView, PortView, ServiceView, UnusedView};
 use super::world::World;
 use crate::mesh::{Endpoint, ObjectName, Picker, ServicePort};
-use crate::sources::rows::{OnEnrol, ServicePortRow, ServiceRow, Transport};
+use crate::sources::rows::{OnEnrol, ServiceKind, ServicePortRow, ServiceRow, Transport};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -19,8 +19,18 @@ impl World {
 
     /// The endpoints of all Service ports that have a backend, by Service port and address.
     pub fn endpoints(&self) -> Vec<EndpointView> {
+        self.each_endpoint().map(|(port, endpoint)| endpoint_view(port, endpoint)).collect()
+    }
+
+    /// Of [`Self::endpoints`], those that this node has sent a call to: few, also where the cluster is large.
+    pub fn endpoints_in_use(&self) -> Vec<EndpointView> {
+        let in_use = self.each_endpoint().filter(|(_, endpoint)| endpoint.load.calls.load(Relaxed) > 0);
+        in_use.map(|(port, endpoint)| endpoint_view(port, endpoint)).collect()
+    }
+
+    fn each_endpoint(&self) -> impl Iterator<Item = (&ServicePort, &Endpoint)> {
         let ports = self.services.values().flat_map(|service| &service.ports);
-        ports.flat_map(|port| port.endpoints().map(|endpoint| endpoint_view(&port.key, endpoint))).collect()
+        ports.flat_map(|port| port.endpoints().map(|endpoint| (&port.key, &**endpoint)))
     }
 
     /// The pods, by name, each with the decision on it.
@@ -154,7 +164,7 @@ impl World {
 
 /// Why a Service port that is to be captured has no address: a headless Service's are those of its endpoints.
 fn no_address(row: &ServiceRow) -> Straight {
-    if row.balance_headless {
+    if row.kind == ServiceKind::Headless {
         Straight::NoEndpoint(destinations::internal_policy(row))
     } else {
         Straight::NoAddress

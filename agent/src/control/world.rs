@@ -1,7 +1,7 @@
 //! Everything that is known, and what follows from it.
 
 use super::capture::{Capture, Wanted};
-use super::claims::Claims;
+use super::claims::{Claim, Claims};
 use super::delta::{Delta, Refused};
 use super::destinations::{self, Frontend};
 use super::endpoints::{Place, TrafficPolicy};
@@ -10,7 +10,7 @@ use super::pods::Pods;
 use super::services::{Service, Surroundings, empty_backend};
 use crate::mesh::{Backend, DestinationId, ObjectName, ServicePort, Snapshot};
 use crate::sources::rows::{Change, NamespaceRow, NodeRow, Row, RowKey, SliceRow};
-use crate::sources::{Problem, Problems, Severity};
+use crate::sources::{Problem, Problems};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -59,6 +59,8 @@ pub struct World {
     pub(super) claims: Claims,
     pub(super) capture: Capture,
     problems: Problems,
+    /// What is in the way of pods that were asked for: no fault of the rows.
+    refusals: Problems,
 }
 
 impl World {
@@ -76,6 +78,7 @@ impl World {
             claims: Claims::default(),
             capture: Capture::new(settings.destinations),
             problems: Problems::default(),
+            refusals: Problems::default(),
         }
     }
 
@@ -112,6 +115,7 @@ impl World {
         self.pods.settle(here, &self.namespaces, &mut delta);
         delta.snapshot = self.capture.publish();
         self.problems.replace(self.find_problems());
+        self.refusals.replace(self.refused().map(Refused::problem).collect());
         delta
     }
 
@@ -129,6 +133,11 @@ impl World {
         in_use: impl Fn(DestinationId) -> u64,
     ) -> Vec<DestinationId> {
         self.capture.quarantine_over(now, in_use)
+    }
+
+    /// Whether there are ids now for addresses that had to do without: [`Self::apply`] with nothing gives them theirs.
+    pub fn can_place_more(&self) -> bool {
+        !self.capture.retry().is_empty()
     }
 
     /// The state to publish.
@@ -165,6 +174,11 @@ impl World {
     /// What is wrong with the rows as a whole: addresses that several Services claim, ids that are used up.
     pub fn problems(&self) -> Problems {
         self.problems.clone()
+    }
+
+    /// The pods of [`Self::refused`], as problems.
+    pub fn refusals(&self) -> Problems {
+        self.refusals.clone()
     }
 
     /// Where clients are.
@@ -265,16 +279,17 @@ impl World {
             .rebuild(surroundings, |port| self.explicit_ports.contains(port) || self.capture.carries(port));
         for port in &old {
             let still = service.port(port.key.port);
-            for Frontend { address, .. } in &port.frontends {
-                if still.is_none_or(|still| still.frontend(*address).is_none()) {
-                    self.claims.remove(*address, &port.key);
+            for Frontend { address, right, .. } in &port.frontends {
+                let kept = still.and_then(|still| still.frontend(*address));
+                if kept.is_none_or(|kept| kept.right != *right) {
+                    self.claims.remove(*address, &Claim { right: *right, port: port.key.clone() });
                 }
                 addresses.insert(*address);
             }
         }
         for port in &service.ports {
-            for Frontend { address, .. } in &port.frontends {
-                self.claims.add(*address, &port.key);
+            for Frontend { address, right, .. } in &port.frontends {
+                self.claims.add(*address, &Claim { right: *right, port: port.key.clone() });
                 addresses.insert(*address);
             }
         }
@@ -295,12 +310,12 @@ impl World {
                 let port_known = self.services.get(&port.service).and_then(|service| service.port(port.port));
                 port_known.is_some_and(|known| known.wanted.is_ok())
             };
-            if problems.len() < MAX_CONTESTED_TOLD && (asked_for(owner) || others.iter().any(asked_for)) {
-                let others: Vec<String> = others.iter().map(ToString::to_string).collect();
-                problems.push(problem(
+            if problems.len() < MAX_CONTESTED_TOLD && (asked_for(owner) || others.clone().any(asked_for)) {
+                let others: Vec<String> = others.map(ToString::to_string).collect();
+                problems.push(Problem::warning(
                     Some(format!("Service {}", owner.service)),
                     format!(
-                        "address {address} is also that of {}: {owner} is first by name and has it; give each Service \
+                        "address {address} is also that of {}: {owner} comes first and has it; give each Service \
                          its own address",
                         others.join(", ")
                     ),
@@ -309,7 +324,7 @@ impl World {
         }
         let unplaced = self.capture.unplaced();
         if let Some(first) = unplaced.first() {
-            problems.push(problem(
+            problems.push(Problem::warning(
                 None,
                 format!(
                     "{} addresses, {first} first, are not captured: all {} ids of destinations are in use or resting; \
@@ -319,16 +334,8 @@ impl World {
                 ),
             ));
         }
-        problems.extend(self.refused().map(|refused| {
-            let Refused { pod, reason } = refused;
-            problem(Some(format!("Pod {}", pod.name)), format!("{}: {reason}", reason.name()))
-        }));
         problems
     }
-}
-
-fn problem(object: Option<String>, cause: String) -> Problem {
-    Problem { severity: Severity::Warning, file: None, line: None, column: None, object, cause }
 }
 
 /// What is to become of connections to an address.

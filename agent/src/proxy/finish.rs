@@ -183,6 +183,11 @@ impl Engine {
     }
 }
 
+/// Whether a header list that ends an answer says that the server failed the call.
+pub(super) fn is_failure(fields: &FieldList, is_grpc: bool) -> bool {
+    if is_grpc { is_grpc_failure(fields) } else { is_http_failure(fields) }
+}
+
 /// A grpc-status that says the server, and not the request, was at fault: UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED,
 /// INTERNAL, UNAVAILABLE, DATA_LOSS; or none at all.
 fn is_grpc_failure(fields: &FieldList) -> bool {

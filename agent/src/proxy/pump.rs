@@ -109,7 +109,9 @@ impl Engine {
         let Some(slot) = self.calls.find(call) else { return };
         slot.response = Response::Headers;
         slot.drop_replay();
-        if let Some(load) = &slot.load {
+        // An answer that is nothing but a failure is no sample of the latency: it is charged where the call ends.
+        let fails = end_stream && finish::is_failure(&self.fields, slot.is_grpc);
+        if let Some(load) = slot.load.as_ref().filter(|_| !fails) {
             latency::observe(load, self.now_ns, self.now_ns - slot.sent_ns, Sample::Response);
         }
         let client = &mut self.downstreams[slot.downstream as usize];

@@ -18,9 +18,11 @@ pub struct Numbers {
     pub pods: Vec<PodCounts>,
     /// Pods that are to be enrolled and are not, or not yet.
     pub pods_waiting: Vec<PodObstacle>,
+    /// Pods that somebody asked for and that are never enrolled as they are.
+    pub pods_refused: Vec<PodObstacle>,
     /// What others attached and is in the way of the agent's programs.
     pub legacy_attachments: Vec<LegacyAttachment>,
-    /// The endpoints.
+    /// The endpoints that this node has sent calls to.
     pub endpoints: Vec<EndpointCounts>,
     /// Destinations whose connections are taken.
     pub destinations: usize,
@@ -157,6 +159,7 @@ struct StateLabel {
 enum State {
     enrolled,
     waiting,
+    refused,
     live,
     resting,
 }
@@ -186,7 +189,7 @@ pub fn exposition(numbers: &Numbers) -> String {
         active.get_or_create(&labels).set(counts.active.into());
     }
     let not_enrolled = Family::<ObstacleLabels, Gauge>::default();
-    for PodObstacle { namespace, pod, reason } in &numbers.pods_waiting {
+    for PodObstacle { namespace, pod, reason } in numbers.pods_waiting.iter().chain(&numbers.pods_refused) {
         let labels = ObstacleLabels { namespace: escaped(namespace), pod: escaped(pod), reason };
         not_enrolled.get_or_create(&labels).set(1);
     }
@@ -194,8 +197,12 @@ pub fn exposition(numbers: &Numbers) -> String {
     for LegacyAttachment { cgroup, kind, effect } in &numbers.legacy_attachments {
         legacy.get_or_create(&LegacyLabels { cgroup: escaped(cgroup), kind, effect }).set(1);
     }
-    let pods = states([(State::enrolled, numbers.pods.len()), (State::waiting, numbers.pods_waiting.len())]);
-    let destinations = states([(State::live, numbers.destinations), (State::resting, numbers.resting_ids)]);
+    let pods = states(&[
+        (State::enrolled, numbers.pods.len()),
+        (State::waiting, numbers.pods_waiting.len()),
+        (State::refused, numbers.pods_refused.len()),
+    ]);
+    let destinations = states(&[(State::live, numbers.destinations), (State::resting, numbers.resting_ids)]);
     let problems = Gauge::<i64>::default();
     problems.set(numbers.problems as i64);
 
@@ -209,7 +216,7 @@ pub fn exposition(numbers: &Numbers) -> String {
         "Connections to captured addresses that a pod had when it was enrolled, by why they had not been taken",
         opened_before,
     );
-    registry.register("pod_not_enrolled", "A pod that is to be enrolled and is not, and why", not_enrolled);
+    registry.register("pod_not_enrolled", "A pod that is to be enrolled and is not, or not yet, and why", not_enrolled);
     registry.register(
         "legacy_attachment",
         "A cgroup program of another's, attached in the old way, that is in the way of the agent's",
@@ -218,7 +225,7 @@ pub fn exposition(numbers: &Numbers) -> String {
     registry.register("endpoint_calls", "Calls begun to an endpoint", calls);
     registry.register("endpoint_failures", "Calls to an endpoint that failed", failures);
     registry.register("endpoint_active_calls", "Calls to an endpoint that are under way", active);
-    registry.register("pods", "Pods of this node that are to be enrolled", pods);
+    registry.register("pods", "Pods of this node that are to be enrolled: those that are, that wait, and that can't be as they are", pods);
     registry.register(
         "destinations",
         "Ids of destinations: live, or resting before they are used again",
@@ -259,10 +266,10 @@ fn escaped(value: &str) -> String {
     value.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n")
 }
 
-fn states(counts: [(State, usize); 2]) -> Family<StateLabel, Gauge> {
+fn states(counts: &[(State, usize)]) -> Family<StateLabel, Gauge> {
     let family = Family::<StateLabel, Gauge>::default();
     for (state, count) in counts {
-        family.get_or_create(&StateLabel { state }).set(count as i64);
+        family.get_or_create(&StateLabel { state: state.clone() }).set(*count as i64);
     }
     family
 }

@@ -94,3 +94,22 @@ fn a_sidecar_or_ambient_redirection_that_comes_later_withdraws_the_pod() {
     let delta = setup.apply(vec![Change::Set(Row::Namespace(Arc::new(row(false))))]);
     assert_eq!(names(&delta.enrol), [("a", Keep)]);
 }
+
+#[test]
+fn of_a_wrong_label_only_the_pods_that_it_is_about_are_told() {
+    let mut setup = Setup::new();
+    let pods = [
+        pod("running", Enabled::Unset),
+        PodRow { finished: true, ..pod("over", Enabled::Unset) },
+        PodRow { node: Some("node-2".into()), ..pod("elsewhere", Enabled::Unset) },
+        PodRow { uid: "own".into(), ..pod("agent", Enabled::Unset) },
+    ];
+    setup.apply(pods.map(set_pod).into());
+    setup.apply(vec![namespace(Enabled::Invalid("yes".into()), None)]);
+    let refused: Vec<_> = setup.world.refused().map(|refused| refused.pod.name.name.clone()).collect();
+    assert_eq!(refused, ["running".into()]);
+    assert!(setup.told().is_empty(), "nothing is wrong with the rows");
+    assert_eq!(setup.world.refusals().current().len(), 1);
+    setup.apply(vec![namespace(Enabled::Yes, None)]);
+    assert_eq!((setup.world.refused().count(), setup.world.refusals().current().len()), (0, 0));
+}
