@@ -67,7 +67,8 @@ impl Pods {
                 let reason = enrolment::refusal(pod, &decision, here);
                 (reason.map(|reason| Refused { pod: pod.clone(), reason }), decision.map(|()| enrolment()))
             });
-            let (refused, enrolment) = decided.map_or((None, None), |(refused, decision)| (refused, decision.ok()));
+            let (refused, enrolment) =
+                decided.map_or((None, None), |(refused, decision)| (refused, decision.ok()));
             match refused {
                 Some(refused) => self.refused.insert(uid.clone(), refused),
                 None => self.refused.remove(&uid),

@@ -216,7 +216,11 @@ pub fn exposition(numbers: &Numbers) -> String {
         "Connections to captured addresses that a pod had when it was enrolled, by why they had not been taken",
         opened_before,
     );
-    registry.register("pod_not_enrolled", "A pod that is to be enrolled and is not, or not yet, and why", not_enrolled);
+    registry.register(
+        "pod_not_enrolled",
+        "A pod that is to be enrolled and is not, or not yet, and why",
+        not_enrolled,
+    );
     registry.register(
         "legacy_attachment",
         "A cgroup program of another's, attached in the old way, that is in the way of the agent's",
@@ -225,7 +229,11 @@ pub fn exposition(numbers: &Numbers) -> String {
     registry.register("endpoint_calls", "Calls begun to an endpoint", calls);
     registry.register("endpoint_failures", "Calls to an endpoint that failed", failures);
     registry.register("endpoint_active_calls", "Calls to an endpoint that are under way", active);
-    registry.register("pods", "Pods of this node that are to be enrolled: those that are, that wait, and that can't be as they are", pods);
+    registry.register(
+        "pods",
+        "Pods of this node that are to be enrolled: those that are, that wait, and that can't be as they are",
+        pods,
+    );
     registry.register(
         "destinations",
         "Ids of destinations: live, or resting before they are used again",

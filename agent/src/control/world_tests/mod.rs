@@ -33,7 +33,8 @@ impl Setup {
     fn with_capacity(destinations: u32) -> Self {
         let explicit_ports = vec![port_of("web", 80)];
         let node = Some(NODE.into());
-        let world = World::new(Settings { node, own_pod_uid: Some("own".into()), destinations, explicit_ports });
+        let world =
+            World::new(Settings { node, own_pod_uid: Some("own".into()), destinations, explicit_ports });
         Self { world, kernel: BTreeMap::new(), marked: BTreeMap::new(), now: Instant::now() }
     }
 
