@@ -284,14 +284,26 @@ impl Node {
         problems
     }
 
-    /// What a cluster is told of the pods that are to be enrolled, and of those that were asked for in vain.
+    /// What a cluster is told of the pods that are to be enrolled, of those that were asked for in vain, and of those whose label
+    /// says what is no more.
     pub(super) fn pod_notes(&self) -> Vec<PodNote> {
         let refused = self.world.refused().map(|Refused { pod, reason }| PodNote {
             uid: pod.uid.clone(),
             name: pod.name.clone(),
-            obstacle: Some(Obstacle { reason: reason.name().into(), text: reason.to_string(), lasts: true }),
+            label: pod.status_label.clone(),
+            outcome: Some(Err(Obstacle {
+                reason: reason.name().into(),
+                text: reason.to_string(),
+                lasts: true,
+            })),
         });
-        self.pods.notes().into_iter().chain(refused).collect()
+        let left = self.world.labelled_in_vain().map(|pod| PodNote {
+            uid: pod.uid.clone(),
+            name: pod.name.clone(),
+            label: pod.status_label.clone(),
+            outcome: None,
+        });
+        self.pods.notes().into_iter().chain(refused).chain(left).collect()
     }
 
     /// The pods that were asked for in vain.

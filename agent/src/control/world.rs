@@ -9,7 +9,7 @@ use super::enrolment::Here;
 use super::pods::Pods;
 use super::services::{Service, Surroundings, empty_backend};
 use crate::mesh::{Backend, DestinationId, ObjectName, ServicePort, Snapshot};
-use crate::sources::rows::{Change, NamespaceRow, NodeRow, Row, RowKey, SliceRow};
+use crate::sources::rows::{Change, NamespaceRow, NodeRow, PodRow, Row, RowKey, SliceRow};
 use crate::sources::{Problem, Problems, Severity};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -167,6 +167,12 @@ impl World {
     /// The pods of this node that somebody asked to be enrolled and that can't be: their owners have to be told.
     pub fn refused(&self) -> impl Iterator<Item = &Refused> {
         self.pods.refused()
+    }
+
+    /// The pods whose label ([`PodRow::status_label`]) says what became of a wish that
+    /// nobody has any more.
+    pub fn labelled_in_vain(&self) -> impl Iterator<Item = &Arc<PodRow>> {
+        self.pods.labelled_in_vain()
     }
 
     /// What is wrong with the rows as a whole: addresses that several Services claim, ids that are used up.

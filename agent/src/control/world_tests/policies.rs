@@ -93,6 +93,10 @@ fn an_internal_policy_local_keeps_calls_on_the_node_and_external_addresses_know_
     let first = |address| &snapshot.destinations[&setup.id(address)].backend.endpoints[0];
     assert!(Arc::ptr_eq(first("10.96.0.1:80"), first("192.0.2.1:80")), "one endpoint, one load");
     assert_eq!(setup.world.endpoints().len(), 3, "each is shown once");
+    assert_eq!(setup.port_view("cart", 80).endpoints, 3);
+    setup.apply(vec![set(ServiceRow { external_ips: vec![], ..local.clone() })]);
+    assert_eq!(setup.port_view("cart", 80).endpoints, 1, "no address leads to the others any more");
+    setup.apply(vec![set(local.clone())]);
 
     // Nobody here: the cluster address goes straight, to be refused as without the agent.
     let id = setup.id("10.96.0.1:80");

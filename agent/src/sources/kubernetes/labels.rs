@@ -42,5 +42,5 @@ pub const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 /// the API's has.
 pub const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
 
-/// Label of a Pod that the agent writes, where that is asked for: what became of it.
+/// Label of a Pod that the agent writes, where that is asked for, and reads to know what is written: what became of it.
 pub const STATUS: &str = "evenkeel.dev/status";

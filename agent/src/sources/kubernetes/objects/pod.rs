@@ -2,7 +2,7 @@
 
 use super::super::labels;
 use super::fields::{addresses, port_number, transport};
-use super::metadata::{ambient, annotation, enabled, object_name, on_enrol, with_mesh};
+use super::metadata::{ambient, annotation, enabled, label, object_name, on_enrol, with_mesh};
 use super::{Refusal, Remarks, sidecars};
 use crate::sources::intern::Interner;
 use crate::sources::rows::{PodRow, Transport};
@@ -55,6 +55,7 @@ pub fn pod(object: &Pod, names: &mut Interner, remarks: &mut Remarks) -> Result<
         runtime_class: spec
             .and_then(|spec| spec.runtime_class_name.as_deref())
             .map(|class| names.intern(class)),
+        status_label: label(metadata, labels::STATUS).map(|status| names.intern(status)),
     })
 }
 

@@ -99,6 +99,24 @@ fn hints_are_read_and_shared_within_a_slice() {
 }
 
 #[test]
+fn what_a_slice_says_reaches_no_terminal_as_it_is() {
+    let told = |address_type: &str, address: &str| {
+        let value = json!({
+            "metadata": {"name": "cart-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "cart"}},
+            "addressType": address_type, "ports": [], "endpoints": [{"addresses": [address]}],
+        });
+        let mut remarks = Remarks::new();
+        match slice(&object::<EndpointSlice>(value), &mut Interner::default(), &mut remarks) {
+            Ok(_) => remarks.concat(),
+            Err(refusal) => refusal,
+        }
+    };
+    for text in [told("\u{1b}[2J", "10.0.0.1"), told("IPv4", "10.0.0.1\u{1b}[2J")] {
+        assert!(text.contains("\\u{1b}[2J") && !text.contains('\u{1b}'), "{text:?}");
+    }
+}
+
+#[test]
 fn a_mesh_is_told_by_its_injectors_mark_or_its_proxy() {
     let marked = |key: &str, value: &str| (json!({"annotations": {key: value}}), json!({"containers": []}));
     let with = |containers: &[&str], init_containers: &[&str]| {
