@@ -135,6 +135,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         let next_look = node.pods.next_look();
         tokio::select! {
             changes = source.next() => {
+                let changes = changes?;
                 if node.is_serving() {
                     let delta = node.world.apply(changes);
                     node.carry_out(delta);

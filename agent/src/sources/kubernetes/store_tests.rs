@@ -159,7 +159,36 @@ fn an_object_that_can_not_be_used_any_more_loses_its_row_and_is_named() {
     }
     let problems = store.changed_problems().unwrap();
     assert_eq!(problems.len(), MAX_REMARKS_TOLD + 1);
-    assert!(problems.iter().any(|problem| problem.cause.starts_with("7 more endpointslices")));
+    assert!(problems.iter().any(|problem| problem.cause.starts_with("at least 4 more endpointslices")));
+}
+
+#[test]
+fn what_is_not_used_is_told_for_as_long_as_it_is_and_of_a_list_at_its_end() {
+    let mut store = complete();
+    store.changed_problems();
+    let take = |store: &mut Store, report| store.take(place("namespaces"), report);
+    let told = |problems: Option<Vec<Problem>>| -> BTreeSet<String> {
+        problems.unwrap().into_iter().filter_map(|problem| problem.object).collect()
+    };
+    take(&mut store, Report::Listing);
+    for number in 0..MAX_REMARKS_TOLD + 2 {
+        take(&mut store, namespace(&format!("n{number:03}"), "perhaps"));
+        assert_eq!(store.changed_problems(), None, "in the middle of a list");
+    }
+    take(&mut store, Report::Listed);
+    let first = told(store.changed_problems());
+    assert_eq!(first.len(), MAX_REMARKS_TOLD);
+    // One that comes first by name pushes none of them out.
+    take(&mut store, namespace("a", "perhaps"));
+    assert_eq!(told(store.changed_problems()), first);
+    // One that is mended makes room.
+    take(&mut store, namespace("n000", "true"));
+    let now = told(store.changed_problems());
+    assert!(now.contains("Namespace a") && !now.contains("Namespace n000") && now.len() == MAX_REMARKS_TOLD);
+    // What is wrong with the connection does not wait for the end of a list.
+    take(&mut store, Report::Listing);
+    take(&mut store, Report::Fault(Fault::Silent));
+    assert!(store.changed_problems().is_some());
 }
 
 #[test]
@@ -171,6 +200,7 @@ fn rows_from_before_go_on_until_a_list_says_otherwise() {
     let mut store = Store::new(&before, false);
     assert!(store.complete && !store.has_batch());
     store.take(place("pods"), Report::Fault(Fault::unreachable("no route")));
+    assert!(store.faults()[0].ends_with("what was known last goes on"), "it serves: {:?}", store.faults());
     assert_eq!(store.rows().count(), 2);
     store.take(place("pods"), Report::Listing);
     store.take(place("pods"), pod("cart-0", "uid-1"));
