@@ -44,6 +44,7 @@ pub(super) async fn run(
     loop {
         if next(&mut told, &pods.borrow_and_update(), Instant::now()).is_none() {
             writer.forget();
+            problems.set(Task::Events, told.cause());
             // A change, or that it is time to tell something again.
             if let Ok(Err(_)) = timeout(TRY_AGAIN_AFTER, pods.changed()).await {
                 return;

@@ -21,6 +21,7 @@ pub(super) async fn run(access: Access, mut pods: watch::Receiver<Vec<PodNote>>,
     loop {
         tried.expire(Instant::now());
         let todo = todo(&mut tried, &pods.borrow_and_update());
+        let mut stopped = None;
         for (name, label) in todo {
             let Err(fault) = write(&mut writer, &name, &label).await else {
                 tried.insert(label, Instant::now(), TRY_AGAIN_AFTER, None);
@@ -30,15 +31,18 @@ pub(super) async fn run(access: Access, mut pods: watch::Receiver<Vec<PodNote>>,
             // Gone, or another by now.
             let is_over = matches!(fault, Fault::NotFound(_) | Fault::Conflict(_));
             let cause = (!is_over).then(|| cause(&fault));
-            problems.set(Task::PodLabels, cause.clone().or_else(|| tried.cause()));
             if !fault.is_of_one_object() {
-                sleep(TRY_AGAIN_AFTER).await;
+                stopped = cause;
                 break;
             }
             tried.insert(label, Instant::now(), TRY_AGAIN_AFTER, cause);
         }
-        problems.set(Task::PodLabels, tried.cause());
+        problems.set(Task::PodLabels, stopped.clone().or_else(|| tried.cause()));
         writer.forget();
+        if stopped.is_some() {
+            sleep(TRY_AGAIN_AFTER).await;
+            continue;
+        }
         // Not each of a start's states is worth a write.
         sleep(NOTICE_EVERY).await;
         if let Ok(Err(_)) = timeout(TRY_AGAIN_AFTER, pods.changed()).await {
