@@ -94,6 +94,15 @@ impl Pods {
         self.refused.values()
     }
 
+    /// The pods that are labelled as ones that are to be enrolled, and that nobody asks for any more.
+    pub(super) fn labelled_in_vain(&self) -> impl Iterator<Item = &Arc<PodRow>> {
+        self.pods.values().filter(|pod| {
+            pod.status_label.is_some()
+                && !self.enrolled.contains_key(&pod.uid)
+                && !self.refused.contains_key(&pod.uid)
+        })
+    }
+
     /// All pods, each with the decision on it and what to do with its old connections.
     pub(super) fn decisions<'a>(
         &'a self,

@@ -113,7 +113,7 @@ impl World {
             app_protocol: port_row.app_protocol.as_deref().map(str::to_owned),
             captured: captured.into_iter().map(|frontend| frontend.address).collect(),
             straight,
-            endpoints: port.map_or(0, |port| port.endpoints().count()),
+            endpoints: port.map_or(0, |port| reachable(port, row)),
             unused: port.map(|port| self.unused(service, row, port, port_row)).unwrap_or_default(),
         }
     }
@@ -160,6 +160,19 @@ impl World {
             Straight::NoId
         })
     }
+}
+
+/// How many endpoints clients reach at the addresses that they have: of a Service whose internal traffic stays on the node, those of
+/// other nodes are reached from outside alone.
+fn reachable(port: &Port, row: &ServiceRow) -> usize {
+    let internal = destinations::internal_policy(row);
+    let is_local = internal == TrafficPolicy::Local
+        && port.frontends.iter().all(|frontend| frontend.policy == TrafficPolicy::Local);
+    if !is_local {
+        return port.endpoints().count();
+    }
+    let local = port.backends.under(TrafficPolicy::Local);
+    [&local.v4, &local.v6].into_iter().flatten().map(|backend| backend.endpoints.len()).sum()
 }
 
 /// Why a Service port that is to be captured has no address: a headless Service's are those of its endpoints.

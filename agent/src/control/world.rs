@@ -9,7 +9,7 @@ use super::enrolment::Here;
 use super::pods::Pods;
 use super::services::{Service, Surroundings, empty_backend};
 use crate::mesh::{Backend, DestinationId, ObjectName, ServicePort, Snapshot};
-use crate::sources::rows::{Change, NamespaceRow, NodeRow, Row, RowKey, SliceRow};
+use crate::sources::rows::{Change, NamespaceRow, NodeRow, PodRow, Row, RowKey, SliceRow};
 use crate::sources::{Problem, Problems};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
@@ -26,8 +26,10 @@ pub struct Settings {
     pub node: Option<Arc<str>>,
     /// The agent's own pod, which is never enrolled.
     pub own_pod_uid: Option<Arc<str>>,
+    /// How many addresses the kernel's map of destinations has room for.
+    pub addresses: u32,
     /// How many ids the kernel has room for, live and resting: they are below this.
-    pub destinations: u32,
+    pub ids: u32,
     /// Service ports that are asked for by name, be they gRPC or not: [`World::backend`] knows these too.
     pub explicit_ports: Vec<ServicePort>,
 }
@@ -76,7 +78,7 @@ impl World {
             services: BTreeMap::new(),
             slices: HashMap::new(),
             claims: Claims::default(),
-            capture: Capture::new(settings.destinations),
+            capture: Capture::new(settings.addresses, settings.ids),
             problems: Problems::default(),
             refusals: Problems::default(),
         }
@@ -166,9 +168,20 @@ impl World {
         Some(first.as_ref().or(second.as_ref()).cloned().unwrap_or_else(|| empty_backend(port)))
     }
 
+    /// Whether addresses that there was no room for would find some now: [`Self::apply`] places them, be there changes or not.
+    pub fn has_room_for_unplaced(&self) -> bool {
+        !self.capture.retry().is_empty()
+    }
+
     /// The pods of this node that somebody asked to be enrolled and that can't be: their owners have to be told.
     pub fn refused(&self) -> impl Iterator<Item = &Refused> {
         self.pods.refused()
+    }
+
+    /// The pods whose label ([`PodRow::status_label`]) says what became of a wish that
+    /// nobody has any more.
+    pub fn labelled_in_vain(&self) -> impl Iterator<Item = &Arc<PodRow>> {
+        self.pods.labelled_in_vain()
     }
 
     /// What is wrong with the rows as a whole: addresses that several Services claim, ids that are used up.
@@ -327,10 +340,9 @@ impl World {
             problems.push(Problem::warning(
                 None,
                 format!(
-                    "{} addresses, {first} first, are not captured: all {} ids of destinations are in use or resting; \
-                     raise the limit of destinations",
+                    "{} addresses, {first} first, are not captured: {}; raise --max-destinations",
                     unplaced.len(),
-                    self.capture.ids().capacity()
+                    self.capture.shortage()
                 ),
             ));
         }

@@ -1,7 +1,6 @@
 //! A pod's network namespace, found by the pod's first process, and whether the pod is still there. Next: [`events`](super::events), when
 //! to look.
 
-use super::error::KernelError;
 use super::netns::{Netns, inode_of_process, is_outside_of_pods};
 use super::pods::{pod_of_process, program_of, started_at};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -49,6 +48,8 @@ pub enum NotFound {
     InNodeNamespace,
     /// Its apps run on another kernel, by this program.
     SandboxedRuntime(String),
+    /// The path that stands for it leads to none, or to none that may be entered, and why.
+    NotAtPath(String),
 }
 
 impl Sandbox {
@@ -75,9 +76,14 @@ impl Sandbox {
     /// The sandbox whose network namespace is at a path, as `/run/netns/NAME`, for as long as it is.
     ///
     /// # Errors
-    /// As of [`Netns::open`].
-    pub fn at(path: &Path) -> Result<Self, KernelError> {
-        Ok(Self { netns: Netns::open(path)?, witness: Witness::Path(path.to_owned()) })
+    /// [`NotFound::NotAtPath`]; [`NotFound::InNodeNamespace`].
+    pub fn at(path: &Path) -> Result<Self, NotFound> {
+        let not_there = |error: &dyn fmt::Display| NotFound::NotAtPath(error.to_string());
+        let netns = Netns::open(path).map_err(|error| not_there(&error))?;
+        if netns.is_outside_of_pods().map_err(|error| not_there(&error))? {
+            return Err(NotFound::InNodeNamespace);
+        }
+        Ok(Self { netns, witness: Witness::Path(path.to_owned()) })
     }
 
     /// Its network namespace.
@@ -140,6 +146,7 @@ impl fmt::Display for NotFound {
                 f.write_str("its processes are not visible: the agent needs the host's PIDs (hostPID: true)")
             }
             Self::InNodeNamespace => f.write_str("its processes are in the node's network namespace"),
+            Self::NotAtPath(error) => f.write_str(error),
             Self::SandboxedRuntime(program) => {
                 write!(
                     f,

@@ -204,7 +204,7 @@ pub struct EndpointRow {
 }
 
 /// Whom an endpoint is meant for. Each list may be empty.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Hints {
     /// Clients in these zones (`hints.forZones`).
     pub zones: Box<[Arc<str>]>,
@@ -257,6 +257,8 @@ pub struct PodRow {
     pub ambient: Option<bool>,
     /// `spec.runtimeClassName`.
     pub runtime_class: Option<Arc<str>>,
+    /// What the agent wrote on it ([`STATUS`](crate::sources::kubernetes::labels::STATUS)).
+    pub status_label: Option<Arc<str>>,
 }
 
 /// A service mesh that redirects a pod's connections to a proxy of its own.

@@ -103,5 +103,6 @@ pub(crate) fn pod(name: &str, enabled: Enabled) -> PodRow {
         with_mesh: None,
         ambient: None,
         runtime_class: None,
+        status_label: None,
     }
 }

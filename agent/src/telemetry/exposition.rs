@@ -264,7 +264,7 @@ fn register_kinds(kinds: &[KindCounts], registry: &mut Registry) {
         staleness,
     );
     registry.register("source_objects", "Objects that are known", objects);
-    registry.register("source_bytes", "Bytes that came from the API server", bytes);
+    registry.register("source_bytes", "Bytes that came from the API server, after any decompression", bytes);
     registry.register("source_lists", "Lists that were asked of the API server", lists);
     registry.register("source_failures", "Lists and watches that failed", failures);
 }

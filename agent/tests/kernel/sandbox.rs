@@ -44,6 +44,29 @@ fn end(mut process: Child) {
 }
 
 #[test]
+fn a_path_leads_to_a_pods_namespace_or_nowhere_and_nothing_is_waited_for() {
+    if !can_run() {
+        return;
+    }
+    let mut cgroup = Cgroup::new();
+    let pod = start("pause", &cgroup.make("pod"), None);
+    let netns = format!("/proc/{}/ns/net", pod.id());
+    let mut found = Sandbox::at(Path::new(&netns)).unwrap();
+    assert_eq!(found.netns().cookie(), Netns::of_process(pod.id()).unwrap().cookie());
+    for own in ["/proc/1/ns/net", "/proc/self/ns/net"] {
+        assert_eq!(Sandbox::at(Path::new(own)).unwrap_err(), NotFound::InNodeNamespace, "{own}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for none in [pipe.as_path(), Path::new("/proc/self/ns/mnt"), Path::new("/no/such")] {
+        assert!(matches!(Sandbox::at(none), Err(NotFound::NotAtPath(_))), "{}", none.display());
+    }
+    end(pod);
+    assert!(!found.is_there(UID, Vec::new));
+}
+
+#[test]
 fn a_container_within_a_container_is_not_the_pod() {
     if !can_run() {
         return;

@@ -4,6 +4,7 @@
 //! is being made ([`soon`]), and from time to time. [`sighting`] looks, [`enrolled`] is a pod from then on, [`obstacle`] says why one
 //! is not, [`missed`] counts what it had opened before, [`show`] tells of all of it.
 
+mod cgroup_uids;
 mod enrolled;
 mod missed;
 mod obstacle;
@@ -20,6 +21,7 @@ use crate::kernel::{Kernel, Netns, PodEvent, PodEventKind, PodListener};
 use crate::lifecycle::handover::Handover;
 use crate::proxy::Workers;
 use anyhow::Result;
+use cgroup_uids::CgroupUids;
 use enrolled::{Enrolled, release};
 use obstacle::Obstacle;
 use sighting::{Depth, Sighting};
@@ -57,8 +59,7 @@ pub(super) struct Tools<'a> {
 pub(super) struct Enrolments {
     /// By UID.
     wanted: HashMap<Arc<str>, Wanted>,
-    /// The UIDs of the wanted pods, by that in the path of their cgroups.
-    by_cgroup_uid: HashMap<Arc<str>, Arc<str>>,
+    cgroup_uids: CgroupUids,
     soon: Soon,
     /// Let go, with connections that still need their names.
     leaving: Vec<Enrolled>,
@@ -112,7 +113,10 @@ impl Enrolments {
         let uids: Vec<_> = enrolments.iter().map(|enrolment| enrolment.pod.uid.clone()).collect();
         for enrolment in enrolments {
             let uid = enrolment.pod.uid.clone();
-            self.by_cgroup_uid.insert(enrolment.pod.cgroup_uid.clone(), uid.clone());
+            // What was found by another cgroup's name is to be found anew.
+            if self.wanted.get(&uid).is_some_and(|w| w.enrolment.pod.cgroup_uid != enrolment.pod.cgroup_uid) {
+                self.withdraw(&uid, tools);
+            }
             match self.wanted.get_mut(&uid) {
                 Some(known) => known.enrolment = enrolment,
                 None => {
@@ -128,7 +132,7 @@ impl Enrolments {
     pub(super) fn withdraw(&mut self, uid: &str, tools: &Tools<'_>) {
         self.soon.forget(uid);
         let Some(wanted) = self.wanted.remove(uid) else { return };
-        self.by_cgroup_uid.remove(&wanted.enrolment.pod.cgroup_uid);
+        self.cgroup_uids.release(&wanted.enrolment.pod.cgroup_uid, uid);
         if let State::Enrolled(enrolled) = wanted.state {
             self.leaving.push(enrolled.leave(tools));
         }
@@ -137,7 +141,7 @@ impl Enrolments {
     /// Something happened in a pod's cgroup. To a pod that is enrolled it matters if its sandbox has ended: processes come and go all the
     /// time, each probe of the kubelet's for one.
     pub(super) fn stirred(&mut self, event: &PodEvent, tools: &Tools<'_>) {
-        let Some(uid) = self.by_cgroup_uid.get(event.uid.as_str()).cloned() else { return };
+        let Some(uid) = self.cgroup_uids.pod(event.uid.as_str()).cloned() else { return };
         let is_begun = event.is_of_container() && event.kind != PodEventKind::Removed;
         if let Some(Wanted { state: State::Waiting { .. }, heard, .. }) = self.wanted.get_mut(&uid)
             && is_begun
@@ -257,6 +261,11 @@ impl Enrolments {
             info!(pod = %enrolled.pod.name, "its sandbox ended");
             enrolled.forget(true, tools);
             wanted.state = State::waiting(Obstacle::new("sandbox_ended", "its sandbox ended"));
+        }
+        if let Err(owner) = self.cgroup_uids.claim(&wanted.enrolment.pod.cgroup_uid, uid) {
+            let text = format!("its cgroup is that of the pod with UID {owner}");
+            wait(wanted, Obstacle::new("cgroup_of_another_pod", text));
+            return;
         }
         let comes_back = |left: &mut Enrolled| left.pod.key.uid == *uid && left.is_there(sighting);
         let enrolled = match self.leaving.iter_mut().position(comes_back) {

@@ -30,7 +30,7 @@ impl Obstacle {
     pub(super) fn lasts(&self, since: Instant) -> bool {
         match self.reason {
             "no_process" | "sandbox_ended" => false,
-            "sandboxed_runtime" | "no_listener_port" => true,
+            "sandboxed_runtime" | "no_listener_port" | "cgroup_of_another_pod" => true,
             _ => since.elapsed() >= LASTING_AFTER,
         }
     }
@@ -43,6 +43,7 @@ impl From<NotFound> for Obstacle {
             NotFound::NotVisible => "processes_not_visible",
             NotFound::InNodeNamespace => "node_network_namespace",
             NotFound::SandboxedRuntime(_) => "sandboxed_runtime",
+            NotFound::NotAtPath(_) => "kernel_refuses",
         };
         Self::new(reason, not_found.to_string())
     }
@@ -83,6 +84,7 @@ mod tests {
             ("kernel_refuses", false, true),
             ("sandboxed_runtime", true, true),
             ("no_listener_port", true, true),
+            ("cgroup_of_another_pod", true, true),
         ] {
             let obstacle = Obstacle::new(reason, "");
             assert_eq!((obstacle.lasts(now), obstacle.lasts(long_ago)), (at_once, later), "{reason}");

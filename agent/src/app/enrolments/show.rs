@@ -56,14 +56,15 @@ impl Enrolments {
         let note = |wanted: &Wanted| PodNote {
             uid: wanted.enrolment.pod.uid.clone(),
             name: wanted.enrolment.pod.name.clone(),
-            obstacle: match &wanted.state {
-                State::Enrolled(_) => None,
-                State::Waiting { obstacle, since } => Some(PodNoteObstacle {
+            label: wanted.enrolment.pod.status_label.clone(),
+            outcome: Some(match &wanted.state {
+                State::Enrolled(_) => Ok(()),
+                State::Waiting { obstacle, since } => Err(PodNoteObstacle {
                     reason: obstacle.reason.into(),
                     text: obstacle.text.clone(),
                     lasts: obstacle.lasts(*since),
                 }),
-            },
+            }),
         };
         self.wanted.values().map(note).collect()
     }

@@ -19,6 +19,20 @@ fn names(enrolments: &[Enrolment]) -> Vec<(&str, OnEnrol)> {
 }
 
 #[test]
+fn a_pod_that_nobody_asks_for_any_more_and_that_is_labelled_is_told_of() {
+    let mut setup = Setup::new();
+    let labelled = |name, enabled| PodRow { status_label: Some("enrolled".into()), ..pod(name, enabled) };
+    setup.apply(vec![
+        set_pod(labelled("a", Enabled::Yes)),
+        set_pod(labelled("b", Enabled::No)),
+        set_pod(labelled("c", Enabled::Invalid("x".into()))),
+        set_pod(pod("d", Enabled::No)),
+    ]);
+    let told: Vec<_> = setup.world.labelled_in_vain().map(|pod| pod.name.name.to_string()).collect();
+    assert_eq!(told, ["b"]);
+}
+
+#[test]
 fn a_label_on_the_namespace_enrols_its_pods_and_its_loss_withdraws_them() {
     let mut setup = Setup::new();
     let pods = [("a", Enabled::Unset), ("b", Enabled::No), ("c", Enabled::Yes)];
