@@ -270,11 +270,10 @@ fn a_pod_that_can_not_be_enrolled_has_an_event_that_says_why() -> Outcome {
     pod.annotations.insert(NETNS_ANNOTATION.into(), "/run/netns/evenkeel-no-such".into());
     shop.shop.cluster.pods.insert("lost".into(), pod);
     shop.publish()?;
-    let options = shop.options()?;
-    let label_pods = vec!["--label-pods".into()];
+    let mut options = shop.options()?;
+    options.arguments.push("--label-pods".into());
     let patch_pods = [("", "pods", &["list", "watch", "patch"][..])];
     shop.plane.apply(&role(&[&RIGHTS[..], &patch_pods].concat()))?;
-    let options = evenkeel_tests::agent::Options { arguments: label_pods, ..options };
     let mut agent = Agent::start_with(&shop.shop.cluster, &options).context(lost)?;
     let event = eventually_some("the pod has an Event", || {
         let events = shop.plane.list("events.events.k8s.io", "shop", "").unwrap_or_default();
@@ -293,6 +292,40 @@ fn a_pod_that_can_not_be_enrolled_has_an_event_that_says_why() -> Outcome {
 }
 
 #[test]
+fn no_pod_chooses_its_network_namespace_unless_the_agent_is_told_to_heed_it() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let mut shop = ApiShop::enrolled(2)?;
+    // The node's own, by a pod that no process is of.
+    let mut pod = shop.shop.cluster.pods["client"].clone();
+    pod.name = "intruder".into();
+    pod.annotations.insert(NETNS_ANNOTATION.into(), "/proc/self/ns/net".into());
+    shop.shop.cluster.pods.insert("intruder".into(), pod);
+    shop.publish()?;
+    let why = |agent: &Agent, name: &str| {
+        let pods = agent.admin("/pods").unwrap_or_default();
+        let pod = pods.as_array().into_iter().flatten().find(|pod| pod["name"] == name);
+        pod.map(ToString::to_string).unwrap_or_default()
+    };
+    let mut heeding = Agent::start_with(&shop.shop.cluster, &shop.options()?)?;
+    eventually("the pod's word counts, but for the node's own namespace", || {
+        why(&heeding, "client").contains("\"enrolled\":true")
+            && why(&heeding, "intruder").contains("node_network_namespace")
+    })?;
+    heeding.stop()?;
+
+    let mut options = shop.options()?;
+    options.arguments.clear();
+    let mut agent = Agent::launch(&shop.shop.cluster, &options)?;
+    eventually("the annotation is told and not heeded", || {
+        problems(&agent).contains("--netns-annotation") && why(&agent, "intruder").contains("no_process")
+    })?;
+    ensure!(!shop.shop.spreads_calls_of(&shop.shop.client)?, "only by its annotation it could be found");
+    agent.stop()
+}
+
+#[test]
 fn the_start_up_taint_is_taken_off_when_the_agent_is_ready_and_no_other() -> Outcome {
     if !privileged() {
         return Ok(());
@@ -301,8 +334,8 @@ fn the_start_up_taint_is_taken_off_when_the_agent_is_ready_and_no_other() -> Out
     let key = "evenkeel.dev/agent-not-ready";
     let node = format!("node/{NODE_NAME}");
     shop.plane.run(&["taint", "node", NODE_NAME, &format!("{key}=:NoSchedule"), "mine=yes:NoSchedule"])?;
-    let arguments = vec!["--startup-taint".into(), key.into()];
-    let options = evenkeel_tests::agent::Options { arguments, ..shop.options()? };
+    let mut options = shop.options()?;
+    options.arguments.extend(["--startup-taint".into(), key.into()]);
     let mut agent = Agent::start_with(&shop.shop.cluster, &options)?;
     let line = "needs the verbs get and patch on nodes";
     eventually("the right that is missing is named", || problems(&agent).contains(line))?;

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use evenkeel_tests::agent::Options;
 use evenkeel_tests::host::privileged;
-use evenkeel_tests::manifests::{CONFIG_MIRROR_ANNOTATION, NETNS_ANNOTATION, ON_ENROL_ANNOTATION};
+use evenkeel_tests::manifests::{NETNS_ANNOTATION, ON_ENROL_ANNOTATION};
 use evenkeel_tests::process::signal_to;
 use evenkeel_tests::wait::eventually_some;
 use evenkeel_tests::{Agent, Cluster, Outcome, Pod, Shop, eventually};
@@ -159,31 +159,25 @@ fn a_static_pod_whose_mirror_is_made_anew_stays_enrolled_with_its_connections() 
         return Ok(());
     }
     let mut shop = Shop::enrolled(2)?;
-    let own_uid = shop.client.uid.clone();
-    let mut mirror = |uid: &str| {
-        if let Some(object) = shop.cluster.pods.get_mut("client") {
-            object.uid = uid.to_owned();
-            object.annotations.insert(CONFIG_MIRROR_ANNOTATION.to_owned(), own_uid.clone());
-        }
-        shop.cluster.publish()
-    };
-    mirror("mirror-1")?;
+    let pod = shop.cluster.static_pod("static")?;
+    shop.cluster.publish()?;
     let agent = Agent::start(&shop.cluster)?;
-    let port = shown(&agent, "client", "enrolled", |row| row["enrolled"] == true)?["listener_port"].clone();
-    let mut load = shop.client.load(&shop.v4(), &["--kind", "mixed"])?;
+    let first = shown(&agent, "static", "enrolled", |row| row["enrolled"] == true)?;
+    let mut load = pod.load(&shop.v4(), &["--kind", "mixed"])?;
     load.more_calls(20)?;
 
-    mirror("mirror-2")?;
+    shop.cluster.pods.get_mut("static").context("it has an object")?.uid = "mirror-2".to_owned();
+    shop.cluster.publish()?;
     let is_next = |row: &Value| row["uid"] == "mirror-2" && row["enrolled"] == true;
-    let next = shown(&agent, "client", "the next mirror is enrolled", is_next)?;
-    ensure!(next["listener_port"] == port, "by the same listener: {next}");
-    ensure!(listener_ports(&shop.client)?.len() == 1, "{:?}", listener_ports(&shop.client)?);
+    let next = shown(&agent, "static", "the next mirror is enrolled", is_next)?;
+    ensure!(next["listener_port"] == first["listener_port"], "by the same listener: {first}, {next}");
+    ensure!(listener_ports(&pod)?.len() == 1, "{:?}", listener_ports(&pod)?);
     ensure!(next["open_connections"] != 0, "{next}");
     load.more_calls(20)?;
     load.stop()?.is_clean()?;
     // The end of the last connection that the first mirror's pod had is not the end of the second's.
-    shown(&agent, "client", "its last connection has ended", |row| row["open_connections"] == 0)?;
-    ensure!(shop.spreads_calls_of(&shop.client)?);
+    shown(&agent, "static", "its last connection has ended", |row| row["open_connections"] == 0)?;
+    ensure!(shop.spreads_calls_of(&pod)?);
     Ok(())
 }
 

@@ -37,12 +37,39 @@ pub(super) enum Capture {
 pub(super) struct Backlog {
     in_hand: Option<(Batch, Instant)>,
     gathering: Batch,
+    /// What the kernel refused to learn: [`Self::try_again`].
+    refused: Batch,
 }
 
 impl Backlog {
     /// Takes a change in, after all before it.
     pub(super) fn push(&mut self, delta: Delta) {
         self.gathering.add(delta);
+        let later = &self.gathering.addresses;
+        self.refused.addresses.retain(|address, _| !later.contains_key(address));
+    }
+
+    /// Takes back what of a batch the kernel refused, unless there is a later word on it, and the ids that its map may still lead to.
+    pub(super) fn put_back(
+        &mut self,
+        mut addresses: BTreeMap<SocketAddr, Capture>,
+        retired: Vec<DestinationId>,
+    ) {
+        addresses.retain(|address, _| !self.gathering.addresses.contains_key(address));
+        self.refused.addresses.extend(addresses);
+        self.refused.retired.extend(retired);
+    }
+
+    /// Has what was refused tried again with the next batch.
+    pub(super) fn try_again(&mut self) {
+        let Batch { addresses, retired, .. } = std::mem::take(&mut self.refused);
+        self.gathering.addresses.extend(addresses);
+        self.gathering.retired.extend(retired);
+    }
+
+    /// The addresses of which the kernel knows something else than it should.
+    pub(super) fn refused(&self) -> impl ExactSizeIterator<Item = &SocketAddr> {
+        self.refused.addresses.keys()
     }
 
     /// Takes the next batch in hand, if there is none. What it gives is to be published.
@@ -119,6 +146,30 @@ mod tests {
         assert_eq!(backlog.waits_since(), Some(now));
         assert_eq!(backlog.ready(5).unwrap().addresses, [(address(1), Capture::Taken(id(1)))].into());
         assert!(backlog.waits_since().is_none() && backlog.begin(now).is_none());
+    }
+
+    #[test]
+    fn what_the_kernel_refused_is_tried_again_until_there_is_a_later_word() {
+        let (mut backlog, now) = (Backlog::default(), Instant::now());
+        let refused = [(address(1), Capture::Taken(id(1))), (address(2), Capture::Nothing)];
+        backlog.push(Delta { remove: vec![address(2)], ..Delta::default() });
+        backlog.put_back(refused.into(), vec![id(9)]);
+        assert!(backlog.refused().eq([&address(1)]), "a later word on the other waits already");
+        backlog.begin(now);
+        assert!(backlog.ready(0).unwrap().retired.is_empty(), "not before it is asked for");
+        backlog.try_again();
+        backlog.begin(now);
+        let batch = backlog.ready(0).unwrap();
+        assert_eq!((batch.addresses, batch.retired), ([refused[0]].into(), vec![id(9)]));
+
+        backlog.put_back([refused[0]].into(), vec![id(9)]);
+        backlog.push(Delta { remove: vec![address(1)], retired: vec![id(1)], ..Delta::default() });
+        assert_eq!(backlog.refused().len(), 0);
+        backlog.try_again();
+        backlog.begin(now);
+        let batch = backlog.ready(0).unwrap();
+        assert_eq!(batch.addresses, [(address(1), Capture::Nothing)].into());
+        assert_eq!(batch.retired, [id(1), id(9)]);
     }
 
     #[test]

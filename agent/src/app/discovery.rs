@@ -57,9 +57,9 @@ impl Discovery {
         }
         let access = Access { kubeconfig: config.cluster.kubeconfig.clone() };
         let node = config.cluster.node_name.as_deref().unwrap_or_default();
-        let source = KubernetesSource::open(&access, node, &before, journal);
+        let ClusterConfig { startup_taint, label_pods, netns_annotation, .. } = config.cluster.clone();
+        let source = KubernetesSource::open(&access, node, netns_annotation, &before, journal);
         let first = (!before.is_empty()).then(|| before.into_iter().map(Change::Set).collect());
-        let ClusterConfig { startup_taint, label_pods, .. } = config.cluster.clone();
         let write_back = WriteBack::start(&access, node, &Wishes { startup_taint, label_pods });
         Ok((Self::Kubernetes(source, write_back), first))
     }

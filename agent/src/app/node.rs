@@ -11,14 +11,15 @@ use super::view;
 use crate::admin::Page;
 use crate::config::AgentConfig;
 use crate::control::{Delta, Refused, World};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, KernelError};
 use crate::lifecycle::handover::Handover;
+use crate::mesh::DestinationId;
 use crate::proxy::Workers;
-use crate::sources::Change;
 use crate::sources::kubernetes::write_back::{Obstacle, PodNote};
+use crate::sources::{Change, Problem, Severity};
 use crate::telemetry::{Numbers, PodObstacle, exposition};
 use anyhow::{Context as _, Result, bail};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,6 +44,8 @@ pub(super) struct Node {
     pub(super) workers: Workers,
     pub(super) world: World,
     pub(super) backlog: Backlog,
+    /// Why the kernel did not learn of a destination, until it has.
+    pub(super) refusal: Option<String>,
     pub(super) pods: Enrolments,
     /// The addresses whose connections are taken.
     pub(super) captured: Captured,
@@ -125,8 +128,15 @@ impl Node {
     }
 
     fn finish(&mut self, batch: Batch) {
-        if self.capture(batch.addresses) {
-            self.world.removed_from_kernel(&batch.retired, Instant::now());
+        let refused = self.capture(batch.addresses);
+        let (left, removed) = match refused.is_empty() {
+            true => (Vec::new(), batch.retired),
+            false => self.still_in_kernel(batch.retired),
+        };
+        self.world.removed_from_kernel(&removed, Instant::now());
+        self.backlog.put_back(refused, left);
+        if self.backlog.refused().len() == 0 && self.refusal.take().is_some() {
+            info!("the kernel knows of all destinations again");
         }
         let mut enrolments = Vec::new();
         for (uid, enrolment) in batch.pods {
@@ -138,28 +148,60 @@ impl Node {
         self.with_tools(|pods, tools| pods.want(enrolments, tools));
     }
 
-    /// Changes which addresses are captured; whether all of it was done.
-    fn capture(&mut self, addresses: BTreeMap<SocketAddr, Capture>) -> bool {
-        let mut done = true;
-        // First what is taken, as of a delta.
+    /// Changes which addresses are captured. What the kernel refused comes back.
+    fn capture(&mut self, addresses: BTreeMap<SocketAddr, Capture>) -> BTreeMap<SocketAddr, Capture> {
+        // First what is taken, as of a delta; and what found no room once more, when what is free is out.
         let (free, take): (Vec<_>, Vec<_>) =
             addresses.into_iter().partition(|(_, capture)| *capture == Capture::Nothing);
-        for (address, capture) in take.into_iter().chain(free) {
-            let told = match capture {
-                Capture::Taken(id) => self.kernel.add_destination(address, id),
-                Capture::WithoutEndpoint(id) => self.kernel.mark_without_endpoint(address, id),
-                Capture::Nothing => self.kernel.remove_destination(address),
-            };
-            match (told, capture) {
-                (Ok(()), Capture::Taken(_)) => self.captured.insert(address),
-                (Ok(()), Capture::WithoutEndpoint(_) | Capture::Nothing) => self.captured.remove(&address),
-                (Err(error), _) => {
-                    warn!(%address, wanted = ?capture, "the kernel does not learn of the destination: {error}");
-                    done = false;
+        let take: Vec<_> = take.into_iter().filter(|one| self.capture_one(*one).is_err()).collect();
+        let mut refused = BTreeMap::new();
+        for (address, capture) in free.into_iter().chain(take) {
+            if let Err(error) = self.capture_one((address, capture)) {
+                if self.refusal.is_none() {
+                    warn!(%address, wanted = ?capture, "the kernel does not learn of the destination, and is told again: {error}");
                 }
+                self.refusal = Some(error.to_string());
+                refused.insert(address, capture);
             }
         }
-        done
+        refused
+    }
+
+    fn capture_one(&mut self, (address, capture): (SocketAddr, Capture)) -> Result<(), KernelError> {
+        match capture {
+            Capture::Taken(id) => self.kernel.add_destination(address, id)?,
+            Capture::WithoutEndpoint(id) => self.kernel.mark_without_endpoint(address, id)?,
+            Capture::Nothing => self.kernel.remove_destination(address)?,
+        }
+        match capture {
+            Capture::Taken(_) => self.captured.insert(address),
+            Capture::WithoutEndpoint(_) | Capture::Nothing => self.captured.remove(&address),
+        }
+        Ok(())
+    }
+
+    /// Parts ids into those that the kernel's map of destinations leads to, and the others.
+    fn still_in_kernel(&self, ids: Vec<DestinationId>) -> (Vec<DestinationId>, Vec<DestinationId>) {
+        match self.kernel.known_destinations() {
+            Ok(known) => {
+                let known: HashSet<_> = known.into_iter().map(|known| known.id).collect();
+                ids.into_iter().partition(|id| known.contains(id))
+            }
+            Err(error) => {
+                warn!("cannot see which ids the kernel still knows: they are not used again yet: {error}");
+                (ids, Vec::new())
+            }
+        }
+    }
+
+    /// Tells the kernel again what it refused, and places what there was no room for.
+    pub(super) fn try_again(&mut self) {
+        self.backlog.try_again();
+        let delta = match self.world.has_room_for_unplaced() {
+            true => self.world.apply(vec![]),
+            false => Delta::default(),
+        };
+        self.carry_out(delta);
     }
 
     /// Says that the workers take their time.
@@ -218,13 +260,29 @@ impl Node {
             Page::Source => view::json(source.kinds()),
             Page::Config => view::json(&self.config),
             Page::Metrics => exposition(&self.numbers(source)).into(),
-            Page::Problems => {
-                let (of_source, of_world) = (source.problems(), self.world.problems().current());
-                let of_pods: Vec<_> =
-                    self.pods.lasting_obstacles().into_iter().map(LastingObstacle::into_problem).collect();
-                view::json(of_source.iter().chain(of_world.iter()).chain(&of_pods).collect::<Vec<_>>())
-            }
+            Page::Problems => view::json(self.problems(source)),
         }
+    }
+
+    /// Everything that is wrong now.
+    fn problems(&self, source: &Discovery) -> Vec<Problem> {
+        let mut problems = source.problems();
+        problems.extend(self.world.problems().current().iter().cloned());
+        problems.extend(self.pods.lasting_obstacles().into_iter().map(LastingObstacle::into_problem));
+        let mut refused = self.backlog.refused();
+        if let (Some(cause), count @ 1.., Some(first)) = (&self.refusal, refused.len(), refused.next()) {
+            problems.push(Problem {
+                severity: Severity::Warning,
+                file: None,
+                line: None,
+                column: None,
+                object: None,
+                cause: format!(
+                    "{count} addresses, {first} first, are another thing to the kernel than they should be: {cause}; it is told again"
+                ),
+            });
+        }
+        problems
     }
 
     /// What a cluster is told of the pods that are to be enrolled, and of those that were asked for in vain.
@@ -255,7 +313,7 @@ impl Node {
             endpoints: self.world.endpoints().into_iter().map(view::endpoint_counts).collect(),
             destinations: ids.live,
             resting_ids: ids.resting,
-            problems: source.problems().len() + self.world.problems().current().len(),
+            problems: self.problems(source).len(),
             kinds: source.kinds().iter().map(view::kind_counts).collect(),
         }
     }

@@ -169,7 +169,8 @@ impl ServiceBackends {
         let mut world = World::new(Settings {
             node: None,
             own_pod_uid: None,
-            destinations: DestinationId::SPACE,
+            addresses: DestinationId::SPACE,
+            ids: DestinationId::SPACE,
             explicit_ports: ports.clone(),
         });
         world.apply(first);

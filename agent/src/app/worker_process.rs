@@ -28,7 +28,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::time::{MissedTickBehavior, interval, interval_at, sleep, sleep_until, timeout};
+use tokio::time::{MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
 /// How often everything that comes unannounced is looked for: pods that went, `lo` that came up, ids whose rest is over.
@@ -78,7 +78,8 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     let mut world = World::new(Settings {
         node: config.cluster.node_name.as_deref().map(Arc::from),
         own_pod_uid: config.cluster.pod_uid.as_deref().map(Arc::from),
-        destinations: kernel.id_limit(),
+        addresses: kernel.destination_limit(),
+        ids: kernel.id_limit(),
         explicit_ports: vec![],
     });
     let now = Instant::now();
@@ -105,6 +106,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         workers,
         world,
         backlog: Backlog::default(),
+        refusal: None,
         pods,
         captured,
         place,
@@ -124,7 +126,9 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     let mut look_around = interval_at(tokio::time::Instant::now() + LOOK_AROUND_EVERY, LOOK_AROUND_EVERY);
     look_around.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (met, mut meeting) = tokio::sync::mpsc::channel(1);
-    let mut look_at_others = interval(LOOK_AT_NEIGHBOURS_EVERY);
+    // The first look was at the start.
+    let mut look_at_others =
+        interval_at(tokio::time::Instant::now() + LOOK_AT_NEIGHBOURS_EVERY, LOOK_AT_NEIGHBOURS_EVERY);
     look_at_others.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let keeper_end = watch_keeper(&node.keeper)?;
     loop {
@@ -153,6 +157,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
                 node.with_tools(Enrolments::look_around);
                 // What a process before this one left is let go of by the first batch, and not sooner.
                 if node.is_serving() {
+                    node.try_again();
                     node.end_quarantines();
                 }
                 node.mind_slow_workers();

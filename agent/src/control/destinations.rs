@@ -35,7 +35,7 @@ pub enum Straight {
     NodeUnknown,
     /// Another Service has the same address, and is first by name.
     ClaimedBy(ServicePort),
-    /// No id is free.
+    /// No id is free, or the kernel's map is full.
     NoId,
 }
 
@@ -164,7 +164,7 @@ impl fmt::Display for Straight {
             Straight::ClaimedBy(owner) => {
                 write!(f, "the address is that of {owner}, too, which is first by name")
             }
-            Straight::NoId => f.write_str("no id is free: raise the limit of destinations"),
+            Straight::NoId => f.write_str("no room: there are more destinations than --max-destinations allows"),
         }
     }
 }

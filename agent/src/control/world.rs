@@ -26,8 +26,10 @@ pub struct Settings {
     pub node: Option<Arc<str>>,
     /// The agent's own pod, which is never enrolled.
     pub own_pod_uid: Option<Arc<str>>,
+    /// How many addresses the kernel's map of destinations has room for.
+    pub addresses: u32,
     /// How many ids the kernel has room for, live and resting: they are below this.
-    pub destinations: u32,
+    pub ids: u32,
     /// Service ports that are asked for by name, be they gRPC or not: [`World::backend`] knows these too.
     pub explicit_ports: Vec<ServicePort>,
 }
@@ -74,7 +76,7 @@ impl World {
             services: BTreeMap::new(),
             slices: HashMap::new(),
             claims: Claims::default(),
-            capture: Capture::new(settings.destinations),
+            capture: Capture::new(settings.addresses, settings.ids),
             problems: Problems::default(),
         }
     }
@@ -155,6 +157,11 @@ impl World {
             (&backends.v4, &backends.v6)
         };
         Some(first.as_ref().or(second.as_ref()).cloned().unwrap_or_else(|| empty_backend(port)))
+    }
+
+    /// Whether addresses that there was no room for would find some now: [`Self::apply`] places them, be there changes or not.
+    pub fn has_room_for_unplaced(&self) -> bool {
+        !self.capture.retry().is_empty()
     }
 
     /// The pods of this node that somebody asked to be enrolled and that can't be: their owners have to be told.
@@ -312,10 +319,9 @@ impl World {
             problems.push(problem(
                 None,
                 format!(
-                    "{} addresses, {first} first, are not captured: all {} ids of destinations are in use or resting; \
-                     raise the limit of destinations",
+                    "{} addresses, {first} first, are not captured: {}; raise --max-destinations",
                     unplaced.len(),
-                    self.capture.ids().capacity()
+                    self.capture.shortage()
                 ),
             ));
         }

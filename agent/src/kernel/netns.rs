@@ -3,9 +3,10 @@
 //! A socket belongs to the namespace it was made in, whatever is done with it later: so nothing but `socket()` is done inside.
 
 use super::error::{Context as _, KernelError};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -27,8 +28,9 @@ impl Netns {
     /// # Errors
     /// No such path; not a network namespace; no right to enter it.
     pub fn open(path: &Path) -> Result<Self, KernelError> {
-        let file =
-            File::open(path).context(|| format!("opening the network namespace {}", path.display()))?;
+        // What is no namespace may be a pipe, which would be waited for.
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+        let file = file.context(|| format!("opening the network namespace {}", path.display()))?;
         Self::from_fd(file.into()).context(|| format!("entering the network namespace {}", path.display()))
     }
 

@@ -49,7 +49,7 @@ pub enum NotFound {
     InNodeNamespace,
     /// Its apps run on another kernel, by this program.
     SandboxedRuntime(String),
-    /// The kernel does not let this process look, and why.
+    /// The kernel does not let this process look, or a path leads to no network namespace: what it says.
     Refused(String),
 }
 
@@ -106,9 +106,14 @@ impl Sandbox {
     /// The sandbox whose network namespace is at a path, as `/run/netns/NAME`, for as long as it is.
     ///
     /// # Errors
-    /// As of [`Netns::open`].
-    pub fn at(path: &Path) -> Result<Self, KernelError> {
-        Ok(Self { netns: Netns::open(path)?, witness: Witness::Path(path.to_owned()) })
+    /// [`NotFound::Refused`], also where the path leads nowhere; [`NotFound::InNodeNamespace`].
+    pub fn at(path: &Path) -> Result<Self, NotFound> {
+        let netns = Netns::open(path)?;
+        let is_outside = netns.is_outside_of_pods();
+        if is_outside.context(|| format!("looking at the network namespace {}", path.display()))? {
+            return Err(NotFound::InNodeNamespace);
+        }
+        Ok(Self { netns, witness: Witness::Path(path.to_owned()) })
     }
 
     /// Its network namespace.

@@ -11,7 +11,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
-use std::{env, thread};
+use std::thread;
 
 const UID: &str = "6ec0a7e5-0000-4000-8000-0000000002aa";
 
@@ -48,6 +48,29 @@ fn start(name: &str, cgroup: &Path, netns: Option<u32>) -> Child {
 fn end(mut process: Child) {
     process.kill().unwrap();
     process.wait().unwrap();
+}
+
+#[test]
+fn a_path_leads_to_a_pods_namespace_or_nowhere_and_nothing_is_waited_for() {
+    if !can_run() {
+        return;
+    }
+    let mut cgroup = Cgroup::new();
+    let pod = start("pause", &cgroup.make("pod"), None);
+    let netns = format!("/proc/{}/ns/net", pod.id());
+    let mut found = Sandbox::at(Path::new(&netns)).unwrap();
+    assert_eq!(found.netns().cookie(), Netns::of_process(pod.id()).unwrap().cookie());
+    for own in ["/proc/1/ns/net", "/proc/self/ns/net"] {
+        assert_eq!(Sandbox::at(Path::new(own)).unwrap_err(), NotFound::InNodeNamespace, "{own}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for none in [pipe.as_path(), Path::new("/proc/self/ns/mnt"), Path::new("/no/such")] {
+        assert!(matches!(Sandbox::at(none), Err(NotFound::Refused(_))), "{}", none.display());
+    }
+    end(pod);
+    assert!(!found.is_there(UID, || Ok::<_, KernelError>(vec![])).unwrap());
 }
 
 #[test]
@@ -119,7 +142,8 @@ fn a_sandbox_at_a_path_is_there_while_the_path_leads_to_it() {
     let mut cgroup = Cgroup::new();
     let pod = cgroup.make("pod");
     let [one, other] = ["one", "other"].map(|name| start(name, &pod, None));
-    let path = env::temp_dir().join(format!("evenkeel-netns-{}", std::process::id()));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("netns");
     let lead_to = |target: &Path| {
         let _ = fs::remove_file(&path);
         symlink(target, &path).unwrap();

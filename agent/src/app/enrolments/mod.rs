@@ -4,6 +4,7 @@
 //! is being made ([`soon`]), and from time to time. [`sighting`] looks, [`enrolled`] is a pod from then on, [`obstacle`] says why one
 //! is not, [`missed`] counts what it had opened before, [`leaving`] keeps what was let go, [`show`] tells of all of it.
 
+mod cgroup_uids;
 mod enrolled;
 mod leaving;
 mod missed;
@@ -21,6 +22,7 @@ use crate::kernel::{Kernel, Netns, NotFound, PodEvent, PodEventKind, PodListener
 use crate::lifecycle::handover::Handover;
 use crate::proxy::Workers;
 use anyhow::Result;
+use cgroup_uids::CgroupUids;
 use enrolled::{Enrolled, release};
 use leaving::Leaving;
 use obstacle::Obstacle;
@@ -58,8 +60,7 @@ pub(super) struct Tools<'a> {
 pub(super) struct Enrolments {
     /// By UID.
     wanted: HashMap<Arc<str>, Wanted>,
-    /// The UIDs of the wanted pods, by that in the path of their cgroups.
-    by_cgroup_uid: HashMap<Arc<str>, Arc<str>>,
+    cgroup_uids: CgroupUids,
     soon: Soon,
     leaving: Leaving,
     /// From before the worker process' restart, by cookie, until their pods are found again.
@@ -121,7 +122,10 @@ impl Enrolments {
         let uids: Vec<_> = enrolments.iter().map(|enrolment| enrolment.pod.uid.clone()).collect();
         for enrolment in enrolments {
             let uid = enrolment.pod.uid.clone();
-            self.by_cgroup_uid.insert(enrolment.pod.cgroup_uid.clone(), uid.clone());
+            // What was found by another cgroup's name is to be found anew.
+            if self.wanted.get(&uid).is_some_and(|w| w.enrolment.pod.cgroup_uid != enrolment.pod.cgroup_uid) {
+                self.withdraw(&uid, tools);
+            }
             match self.wanted.get_mut(&uid) {
                 Some(known) => known.enrolment = enrolment,
                 None => {
@@ -136,11 +140,7 @@ impl Enrolments {
     pub(super) fn withdraw(&mut self, uid: &str, tools: &Tools<'_>) {
         self.soon.forget(uid);
         let Some(wanted) = self.wanted.remove(uid) else { return };
-        let cgroup_uid = &wanted.enrolment.pod.cgroup_uid;
-        // A static pod's may be the next mirror's by now.
-        if self.by_cgroup_uid.get(cgroup_uid).is_some_and(|of| **of == *uid) {
-            self.by_cgroup_uid.remove(cgroup_uid);
-        }
+        self.cgroup_uids.release(&wanted.enrolment.pod.cgroup_uid, uid);
         if let State::Enrolled(enrolled) = wanted.state {
             self.leaving.push(enrolled.leave(tools));
         }
@@ -149,7 +149,7 @@ impl Enrolments {
     /// Something happened in a pod's cgroup. To a pod that is enrolled it matters if its sandbox has ended: processes come and go all the
     /// time, each probe of the kubelet's for one.
     pub(super) fn stirred(&mut self, event: &PodEvent, tools: &Tools<'_>) {
-        let Some(uid) = self.by_cgroup_uid.get(event.uid.as_str()).cloned() else { return };
+        let Some(uid) = self.cgroup_uids.pod(event.uid.as_str()).cloned() else { return };
         let Some(Wanted { state, heard, .. }) = self.wanted.get_mut(&uid) else { return };
         let now = Instant::now();
         if let State::Waiting { obstacle, .. } = state
@@ -289,6 +289,11 @@ impl Enrolments {
             info!(pod = %enrolled.pod.name, "its sandbox ended");
             enrolled.forget(true, tools);
             wanted.state = State::not_found();
+        }
+        if let Err(owner) = self.cgroup_uids.claim(&wanted.enrolment.pod.cgroup_uid, uid) {
+            let text = format!("its cgroup is that of the pod with UID {owner}");
+            wanted.wait(Obstacle::new("cgroup_of_another_pod", text));
+            return;
         }
         let enrolment = wanted.enrolment.clone();
         let enrolled = self.enrol(&enrolment, sighting, tools);

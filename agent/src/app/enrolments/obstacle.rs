@@ -36,7 +36,7 @@ impl Obstacle {
     pub(super) fn lasts(&self, since: Instant, has_address: bool) -> bool {
         match self.reason {
             "no_process" if !has_address => false,
-            "sandboxed_runtime" | "no_listener_port" => true,
+            "sandboxed_runtime" | "no_listener_port" | "cgroup_of_another_pod" => true,
             _ => since.elapsed() >= LASTING_AFTER,
         }
     }
@@ -89,6 +89,7 @@ mod tests {
             ("kernel_refuses", false, true),
             ("sandboxed_runtime", true, true),
             ("no_listener_port", true, true),
+            ("cgroup_of_another_pod", true, true),
         ] {
             let obstacle = Obstacle::new(reason, "");
             assert_eq!(

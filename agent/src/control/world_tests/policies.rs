@@ -112,7 +112,8 @@ fn an_internal_policy_local_keeps_calls_on_the_node_and_external_addresses_know_
 fn on_no_node_of_the_cluster_a_service_asked_for_by_name_has_all_its_endpoints() {
     let port = port_of("cart", 80);
     let explicit_ports = vec![port.clone()];
-    let mut world = World::new(Settings { node: None, own_pod_uid: None, destinations: 10, explicit_ports });
+    let mut world =
+        World::new(Settings { node: None, own_pod_uid: None, addresses: 10, ids: 10, explicit_ports });
     let local = ServiceRow { internal_traffic_local: true, ..cart_service() };
     let delta = world.apply(vec![set(local), cart_endpoints(vec![on_node("10.0.0.1", NODE)])]);
     assert_eq!(world.backend(&port).unwrap().endpoints.len(), 1);

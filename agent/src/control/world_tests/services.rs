@@ -232,7 +232,7 @@ fn a_headless_service_is_captured_at_its_endpoints_if_it_asks_for_it() {
 
 #[test]
 fn ids_that_are_used_up_leave_addresses_straight_until_one_is_free() {
-    let mut setup = Setup::with_capacity(1);
+    let mut setup = Setup::with_room(2, 1);
     let mut changes = cart(&["10.0.0.1"]);
     changes.push(set(service("stock", &["10.96.0.2"], &[("grpc", 80)])));
     changes.push(slice("stock-1", "stock", &GRPC, &["10.0.1.1"]));
@@ -242,11 +242,14 @@ fn ids_that_are_used_up_leave_addresses_straight_until_one_is_free() {
         setup.told(),
         [
             "1 addresses, 10.96.0.2:80 first, are not captured: all 1 ids of destinations are in use or resting; raise \
-          the limit of destinations"
+          --max-destinations"
         ]
     );
     let straight = setup.world.services()[1].ports[0].straight.clone();
-    assert_eq!(straight, ["10.96.0.2:80: no id is free: raise the limit of destinations"]);
+    assert_eq!(
+        straight,
+        ["10.96.0.2:80: no room: there are more destinations than --max-destinations allows"]
+    );
     setup.apply(vec![remove("cart")]);
     setup.apply(vec![]);
     assert_eq!(setup.captured(), [] as [&str; 0]);
@@ -254,6 +257,32 @@ fn ids_that_are_used_up_leave_addresses_straight_until_one_is_free() {
     setup.apply(vec![]);
     assert_eq!(setup.captured(), ["10.96.0.2:80"]);
     assert!(setup.told().is_empty());
+}
+
+#[test]
+fn no_more_addresses_are_placed_than_the_kernels_map_holds() {
+    let mut setup = Setup::with_room(1, 2);
+    let mut changes = cart(&["10.0.0.1"]);
+    changes.push(set(service("stock", &["10.96.0.2"], &[("grpc", 80)])));
+    changes.push(slice("stock-1", "stock", &GRPC, &["10.0.1.1"]));
+    setup.apply(changes.clone());
+    assert_eq!(setup.captured(), ["10.96.0.1:80"]);
+    let told = "1 addresses, 10.96.0.2:80 first, are not captured: the kernel's map is full, with 1 destinations; raise \
+                --max-destinations";
+    assert_eq!(setup.told(), [told]);
+    assert!(!setup.world.has_room_for_unplaced());
+    setup.apply(vec![remove("cart")]);
+    assert!(setup.world.has_room_for_unplaced() || setup.captured() == ["10.96.0.2:80"]);
+    setup.apply(vec![]);
+    assert_eq!(setup.captured(), ["10.96.0.2:80"], "the old id rests, and there is another");
+    assert!(setup.told().is_empty());
+
+    // What a process before this one left counts, too, until it is known to be wanted no more.
+    let mut setup = Setup::with_room(1, 4);
+    let id = DestinationId::new(1).unwrap();
+    setup.restore(vec![Live { address: addr("10.96.0.2:80"), id, has_endpoint: true }], vec![id]);
+    setup.apply(changes);
+    assert_eq!(setup.captured(), ["10.96.0.2:80"]);
 }
 
 #[test]

@@ -61,8 +61,15 @@ pub struct KubernetesSource {
 
 impl KubernetesSource {
     /// Begins to watch what concerns this node. `before` is what was known last; the first batch, if nothing was, is
-    /// everything there is. Each change is written down in the journal before it is handed out.
-    pub fn open(access: &Access, node: &str, before: &[Row], journal: Journal) -> Self {
+    /// everything there is. Each change is written down in the journal before it is handed out. `netns_annotation`: a pod
+    /// may say where its network namespace is ([`labels::NETNS`]).
+    pub fn open(
+        access: &Access,
+        node: &str,
+        netns_annotation: bool,
+        before: &[Row],
+        journal: Journal,
+    ) -> Self {
         let (reports, received) = mpsc::channel(WAITING_REPORTS);
         let node: Arc<str> = node.into();
         let standings: Vec<Standing> = KINDS.iter().map(|_| Standing::new()).collect();
@@ -76,7 +83,7 @@ impl KubernetesSource {
         let (sender, batches) = mpsc::channel(1);
         let problems = Problems::default();
         let hub = Hub {
-            store: Store::new(before),
+            store: Store::new(before, netns_annotation),
             received,
             batches: sender,
             problems: problems.clone(),

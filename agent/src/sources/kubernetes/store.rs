@@ -22,6 +22,8 @@ pub(super) struct Store {
     /// What has changed since the last batch; the last word on a row counts.
     pending: HashMap<RowKey, Change>,
     complete: bool,
+    /// Whether a pod may say where its network namespace is.
+    netns_annotation: bool,
     /// What is wrong is another than when it was told last.
     problems_changed: bool,
 }
@@ -47,7 +49,7 @@ struct KnownObject {
 
 impl Store {
     /// A store that knows these rows from before, or nothing.
-    pub(super) fn new(before: &[Row]) -> Self {
+    pub(super) fn new(before: &[Row], netns_annotation: bool) -> Self {
         let known = |kind| Known {
             kind,
             listed: false,
@@ -60,6 +62,7 @@ impl Store {
             kinds: KINDS.iter().map(known).collect(),
             pending: HashMap::new(),
             complete: !before.is_empty(),
+            netns_annotation,
             problems_changed: false,
         };
         for row in before {
@@ -73,11 +76,16 @@ impl Store {
 
     /// Takes in what a watch has to say.
     pub(super) fn take(&mut self, place: usize, report: Report) {
-        let Self { kinds, pending, .. } = self;
+        let Self { kinds, pending, netns_annotation, .. } = self;
         let Some(known) = kinds.get_mut(place) else { return };
         match report {
             Report::Listing => known.list += 1,
-            Report::Object(object) => self.problems_changed |= known.set(object, pending),
+            Report::Object(mut object) => {
+                if !*netns_annotation {
+                    object.ignore_netns();
+                }
+                self.problems_changed |= known.set(object, pending);
+            }
             Report::Gone(name) => self.problems_changed |= known.remove(&name, pending),
             Report::Listed => {
                 self.problems_changed |= known.end_list(pending);

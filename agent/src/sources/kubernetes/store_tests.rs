@@ -26,7 +26,7 @@ fn pod(name: &str, uid: &str) -> Report {
 
 /// A store that has listed everything, and found nothing.
 fn complete() -> Store {
-    let mut store = Store::new(&[]);
+    let mut store = Store::new(&[], false);
     for place in 0..KINDS.len() {
         store.take(place, Report::Listing);
         store.take(place, Report::Listed);
@@ -48,7 +48,7 @@ fn keys(batch: Vec<Change>) -> Vec<String> {
 
 #[test]
 fn nothing_is_handed_out_before_every_kind_was_listed() {
-    let mut store = Store::new(&[]);
+    let mut store = Store::new(&[], false);
     for (place, kind) in KINDS.iter().enumerate() {
         assert!(!store.has_batch());
         store.take(place, Report::Listing);
@@ -64,7 +64,7 @@ fn nothing_is_handed_out_before_every_kind_was_listed() {
 
 #[test]
 fn a_kind_that_may_be_missing_is_waited_for_until_it_fails() {
-    let mut store = Store::new(&[]);
+    let mut store = Store::new(&[], false);
     for (place, kind) in KINDS.iter().enumerate() {
         store.take(place, Report::Listing);
         if !kind.optional {
@@ -104,6 +104,21 @@ fn a_pod_that_was_made_anew_under_its_name_is_another() {
     assert_eq!(keys(store.take_batch()), ["+Pod with UID uid-2", "-Pod with UID uid-1"]);
     store.take(place("pods"), Report::Gone(ObjectName::new("shop", "cart-0")));
     assert_eq!(keys(store.take_batch()), ["-Pod with UID uid-2"]);
+}
+
+#[test]
+fn a_pod_may_only_name_its_network_namespace_where_that_is_asked_for() {
+    let json = r#"{"metadata":{"name":"cart-0","namespace":"shop","uid":"uid-1",
+        "annotations":{"evenkeel.dev/netns":"/proc/1/ns/net"}}}"#;
+    for (asked_for, expected) in [(false, None), (true, Some("/proc/1/ns/net".into()))] {
+        let mut store = Store::new(&[], asked_for);
+        store.take(place("pods"), object("pods", json));
+        let Some(Row::Pod(row)) = store.rows().next() else { panic!("no pod") };
+        assert_eq!(row.netns, expected);
+        let problems = store.changed_problems().unwrap_or_default();
+        let is_told = problems.iter().any(|problem| problem.cause.contains("--netns-annotation"));
+        assert_eq!(is_told, !asked_for, "{problems:?}");
+    }
 }
 
 #[test]
@@ -153,7 +168,7 @@ fn rows_from_before_go_on_until_a_list_says_otherwise() {
     store.take(place("namespaces"), namespace("shop", "true"));
     store.take(place("pods"), pod("cart-0", "uid-1"));
     let before: Vec<Row> = store.rows().cloned().collect();
-    let mut store = Store::new(&before);
+    let mut store = Store::new(&before, false);
     assert!(store.complete && !store.has_batch());
     store.take(place("pods"), Report::Fault(Fault::unreachable("no route")));
     assert_eq!(store.rows().count(), 2);

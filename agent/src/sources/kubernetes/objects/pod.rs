@@ -38,7 +38,7 @@ pub fn pod(object: &Pod, names: &mut Interner, remarks: &mut Remarks) -> Result<
         _ => status.and_then(|status| status.pod_ip.as_deref()).into_iter().collect(),
     };
     Ok(PodRow {
-        cgroup_uid: annotation(metadata, labels::CONFIG_MIRROR).map_or_else(|| uid.clone(), Arc::from),
+        cgroup_uid: cgroup_uid(metadata, remarks).unwrap_or_else(|| uid.clone()),
         uid,
         name,
         node: spec.and_then(|spec| spec.node_name.as_deref()).map(|node| names.intern(node)),
@@ -56,6 +56,24 @@ pub fn pod(object: &Pod, names: &mut Interner, remarks: &mut Remarks) -> Result<
             .and_then(|spec| spec.runtime_class_name.as_deref())
             .map(|class| names.intern(class)),
     })
+}
+
+/// The UID that a kubelet gave a static pod. A manifest may have one of its own, of any form: that could as well be another pod's
+/// that somebody names here.
+fn cgroup_uid(metadata: &ObjectMeta, remarks: &mut Remarks) -> Option<Arc<str>> {
+    let uid = annotation(metadata, labels::CONFIG_MIRROR)?;
+    let is_md5 =
+        uid.len() == 32 && uid.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    if is_md5 {
+        return Some(uid.into());
+    }
+    remarks.push(format!(
+        "annotation {} is \"{}\", not 32 hex digits as a kubelet makes them up: as if it were not there (a static pod whose \
+         manifest has a uid of its own is not found)",
+        labels::CONFIG_MIRROR,
+        uid.escape_debug()
+    ));
+    None
 }
 
 fn netns(metadata: &ObjectMeta, remarks: &mut Remarks) -> Option<PathBuf> {

@@ -135,7 +135,7 @@ fn what_a_pod_says_on_itself_is_read() {
             "annotations": {
                 "evenkeel.dev/with-mesh": "true",
                 "evenkeel.dev/on-enrol": "reconnect-missed",
-                "kubernetes.io/config.mirror": "hash",
+                "kubernetes.io/config.mirror": "0123456789abcdef0123456789abcdef",
                 "kubernetes.io/config.hash": "another",
             },
             "labels": {"istio.io/dataplane-mode": "none"},
@@ -144,10 +144,25 @@ fn what_a_pod_says_on_itself_is_read() {
     );
     assert_eq!((row.with_mesh, row.on_enrol), (Some(true), Some(OnEnrol::ReconnectMissed)));
     assert_eq!((row.ambient, row.runtime_class.as_deref()), (Some(false), Some("kata")));
-    assert_eq!((&*row.uid, &*row.cgroup_uid), ("u", "hash"));
+    assert_eq!((&*row.uid, &*row.cgroup_uid), ("u", "0123456789abcdef0123456789abcdef"));
     let ambient =
         pod_of(&json!({"labels": {"istio.io/dataplane-mode": "ambient"}}), &json!({"containers": []}));
     assert_eq!(ambient.ambient, Some(true));
+}
+
+#[test]
+fn a_pod_can_not_pass_for_another_by_calling_itself_its_mirror() {
+    for claimed in
+        ["6ec0a7e5-0000-4000-8000-0000000002aa", "", "0123456789ABCDEF0123456789ABCDEF", "\u{1b}[1m"]
+    {
+        let value = json!({"metadata": {
+            "name": "cart-1", "uid": "u", "annotations": {"kubernetes.io/config.mirror": claimed},
+        }});
+        let mut remarks = Remarks::new();
+        let row = pod(&object::<Pod>(value), &mut Interner::default(), &mut remarks).unwrap();
+        assert_eq!(&*row.cgroup_uid, "u", "{claimed:?}");
+        assert!(remarks[0].contains("config.mirror") && !remarks[0].contains('\u{1b}'), "{remarks:?}");
+    }
 }
 
 #[test]
