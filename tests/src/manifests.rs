@@ -15,6 +15,8 @@ pub const STATUS_LABEL: &str = "evenkeel.dev/status";
 pub const ON_ENROL_ANNOTATION: &str = "evenkeel.dev/on-enrol";
 /// The annotation that names a pod's network namespace, for hosts without a kubelet.
 pub const NETNS_ANNOTATION: &str = "evenkeel.dev/netns";
+/// Of a static pod's mirror: the UID that its cgroup has.
+pub const CONFIG_MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 /// The annotation that chooses a Service's picker.
 pub const PICKER_ANNOTATION: &str = "evenkeel.dev/picker";
 

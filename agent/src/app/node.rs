@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
@@ -52,13 +52,13 @@ pub(super) struct Node {
     pub(super) place: Place,
     pub(super) neighbours: Neighbours,
     /// Whether connections are taken that are opened now: the programs are attached, and the heartbeat has reached the kernel.
-    pub(super) serving: watch::Sender<bool>,
+    pub(super) serving: bool,
 }
 
 impl Node {
     pub(super) fn with_tools<T>(&mut self, act: impl FnOnce(&mut Enrolments, &Tools<'_>) -> T) -> T {
         let Self { config, keeper, kernel, workers, pods, captured, serving, .. } = self;
-        act(pods, &Tools { config, kernel, workers, keeper, captured, serving })
+        act(pods, &Tools { config, kernel, workers, keeper, captured, serving: *serving })
     }
 
     /// Begins to serve with the first batch, which is all that there is: what a process before this one left and nobody wants
@@ -82,19 +82,20 @@ impl Node {
             }
             info!(cgroup = %cgroup.display(), "attached");
         }
-        self.with_tools(Enrolments::drop_restored)?;
-        // What came while we were busy starting is not missed.
+        // What came while we were busy starting is not missed, nor is a pod that only /proc shows taken for one that has gone.
         self.with_tools(Enrolments::look_around);
+        self.with_tools(Enrolments::drop_restored)?;
         self.keeper.ready()?;
         first_beat.await?;
-        self.serving.send_replace(true);
+        self.serving = true;
+        self.with_tools(Enrolments::begin_to_serve);
         info!(pods = self.pods.enrolled_count(), "everything is known: serving");
         Ok(())
     }
 
     /// Whether it serves: [`Self::begin`] has ended.
     pub(super) fn is_serving(&self) -> bool {
-        *self.serving.borrow()
+        self.serving
     }
 
     /// Does what a change asks for, in its order: nothing is sent to a worker that does not know it. What has to wait for the workers

@@ -28,8 +28,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, interval_at, sleep, sleep_until, timeout};
+use tokio::time::{MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
 /// How often everything that comes unannounced is looked for: pods that went, `lo` that came up, ids whose rest is over.
@@ -112,7 +111,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         captured,
         place,
         neighbours: Neighbours::default(),
-        serving: watch::Sender::new(false),
+        serving: false,
     };
     node.meet(Neighbours::look(node.place.clone()).await);
 
@@ -123,7 +122,8 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     readiness.set(is_ready(&node, &source, patience));
     info!(ready = readiness.is_ready(), "started");
 
-    let mut look_around = interval(LOOK_AROUND_EVERY);
+    // The start has looked around just now.
+    let mut look_around = interval_at(tokio::time::Instant::now() + LOOK_AROUND_EVERY, LOOK_AROUND_EVERY);
     look_around.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (met, mut meeting) = tokio::sync::mpsc::channel(1);
     // The first look was at the start.

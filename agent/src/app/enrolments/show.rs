@@ -40,15 +40,12 @@ impl LastingObstacle {
 impl Enrolments {
     /// The pods that cannot be enrolled, each with the reason: those that only wait for their start are not among them.
     pub(in crate::app) fn lasting_obstacles(&self) -> Vec<LastingObstacle> {
-        let waiting = self.wanted.values().filter_map(|wanted| match &wanted.state {
-            State::Waiting { obstacle, since } if obstacle.lasts(*since) => Some(LastingObstacle {
-                pod: wanted.enrolment.pod.clone(),
-                reason: obstacle.reason,
-                text: obstacle.text.clone(),
-            }),
-            State::Waiting { .. } | State::Enrolled(_) => None,
+        let lasting = self.wanted.values().filter_map(|wanted| {
+            let (obstacle, _) = wanted.obstacle().filter(|(_, lasts)| *lasts)?;
+            let (pod, text) = (wanted.enrolment.pod.clone(), obstacle.text.clone());
+            Some(LastingObstacle { pod, reason: obstacle.reason, text })
         });
-        waiting.collect()
+        lasting.collect()
     }
 
     /// What a cluster is told of the wanted pods.
@@ -57,12 +54,12 @@ impl Enrolments {
             uid: wanted.enrolment.pod.uid.clone(),
             name: wanted.enrolment.pod.name.clone(),
             label: wanted.enrolment.pod.status_label.clone(),
-            outcome: Some(match &wanted.state {
-                State::Enrolled(_) => Ok(()),
-                State::Waiting { obstacle, since } => Err(PodNoteObstacle {
+            outcome: Some(match wanted.obstacle() {
+                None => Ok(()),
+                Some((obstacle, lasts)) => Err(PodNoteObstacle {
                     reason: obstacle.reason.into(),
                     text: obstacle.text.clone(),
-                    lasts: obstacle.lasts(*since),
+                    lasts,
                 }),
             }),
         };
@@ -80,7 +77,7 @@ impl Enrolments {
     /// What is known of each wanted pod, by UID.
     pub(in crate::app) fn view(&self, tools: &Tools<'_>) -> HashMap<Arc<str>, Value> {
         let show = |state: &State| match state {
-            State::Waiting { obstacle, since } => json!({
+            State::Waiting { obstacle, since, .. } => json!({
                 "enrolled": false,
                 "reason": obstacle.text,
                 "reason_name": obstacle.reason,
@@ -107,13 +104,11 @@ impl Enrolments {
 
     /// The wanted pods that are not enrolled.
     pub(in crate::app) fn obstacles(&self) -> Vec<PodObstacle> {
-        let waiting = self.wanted.values().filter_map(|wanted| match &wanted.state {
-            State::Waiting { obstacle, .. } => Some(PodObstacle {
-                namespace: wanted.enrolment.pod.name.namespace.to_string(),
-                pod: wanted.enrolment.pod.name.name.to_string(),
-                reason: obstacle.reason,
-            }),
-            State::Enrolled(_) => None,
+        let waiting = self.wanted.values().filter_map(|wanted| {
+            let (obstacle, _) = wanted.obstacle()?;
+            let name = &wanted.enrolment.pod.name;
+            let (namespace, pod) = (name.namespace.to_string(), name.name.to_string());
+            Some(PodObstacle { namespace, pod, reason: obstacle.reason })
         });
         waiting.collect()
     }

@@ -114,7 +114,6 @@ fn pod() -> Arc<Pod> {
     Arc::new(Pod {
         key: PodKey { uid: "u-1".into(), netns_cookie: 1 },
         name: ObjectName::new("shop", "client"),
-        addresses: Vec::new(),
         netns: std::fs::File::open("/proc/self/ns/net").unwrap().into(),
     })
 }
