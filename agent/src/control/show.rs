@@ -5,7 +5,7 @@ use super::endpoints::TrafficPolicy;
 use super::services::{self, Port, Service};
 use super::view::{EndpointView, IdsView, PodView, PortView, ServiceView, UnusedView};
 use super::world::World;
-use crate::mesh::{Endpoint, ObjectName, Picker, ServicePort};
+use crate::mesh::{Endpoint, ObjectName, ServicePort};
 use crate::sources::rows::{OnEnrol, ServicePortRow, ServiceRow, Transport};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
@@ -56,6 +56,7 @@ impl World {
 
     fn service_view(&self, service: &Service, row: &ServiceRow) -> ServiceView {
         let load_balancer = row.load_balancer.iter().map(|address| address.ip);
+        let balancing = services::balancing(row);
         ServiceView {
             namespace: row.name.namespace.to_string(),
             name: row.name.name.to_string(),
@@ -66,11 +67,8 @@ impl World {
                 .copied()
                 .chain(load_balancer)
                 .collect(),
-            picker: match services::picker(row) {
-                Picker::Ewma => "ewma",
-                Picker::RoundRobin => "round-robin",
-                Picker::SourceHash => "source-hash",
-            },
+            picker: balancing.picker.name(),
+            hash_on: balancing.picker.has_table().then(|| balancing.hash_on.to_string()),
             internal_traffic_policy: row.internal_traffic_local.then_some("Local"),
             traffic_distribution: row.traffic_distribution.as_deref().map(str::to_owned),
             ports: row.ports.iter().map(|port| self.port_view(service, row, port)).collect(),

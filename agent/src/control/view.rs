@@ -14,6 +14,9 @@ pub struct ServiceView {
     pub addresses: Vec<IpAddr>,
     /// How an endpoint is chosen for a call.
     pub picker: &'static str,
+    /// What a picker that hashes goes by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hash_on: Option<String>,
     /// `internalTrafficPolicy`, where it is not `Cluster`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub internal_traffic_policy: Option<&'static str>,

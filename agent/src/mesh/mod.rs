@@ -1,16 +1,18 @@
 //! The words that the control path and the data path share. Immutable, no I/O.
 //!
-//! [`names`] says what things are called, [`backend`] what a call can go to, [`pod`] who sends it, and [`snapshot`]
+//! [`names`] says what things are called, [`backend`] what a call can go to, [`balancing`] how its owner wants calls spread, [`pod`] who sends it, and [`snapshot`]
 //! holds one consistent state of all of them. [`load`] is the one mutable word: counters that every worker thread
 //! of the node adds to, and that outlive the snapshot they were first seen in.
 
 mod backend;
+mod balancing;
 mod load;
 mod names;
 mod pod;
 mod snapshot;
 
-pub use backend::{Backend, Endpoint, Picker};
+pub use backend::{Backend, Endpoint, HashTable};
+pub use balancing::{Balancing, HashOn, NoHashOn, Picker};
 pub use load::Load;
 pub use names::{DestinationId, ObjectName, PodKey, ServicePort};
 pub use pod::Pod;

@@ -37,7 +37,7 @@ impl Engine {
             pool_of(endpoint) != NOWHERE && pools[pool_of(endpoint) as usize].back_off_until_ns > now
         };
         let mut pick = |excluded: &dyn Fn(usize) -> bool| {
-            balance::pick(backend.picker, &backend.endpoints, picker, &mut self.random, now, excluded)
+            balance::pick(backend, Some(&slot.request), picker, &mut self.random, now, excluded)
         };
         let refused = |endpoint: usize| slot.refused_by.is_some_and(|by| by == address_of(endpoint));
         let endpoint = pick(&|endpoint| tried(endpoint) || refused(endpoint) || backs_off(endpoint))

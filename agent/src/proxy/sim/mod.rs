@@ -21,7 +21,8 @@ use self::story::{Story, Tally};
 use super::{Action, ConnId, Engine, Origin};
 use crate::balance::Random;
 use crate::mesh::{
-    Backend, Destination, DestinationId, Endpoint, Load, ObjectName, Picker, ServicePort, Snapshot,
+    Backend, Balancing, Destination, DestinationId, Endpoint, HashOn, ObjectName, Picker, ServicePort,
+    Snapshot,
 };
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -65,7 +66,7 @@ impl World {
         let endpoints: Vec<_> = (1..=1 + random.below(4))
             .map(|host| {
                 let address = SocketAddr::from(([10, 0, 0, host as u8], 50051));
-                Arc::new(Endpoint { address, pod: None, zone: None, load: Arc::new(Load::default()) })
+                Arc::new(Endpoint::at(address))
             })
             .collect();
         let stories: Vec<_> = (0..1 + random.below(60)).map(|_| Story::random(&mut random)).collect();
@@ -94,15 +95,15 @@ impl World {
     /// The Service has these endpoints; `None`: there is no such Service.
     fn publish(&mut self, endpoints: Option<&[Arc<Endpoint>]>) {
         self.version += 1;
-        let picker = if self.random.below(2) == 0 { Picker::RoundRobin } else { Picker::Ewma };
+        let (_, picker) = Picker::NAMED[self.random.below(Picker::NAMED.len())];
+        let hash_on =
+            if self.random.below(2) == 0 { HashOn::Source } else { HashOn::Header("x-user".into()) };
         let original = SocketAddr::from(([10, 96, 0, 1], 50051));
         let mut snapshot = Snapshot { version: self.version, ..Snapshot::default() };
         if let Some(endpoints) = endpoints {
-            let backend = Arc::new(Backend {
-                service_port: ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 },
-                endpoints: endpoints.into(),
-                picker,
-            });
+            let service_port = ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 };
+            let balancing = Balancing { picker, hash_on };
+            let backend = Arc::new(Backend::new(service_port, endpoints.into(), balancing));
             snapshot.destinations.insert(destination(), Destination { original, backend });
         }
         self.engine.publish(Arc::new(snapshot));
