@@ -3,9 +3,11 @@
 //! [`choices`] takes a random endpoint, or weighs two against each other; [`ewma`] says by what the default picker does so, and
 //! [`latency`] is the average that it looks at. [`round_robin`] takes each in its turn. [`ring_hash`] and [`maglev`] lead equal
 //! hashes ([`hash`]) to one endpoint, by [`tables`] that are made once a backend; [`source_hash`] does it for
-//! `sessionAffinity`. The chosen endpoint's connections are the [`crate::proxy`] pool's business.
+//! `sessionAffinity`. [`ejection`] says which endpoints are left out for a time. The chosen
+//! endpoint's connections are the [`crate::proxy`] pool's business.
 
 mod choices;
+pub mod ejection;
 mod ewma;
 mod hash;
 pub mod latency;
@@ -16,6 +18,7 @@ mod round_robin;
 mod source_hash;
 mod tables;
 
+pub use ejection::{Ejections, Observation};
 pub use random::Random;
 pub use tables::prepare;
 

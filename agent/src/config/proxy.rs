@@ -99,7 +99,7 @@ impl ProxyArgs {
     /// # Errors
     /// A listener that names a Service without `--source`, or none with it; a source that is no folder.
     pub fn check(self) -> Result<ProxyConfig, String> {
-        let balancing = Balancing { picker: self.picker, hash_on: self.hash_on };
+        let balancing = Balancing { picker: self.picker, hash_on: self.hash_on, ..Balancing::default() };
         let upstreams = match self.source {
             None => {
                 if let Some(NamedListener { address, .. }) =

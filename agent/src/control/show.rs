@@ -5,6 +5,7 @@ use super::endpoints::TrafficPolicy;
 use super::services::{self, Port, Service};
 use super::view::{EndpointView, IdsView, PodView, PortView, ServiceView, UnusedView};
 use super::world::World;
+use crate::clock;
 use crate::mesh::{Endpoint, ObjectName, ServicePort};
 use crate::sources::rows::{OnEnrol, ServicePortRow, ServiceRow, Transport};
 use std::net::SocketAddr;
@@ -161,6 +162,7 @@ fn no_address(row: &ServiceRow) -> Straight {
 
 fn endpoint_view(service_port: &ServicePort, endpoint: &Endpoint) -> EndpointView {
     let latency_ns = endpoint.load.latency_ewma_ns.load(Relaxed);
+    let (ejected_by, ejected) = endpoint.load.left_out.sources(clock::monotonic_ns());
     EndpointView {
         service_port: service_port.to_string(),
         address: endpoint.address,
@@ -169,6 +171,9 @@ fn endpoint_view(service_port: &ServicePort, endpoint: &Endpoint) -> EndpointVie
         active: endpoint.load.active(),
         calls: endpoint.load.calls.load(Relaxed),
         failures: endpoint.load.failures.load(Relaxed),
+        ejected_by,
+        ejected,
+        ejections: endpoint.load.left_out.times(),
         latency_us: (latency_ns > 0).then_some(latency_ns / 1_000),
     }
 }

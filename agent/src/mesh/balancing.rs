@@ -12,6 +12,8 @@ pub struct Balancing {
     pub picker: Picker,
     /// What the pickers that hash go by.
     pub hash_on: HashOn,
+    /// When an endpoint that fails calls is left out for a time.
+    pub ejection: Ejection,
 }
 
 impl From<Picker> for Balancing {
@@ -61,6 +63,27 @@ impl Picker {
     pub fn has_table(self) -> bool {
         matches!(self, Self::RingHash | Self::Maglev)
     }
+}
+
+/// When an endpoint that fails calls is left out for a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Ejection {
+    /// When it has failed several in a row.
+    #[default]
+    ConsecutiveFailures,
+    /// Then, and when its success rate is far below the others'.
+    SuccessRate,
+    /// Never.
+    Off,
+}
+
+impl Ejection {
+    /// By name.
+    pub const NAMED: [(&'static str, Self); 3] = [
+        ("consecutive-failures", Self::ConsecutiveFailures),
+        ("success-rate", Self::SuccessRate),
+        ("off", Self::Off),
+    ];
 }
 
 /// What a call is hashed by.

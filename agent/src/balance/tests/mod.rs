@@ -1,5 +1,6 @@
-//! The pickers over a few endpoints. [`hashing`] has those that hash, [`many_nodes`] what becomes of a whole cluster's calls.
+//! The pickers over a few endpoints. [`ejection`] has who is left out, [`hashing`] has those that hash, [`many_nodes`] what becomes of a whole cluster's calls.
 
+mod ejection;
 mod hashing;
 mod many_nodes;
 

@@ -3,7 +3,7 @@
 use super::super::labels;
 use super::Remarks;
 use super::metadata::{annotation, choice};
-use crate::mesh::{Balancing, Picker};
+use crate::mesh::{Balancing, Ejection, Picker};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::fmt::Display;
 use std::str::FromStr;
@@ -18,7 +18,8 @@ pub(super) fn balancing(metadata: &ObjectMeta, remarks: &mut Remarks) -> Balanci
             labels::PICKER
         ));
     }
-    Balancing { picker, hash_on: hash_on.unwrap_or_default() }
+    let ejection = choice(metadata, labels::EJECTION, &Ejection::NAMED, remarks).unwrap_or_default();
+    Balancing { picker, hash_on: hash_on.unwrap_or_default(), ejection }
 }
 
 /// What an annotation says in a form of its own.
