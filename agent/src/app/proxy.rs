@@ -2,11 +2,12 @@
 
 use super::stop::StopSignals;
 use super::{runtime, start_workers};
+use crate::balance;
 use crate::config::{ProxyConfig, Upstreams};
 use crate::control::{Settings, World};
 use crate::lifecycle::ticks::SharedPage;
 use crate::mesh::{
-    Backend, Destination, DestinationId, Endpoint, Load, ObjectName, Picker, ServicePort, Snapshot,
+    Backend, Balancing, Destination, DestinationId, Endpoint, Load, ObjectName, ServicePort, Snapshot,
 };
 use crate::proxy::{ListenerSpec, OwnNamespace, Workers};
 use crate::sources::{FolderSource, NameSource, Severity, Target};
@@ -31,8 +32,8 @@ async fn run(config: ProxyConfig) -> Result<ExitCode> {
     let (ticks, _) = SharedPage::create()?;
     let workers = start_workers(config.workers, Arc::new(OwnNamespace), true, ticks)?;
     match config.upstreams {
-        Upstreams::Hosts { listen, to, picker } => {
-            let backends = HostBackends::open(to, picker, listen.len()).await;
+        Upstreams::Hosts { listen, to, balancing } => {
+            let backends = HostBackends::open(to, balancing, listen.len()).await;
             listen_on(&listen, &workers)?;
             serve(backends, &listen, &workers, &mut stop).await?;
         }
@@ -112,16 +113,16 @@ struct HostBackends {
     addresses: Vec<SocketAddr>,
     loads: HashMap<SocketAddr, Arc<Load>>,
     service_port: ServicePort,
-    picker: Picker,
+    balancing: Balancing,
     listeners: usize,
 }
 
 impl HostBackends {
-    async fn open(to: Vec<Target>, picker: Picker, listeners: usize) -> Self {
+    async fn open(to: Vec<Target>, balancing: Balancing, listeners: usize) -> Self {
         let (names, addresses) = NameSource::open(to).await;
         let service_port = ServicePort { service: ObjectName::new("-", "to"), port: 0 };
         let mut backends =
-            Self { names, addresses: vec![], loads: HashMap::new(), service_port, picker, listeners };
+            Self { names, addresses: vec![], loads: HashMap::new(), service_port, balancing, listeners };
         backends.set(addresses);
         backends
     }
@@ -140,14 +141,12 @@ impl Backends for HostBackends {
     fn current(&self) -> Vec<Option<Arc<Backend>>> {
         let endpoint = |address: &SocketAddr| {
             let load = self.loads.get(address).cloned().unwrap_or_default();
-            Arc::new(Endpoint { address: *address, pod: None, zone: None, load })
+            Arc::new(Endpoint { load, ..Endpoint::at(*address) })
         };
-        let backend = Arc::new(Backend {
-            service_port: self.service_port.clone(),
-            endpoints: self.addresses.iter().map(endpoint).collect(),
-            picker: self.picker,
-        });
-        vec![Some(backend); self.listeners]
+        let endpoints = self.addresses.iter().map(endpoint).collect();
+        let backend = Backend::new(self.service_port.clone(), endpoints, self.balancing.clone());
+        balance::prepare(&backend);
+        vec![Some(Arc::new(backend)); self.listeners]
     }
 
     async fn changed(&mut self) {

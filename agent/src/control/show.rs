@@ -5,7 +5,8 @@ use super::endpoints::TrafficPolicy;
 use super::services::{self, Port, Service};
 use super::view::{EndpointView, IdsView, PodView, PortView, ServiceView, UnusedView};
 use super::world::World;
-use crate::mesh::{Endpoint, ObjectName, Picker, ServicePort};
+use crate::clock;
+use crate::mesh::{Endpoint, ObjectName, ServicePort};
 use crate::sources::rows::{OnEnrol, ServiceKind, ServicePortRow, ServiceRow, Transport};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
@@ -66,6 +67,7 @@ impl World {
 
     fn service_view(&self, service: &Service, row: &ServiceRow) -> ServiceView {
         let load_balancer = row.load_balancer.iter().map(|address| address.ip);
+        let balancing = services::balancing(row);
         ServiceView {
             namespace: row.name.namespace.to_string(),
             name: row.name.name.to_string(),
@@ -76,11 +78,8 @@ impl World {
                 .copied()
                 .chain(load_balancer)
                 .collect(),
-            picker: match services::picker(row) {
-                Picker::Ewma => "ewma",
-                Picker::RoundRobin => "round-robin",
-                Picker::SourceHash => "source-hash",
-            },
+            picker: balancing.picker.name(),
+            hash_on: balancing.picker.has_table().then(|| balancing.hash_on.to_string()),
             internal_traffic_policy: row.internal_traffic_local.then_some("Local"),
             traffic_distribution: row.traffic_distribution.as_deref().map(str::to_owned),
             ports: row.ports.iter().map(|port| self.port_view(service, row, port)).collect(),
@@ -186,6 +185,7 @@ fn no_address(row: &ServiceRow) -> Straight {
 
 fn endpoint_view(service_port: &ServicePort, endpoint: &Endpoint) -> EndpointView {
     let latency_ns = endpoint.load.latency_ewma_ns.load(Relaxed);
+    let (ejected_by, ejected) = endpoint.load.left_out.sources(clock::monotonic_ns());
     EndpointView {
         service_port: service_port.to_string(),
         address: endpoint.address,
@@ -194,6 +194,9 @@ fn endpoint_view(service_port: &ServicePort, endpoint: &Endpoint) -> EndpointVie
         active: endpoint.load.active(),
         calls: endpoint.load.calls.load(Relaxed),
         failures: endpoint.load.failures.load(Relaxed),
+        ejected_by,
+        ejected,
+        ejections: endpoint.load.left_out.times(),
         latency_us: (latency_ns > 0).then_some(latency_ns / 1_000),
     }
 }

@@ -10,6 +10,7 @@
 //! end. Slots are used again with the buffers in them: a call costs no allocation once the worker is warm.
 
 use super::error_reply::Cause;
+use super::finish::Verdict;
 use crate::http2::{FieldList, Name, StreamKey};
 use crate::mesh::Load;
 use std::net::SocketAddr;
@@ -55,8 +56,8 @@ pub(super) enum Response {
 /// How a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// A server answered in full; `failure`: with a status that says the server failed.
-    Answered { failure: bool },
+    /// A server answered in full, and what that says about it.
+    Answered(Verdict),
     /// The agent gave its own answer.
     OwnError(Cause),
     /// The client reset the stream or went away.
@@ -78,6 +79,8 @@ pub(super) struct Call {
     pub(super) pool: u32,
     /// The endpoint's load, which this call is part of while this is set.
     pub(super) load: Option<Arc<Load>>,
+    /// The endpoint's index in its target's list, at the time of the choice.
+    pub(super) endpoint: u32,
     /// Endpoints to which no connection could be opened; no more than [`MAX_ENDPOINTS`].
     pub(super) tried: Vec<SocketAddr>,
     /// The endpoint that refused the stream: the one retry that there is goes to another if it can.
@@ -127,6 +130,7 @@ impl Call {
             target: NOWHERE,
             pool: NOWHERE,
             load: None,
+            endpoint: NOWHERE,
             tried: Vec::new(),
             refused_by: None,
             request: FieldList::new(),

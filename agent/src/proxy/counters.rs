@@ -92,6 +92,8 @@ counters! {
     headers_too_large,
     /// Answers cut off at a drain's end because their clients did not read them.
     cut_off,
+    /// Endpoints that were left out for a time, each time by one source's calls.
+    ejections,
     /// Connections to servers that did not answer a PING.
     silent_servers,
 }

@@ -3,6 +3,7 @@
 use super::call::{Outcome, Response, Stage};
 use super::engine::Engine;
 use super::error_reply::{self, Cause};
+use crate::balance::Observation;
 use crate::balance::latency::{self, Sample};
 use crate::http2::{ErrorCode, FieldList, Name};
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,8 +13,29 @@ use std::sync::atomic::Ordering::Relaxed;
 pub(super) enum Verdict {
     /// Nothing beyond what its latency said.
     None,
+    /// It is well.
+    Success,
+    /// It would not do more for this caller: it gets less, and is not ejected for it.
+    Exhausted,
     /// It failed the call.
     Failure,
+    /// The call fell with its connection, or with the try to open one, and others with it.
+    LostConnection,
+}
+
+impl Verdict {
+    fn is_failure(self) -> bool {
+        matches!(self, Self::Exhausted | Self::Failure | Self::LostConnection)
+    }
+
+    fn observation(self) -> Option<Observation> {
+        match self {
+            Self::None | Self::Exhausted => None,
+            Self::Success => Some(Observation::Success),
+            Self::Failure => Some(Observation::Failure),
+            Self::LostConnection => Some(Observation::LostConnection),
+        }
+    }
 }
 
 impl Engine {
@@ -21,9 +43,13 @@ impl Engine {
     pub(super) fn response_complete(&mut self, call: u32) {
         let slot = &mut self.calls[call];
         slot.response = Response::Complete;
-        let failure = if slot.is_grpc { is_grpc_failure(&self.fields) } else { slot.server_failed };
+        let verdict = match slot.is_grpc {
+            true => grpc_verdict(&self.fields),
+            false if slot.server_failed => Verdict::Failure,
+            false => Verdict::Success,
+        };
         let is_grpc = slot.is_grpc;
-        self.finish(call, Outcome::Answered { failure });
+        self.finish(call, Outcome::Answered(verdict));
         if is_grpc {
             // The status ends the call, whatever the client still sends.
             self.detach(call);
@@ -113,10 +139,10 @@ impl Engine {
         }
         let counters = &mut self.counters;
         let verdict = match outcome {
-            Outcome::Answered { failure } => {
+            Outcome::Answered(verdict) => {
                 counters.answered += 1;
-                counters.server_failures += u64::from(failure);
-                if failure { Verdict::Failure } else { Verdict::None }
+                counters.server_failures += u64::from(verdict.is_failure());
+                verdict
             }
             Outcome::OwnError(cause) => {
                 counters.own_errors += 1;
@@ -124,9 +150,8 @@ impl Engine {
                 counters.connect_requests += u64::from(cause == Cause::Connect);
                 counters.headers_too_large += u64::from(matches!(cause, Cause::TooLarge(_)));
                 match cause {
-                    Cause::Reset { .. } | Cause::Malformed { .. } | Cause::Lost { .. } | Cause::Deadline => {
-                        Verdict::Failure
-                    }
+                    Cause::Reset { .. } | Cause::Malformed { .. } | Cause::Deadline => Verdict::Failure,
+                    Cause::Lost { .. } => Verdict::LostConnection,
                     Cause::Refused { .. }
                     | Cause::NoEndpoint
                     | Cause::NoRoute
@@ -148,9 +173,16 @@ impl Engine {
         let slot = &mut self.calls[call];
         let Some(load) = slot.load.take() else { return };
         load.active.fetch_sub(1, Relaxed);
-        if verdict == Verdict::Failure {
+        if verdict.is_failure() {
             load.failures.fetch_add(1, Relaxed);
             latency::observe(&load, self.now_ns, self.now_ns.saturating_sub(slot.sent_ns), Sample::Failure);
+        }
+        let Some(observation) = verdict.observation() else { return };
+        let target = &mut self.targets.slots[slot.target as usize];
+        if target.observe(slot.endpoint, &load, observation, self.now_ns) {
+            self.counters.ejections += 1;
+            let address = self.pools[slot.pool as usize].address;
+            tracing::info!(endpoint = %address, "ejected: it failed several calls in a row");
         }
     }
 
@@ -185,15 +217,16 @@ impl Engine {
 
 /// Whether a header list that ends an answer says that the server failed the call.
 pub(super) fn is_failure(fields: &FieldList, is_grpc: bool) -> bool {
-    if is_grpc { is_grpc_failure(fields) } else { is_http_failure(fields) }
+    if is_grpc { grpc_verdict(fields) != Verdict::Success } else { is_http_failure(fields) }
 }
 
-/// A grpc-status that says the server, and not the request, was at fault: UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED,
-/// INTERNAL, UNAVAILABLE, DATA_LOSS; or none at all.
-fn is_grpc_failure(fields: &FieldList) -> bool {
+/// The statuses that say the server, and not the request, was at fault: UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE,
+/// DATA_LOSS, or none at all. RESOURCE_EXHAUSTED may be a caller's own quota.
+fn grpc_verdict(fields: &FieldList) -> Verdict {
     match fields.find(Name::GrpcStatus) {
-        Some(status) => matches!(status, b"2" | b"4" | b"8" | b"13" | b"14" | b"15"),
-        None => true,
+        Some(b"2" | b"4" | b"13" | b"14" | b"15") | None => Verdict::Failure,
+        Some(b"8") => Verdict::Exhausted,
+        Some(_) => Verdict::Success,
     }
 }
 

@@ -206,7 +206,7 @@ impl Engine {
         if self.live_connections(pool) == 0 {
             let address = self.pools[pool as usize].address;
             for call in std::mem::take(&mut self.pools[pool as usize].waiting) {
-                self.leave_endpoint(call, Verdict::Failure);
+                self.leave_endpoint(call, Verdict::LostConnection);
                 self.calls[call].stage = Stage::Answered;
                 self.calls[call].tried.push(address);
                 self.reconnect(call, address);

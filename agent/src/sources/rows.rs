@@ -2,7 +2,7 @@
 //!
 //! Rows say what was written, not what follows from it: the rules are in [`control`](crate::control).
 
-use crate::mesh::{ObjectName, Picker};
+use crate::mesh::{Balancing, ObjectName};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
@@ -100,7 +100,7 @@ pub struct ServiceRow {
     /// Its ports.
     pub ports: Vec<ServicePortRow>,
     /// How an endpoint is chosen for a call.
-    pub picker: Picker,
+    pub balancing: Balancing,
     /// A headless Service whose owner asks for its calls to be balanced all the same.
     pub balance_headless: bool,
     /// Another proxy than the node's serves it (`service.kubernetes.io/service-proxy-name`).

@@ -108,6 +108,10 @@ pub struct EndpointCounts {
     pub failures: u64,
     /// Calls under way.
     pub active: u32,
+    /// How often a pod ejected it.
+    pub ejections: u64,
+    /// Pods that pass it over at the moment.
+    pub ejected_by: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -180,13 +184,17 @@ pub fn exposition(numbers: &Numbers) -> String {
     }
     let (calls, failures) =
         (Family::<EndpointLabels, Counter>::default(), Family::<EndpointLabels, Counter>::default());
-    let active = Family::<EndpointLabels, Gauge>::default();
+    let (active, ejected) =
+        (Family::<EndpointLabels, Gauge>::default(), Family::<EndpointLabels, Gauge>::default());
+    let ejections = Family::<EndpointLabels, Counter>::default();
     for counts in &numbers.endpoints {
         let labels =
             EndpointLabels { service: escaped(&counts.service), endpoint: escaped(&counts.endpoint) };
         calls.get_or_create(&labels).inc_by(counts.calls);
         failures.get_or_create(&labels).inc_by(counts.failures);
         active.get_or_create(&labels).set(counts.active.into());
+        ejections.get_or_create(&labels).inc_by(counts.ejections);
+        ejected.get_or_create(&labels).set(counts.ejected_by as i64);
     }
     let not_enrolled = Family::<ObstacleLabels, Gauge>::default();
     for PodObstacle { namespace, pod, reason } in numbers.pods_waiting.iter().chain(&numbers.pods_refused) {
@@ -229,6 +237,16 @@ pub fn exposition(numbers: &Numbers) -> String {
     registry.register("endpoint_calls", "Calls begun to an endpoint", calls);
     registry.register("endpoint_failures", "Calls to an endpoint that failed", failures);
     registry.register("endpoint_active_calls", "Calls to an endpoint that are under way", active);
+    registry.register(
+        "endpoint_ejections",
+        "Times that a pod's calls left an endpoint out, as it failed them",
+        ejections,
+    );
+    registry.register(
+        "endpoint_ejected",
+        "Pods of this node whose calls leave an endpoint out at the moment; from two on, all do",
+        ejected,
+    );
     registry.register(
         "pods",
         "Pods of this node that are to be enrolled: those that are, that wait, and that can't be as they are",
@@ -307,6 +325,8 @@ mod tests {
                 calls: 7,
                 failures: 1,
                 active: 2,
+                ejections: 3,
+                ejected_by: 1,
             }],
             destinations: 4,
             kinds: vec![KindCounts {
@@ -326,6 +346,8 @@ mod tests {
             r#"evenkeel_legacy_attachment{cgroup="/sys",kind="connect4",effect="refuses"} 1"#,
             r#"evenkeel_endpoint_calls_total{service="a/s:1",endpoint="10.0.0.1:2"} 7"#,
             r#"evenkeel_endpoint_active_calls{service="a/s:1",endpoint="10.0.0.1:2"} 2"#,
+            r#"evenkeel_endpoint_ejections_total{service="a/s:1",endpoint="10.0.0.1:2"} 3"#,
+            r#"evenkeel_endpoint_ejected{service="a/s:1",endpoint="10.0.0.1:2"} 1"#,
             r#"evenkeel_pods{state="enrolled"} 1"#,
             r#"evenkeel_destinations{state="live"} 4"#,
             r#"evenkeel_source_seconds_since_contact{kind="services"} 1.5"#,

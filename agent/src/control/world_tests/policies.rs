@@ -1,7 +1,7 @@
 //! What a Service, its namespace and this node say on its endpoints and addresses, as it changes.
 
 use super::*;
-use crate::mesh::Picker;
+use crate::mesh::{Balancing, HashOn, Picker};
 use crate::sources::rows::{
     Access, Conditions, Enabled, EndpointRow, LoadBalancerAddress, NodeRow, ServiceKind, Waypoint,
 };
@@ -210,13 +210,24 @@ fn a_waypoint_of_the_service_or_its_namespace_takes_its_connections_out_at_once(
 fn a_service_with_session_affinity_is_picked_by_source() {
     let mut setup = Setup::new();
     setup.apply(cart(&["10.0.0.1", "10.0.0.2"]));
-    let picker =
-        |setup: &Setup| setup.world.snapshot().destinations[&setup.id("10.96.0.1:80")].backend.picker;
+    let picker = |setup: &Setup| {
+        setup.world.snapshot().destinations[&setup.id("10.96.0.1:80")].backend.balancing.picker
+    };
     assert_eq!(picker(&setup), Picker::Ewma);
-    let sticky = ServiceRow { source_affinity: true, picker: Picker::RoundRobin, ..cart_service() };
+    let sticky = ServiceRow { source_affinity: true, balancing: Picker::RoundRobin.into(), ..cart_service() };
     setup.apply(vec![set(sticky)]);
     assert_eq!(picker(&setup), Picker::SourceHash);
     assert_eq!(setup.world.services()[0].picker, "source-hash");
+    // These keep a source where it is too.
+    let maglev = Balancing { picker: Picker::Maglev, ..Balancing::default() };
+    let sticky = ServiceRow { source_affinity: true, balancing: maglev.clone(), ..cart_service() };
+    setup.apply(vec![set(sticky)]);
+    assert_eq!(picker(&setup), Picker::Maglev);
+    let shown = &setup.world.services()[0];
+    assert_eq!((shown.picker, shown.hash_on.as_deref()), ("maglev", Some("source")));
+    let by_user = Balancing { hash_on: HashOn::Header("x-user".into()), ..maglev };
+    setup.apply(vec![set(ServiceRow { source_affinity: true, balancing: by_user, ..cart_service() })]);
+    assert_eq!(picker(&setup), Picker::SourceHash);
 }
 
 #[test]

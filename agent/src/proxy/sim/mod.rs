@@ -2,12 +2,13 @@
 //!
 //! `story` says what each call is to do and what its client may see, `network` carries the bytes, `client` and `server` act
 //! the stories out on the project's own HTTP/2 layer, `raw` is what speaks something else, `faults` says what goes wrong, and
-//! this file is the world with its clock and its dice. Every failure replays:
+//! this file is the world with its clock and its dice. `pods` has several pods' calls without dice, for what they learn of servers. Every failure replays:
 //! `SEED=1234 cargo test -p evenkeel --lib proxy::sim`; `SEEDS=10000` lives through more worlds.
 
 mod client;
 mod faults;
 mod network;
+mod pods;
 mod raw;
 mod server;
 mod story;
@@ -21,7 +22,8 @@ use self::story::{Story, Tally};
 use super::{Action, ConnId, Engine, Origin};
 use crate::balance::Random;
 use crate::mesh::{
-    Backend, Destination, DestinationId, Endpoint, Load, ObjectName, Picker, ServicePort, Snapshot,
+    Backend, Balancing, Destination, DestinationId, Endpoint, HashOn, ObjectName, Picker, ServicePort,
+    Snapshot,
 };
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -65,7 +67,7 @@ impl World {
         let endpoints: Vec<_> = (1..=1 + random.below(4))
             .map(|host| {
                 let address = SocketAddr::from(([10, 0, 0, host as u8], 50051));
-                Arc::new(Endpoint { address, pod: None, zone: None, load: Arc::new(Load::default()) })
+                Arc::new(Endpoint::at(address))
             })
             .collect();
         let stories: Vec<_> = (0..1 + random.below(60)).map(|_| Story::random(&mut random)).collect();
@@ -94,15 +96,15 @@ impl World {
     /// The Service has these endpoints; `None`: there is no such Service.
     fn publish(&mut self, endpoints: Option<&[Arc<Endpoint>]>) {
         self.version += 1;
-        let picker = if self.random.below(2) == 0 { Picker::RoundRobin } else { Picker::Ewma };
+        let (_, picker) = Picker::NAMED[self.random.below(Picker::NAMED.len())];
+        let hash_on =
+            if self.random.below(2) == 0 { HashOn::Source } else { HashOn::Header("x-user".into()) };
         let original = SocketAddr::from(([10, 96, 0, 1], 50051));
         let mut snapshot = Snapshot { version: self.version, ..Snapshot::default() };
         if let Some(endpoints) = endpoints {
-            let backend = Arc::new(Backend {
-                service_port: ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 },
-                endpoints: endpoints.into(),
-                picker,
-            });
+            let service_port = ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 };
+            let balancing = Balancing { picker, hash_on, ..Balancing::default() };
+            let backend = Arc::new(Backend::new(service_port, endpoints.into(), balancing));
             snapshot.destinations.insert(destination(), Destination { original, backend });
         }
         self.engine.publish(Arc::new(snapshot));

@@ -10,8 +10,7 @@ mod turns;
 use super::{ListenerId, ListenerSpec, OwnNamespace, Source, Workers, WorkersConfig};
 use crate::http2::Limits;
 use crate::mesh::{
-    Backend, Destination, DestinationId, Endpoint, Load, ObjectName, Picker, Pod, PodKey, ServicePort,
-    Snapshot,
+    Backend, Destination, DestinationId, Endpoint, ObjectName, Picker, Pod, PodKey, ServicePort, Snapshot,
 };
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::AtomicU64;
@@ -57,19 +56,11 @@ impl Path {
     }
 
     fn publish(&self, endpoints: &[SocketAddr], picker: Picker, original: SocketAddr) {
-        let mut endpoints: Vec<_> = endpoints
-            .iter()
-            .map(|address| {
-                let load = Arc::new(Load::default());
-                Arc::new(Endpoint { address: *address, pod: None, zone: None, load })
-            })
-            .collect();
+        let mut endpoints: Vec<_> =
+            endpoints.iter().map(|address| Arc::new(Endpoint::at(*address))).collect();
         endpoints.sort_by_key(|endpoint| endpoint.address);
-        let backend = Arc::new(Backend {
-            service_port: ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 },
-            endpoints: endpoints.into(),
-            picker,
-        });
+        let service_port = ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 };
+        let backend = Arc::new(Backend::new(service_port, endpoints.into(), picker));
         let snapshot = {
             let mut state = self.state.lock().unwrap();
             state.version += 1;

@@ -6,7 +6,7 @@ use crate::balance::latency::FAILURE_FLOOR_NS;
 use crate::http2::{
     Connection, ErrorCode, Event, FieldList, HeadersKind, LastStream, Limits, Name, StreamKey,
 };
-use crate::mesh::{Backend, Destination, Endpoint, Load, ObjectName, Picker, ServicePort, Snapshot};
+use crate::mesh::{Backend, Destination, Endpoint, ObjectName, Picker, ServicePort, Snapshot};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -135,16 +135,9 @@ impl Turns {
 }
 
 pub(super) fn publish(engine: &mut Engine, version: &mut u64, hosts: &[u8]) -> Vec<Arc<Endpoint>> {
-    let endpoint = |host: &u8| {
-        let load = Arc::new(Load::default());
-        Arc::new(Endpoint { address: address(*host), pod: None, zone: None, load })
-    };
-    let endpoints: Vec<_> = hosts.iter().map(endpoint).collect();
-    let backend = Arc::new(Backend {
-        service_port: ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 },
-        endpoints: endpoints.clone().into(),
-        picker: Picker::RoundRobin,
-    });
+    let endpoints: Vec<_> = hosts.iter().map(|host| Arc::new(Endpoint::at(address(*host)))).collect();
+    let service_port = ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 };
+    let backend = Arc::new(Backend::new(service_port, endpoints.clone().into(), Picker::RoundRobin));
     *version += 1;
     let mut snapshot = Snapshot { version: *version, ..Snapshot::default() };
     snapshot.destinations.insert(fixed(), Destination { original: address(100), backend });

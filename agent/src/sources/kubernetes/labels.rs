@@ -12,8 +12,14 @@ pub const ON_ENROL: &str = "evenkeel.dev/on-enrol";
 /// asked for: whoever may make a pod may write it.
 pub const NETNS: &str = "evenkeel.dev/netns";
 
-/// Annotation of a Service: `round-robin` or `ewma`.
+/// Annotation of a Service: the name of a [`Picker`](crate::mesh::Picker).
 pub const PICKER: &str = "evenkeel.dev/picker";
+
+/// Annotation of a Service whose picker hashes: `source` or `header:NAME`.
+pub const HASH_ON: &str = "evenkeel.dev/hash-on";
+
+/// Annotation of a Service: the name of an [`Ejection`](crate::mesh::Ejection).
+pub const EJECTION: &str = "evenkeel.dev/ejection";
 
 /// Annotation of a headless Service: `balance` has the calls balanced that are sent to its endpoints' own addresses.
 pub const HEADLESS: &str = "evenkeel.dev/headless";
