@@ -106,6 +106,30 @@ impl Enrolled {
         }
     }
 
+    /// Tells the kernel whether the pod has as many connections as it may, if that has changed.
+    pub(super) fn mind_connection_limit(&mut self, tools: &Tools<'_>) {
+        let at_connection_limit = tools.workers.is_at_connection_limit(&self.pod.key);
+        if at_connection_limit == self.facts.at_connection_limit {
+            return;
+        }
+        let facts = kernel::Enrolment { at_connection_limit, ..self.facts };
+        match tools.kernel.enrol(self.cookie(), &facts) {
+            Ok(()) => {
+                self.facts = facts;
+                let limit = tools.config.max_pod_connections;
+                match at_connection_limit {
+                    true => {
+                        warn!(pod = %self.pod.name, limit, "at its connection limit: further ones go straight")
+                    }
+                    false => info!(pod = %self.pod.name, limit, "below its connection limit again"),
+                }
+            }
+            Err(error) => {
+                warn!(pod = %self.pod.name, "the kernel does not learn of its connection limit: {error}");
+            }
+        }
+    }
+
     /// New connections go straight; the names of those that are carried still hold.
     pub(super) fn leave(mut self, tools: &Tools<'_>) -> Self {
         self.facts.leaving = true;
@@ -170,6 +194,7 @@ fn facts_of(
         IpAddr::V4(_) => None,
     });
     let mark = tools.config.mark;
+    let key = PodKey { uid: wanted.pod.uid.clone(), netns_cookie: netns.cookie() };
     Ok(kernel::Enrolment {
         listener_port,
         // The kubelet tells the API of them after the sandbox' start, and the app may dial before that.
@@ -177,7 +202,7 @@ fn facts_of(
         ipv6: v6.or_else(|| address::own_v6(netns, mark)),
         ipv6_route,
         loopback_down: !is_loopback_up(netns)?,
-        at_connection_limit: false,
+        at_connection_limit: tools.workers.is_at_connection_limit(&key),
         leaving: false,
     })
 }
