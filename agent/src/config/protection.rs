@@ -66,6 +66,7 @@ pub struct Protection {
     /// Bytes that a pod's connections and calls may hold.
     pub pod_memory: u64,
     /// Bytes that connections and calls of no pod may hold: those of `evenkeel proxy`, and servers' connections that pods share.
+    #[serde(skip)]
     pub own_memory: u64,
     /// For each pod and Service port.
     pub circuit: CircuitLimits,

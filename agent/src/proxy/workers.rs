@@ -80,7 +80,7 @@ struct Listening {
 
 /// The worker threads. Dropping the handle leaves them running; [`Workers::stop`] ends them.
 pub struct Workers {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     threads: Vec<JoinHandle<io::Result<()>>>,
     listeners: Mutex<FxHashMap<ListenerId, Listening>>,
     next_listener: AtomicU64,
