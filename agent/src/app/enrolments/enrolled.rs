@@ -117,11 +117,10 @@ impl Enrolled {
             Ok(()) => {
                 self.facts = facts;
                 let limit = tools.config.max_pod_connections;
-                match at_connection_limit {
-                    true => {
-                        warn!(pod = %self.pod.name, limit, "at its connection limit: further ones go straight")
-                    }
-                    false => info!(pod = %self.pod.name, limit, "below its connection limit again"),
+                if at_connection_limit {
+                    warn!(pod = %self.pod.name, limit, "at its connection limit: further ones go straight");
+                } else {
+                    info!(pod = %self.pod.name, limit, "below its connection limit again");
                 }
             }
             Err(error) => {
