@@ -30,7 +30,10 @@ pub fn proxy(config: ProxyConfig) -> Result<ExitCode> {
 async fn run(config: ProxyConfig) -> Result<ExitCode> {
     let mut stop = StopSignals::take()?;
     let (ticks, _) = SharedPage::create()?;
-    let workers = start_workers(config.workers, Arc::new(OwnNamespace), true, ticks)?;
+    // It has no pods.
+    let no_limit = u32::MAX;
+    let workers =
+        start_workers(config.workers, Arc::new(OwnNamespace), true, config.protection, no_limit, ticks)?;
     match config.upstreams {
         Upstreams::Hosts { listen, to, balancing } => {
             let backends = HostBackends::open(to, balancing, listen.len()).await;

@@ -96,7 +96,15 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         UpstreamSockets::Node => Arc::new(NodeDialer { mark: config.mark }),
     };
     let share_upstreams = config.upstream_sockets == UpstreamSockets::Node;
-    let workers = start_workers(config.workers, dialer, share_upstreams, inherited.ticks)?;
+    let workers = start_workers(
+        config.workers,
+        dialer,
+        share_upstreams,
+        config.protection,
+        config.max_pod_connections,
+        inherited.ticks,
+    )?;
+    let limit_crossings = workers.limit_crossings();
     let place = Place::find(&config)?;
     let pods = Enrolments::restore(inherited.listeners, place.kubepods.clone());
     let mut node = Node {
@@ -153,6 +161,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
             () = sleep_until(next_look.unwrap_or_else(Instant::now).into()), if next_look.is_some() => {
                 node.with_tools(Enrolments::look_soon);
             }
+            () = limit_crossings.notified() => node.with_tools(Enrolments::mind_connection_limits),
             () = sleep(APPLIED_POLL), if node.backlog.waits_since().is_some() => node.advance(),
             _ = look_around.tick() => {
                 node.with_tools(Enrolments::look_around);

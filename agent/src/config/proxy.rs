@@ -1,6 +1,7 @@
 //! `evenkeel proxy`.
 
-use super::{NamedListener, Source, workers_or_cores};
+use super::protection::parse_memory;
+use super::{CircuitArgs, NamedListener, Protection, Source, workers_or_cores};
 use crate::mesh::{Balancing, HashOn, Picker, ServicePort};
 use crate::sources::Target;
 use clap::Args;
@@ -50,6 +51,11 @@ pub struct ProxyArgs {
     /// Worker threads; by default one a core
     #[arg(long, env = "EVENKEEL_WORKERS", value_name = "N")]
     workers: Option<NonZeroUsize>,
+    /// What connections and calls may hold in memory, as 1Gi; beyond it calls are answered RESOURCE_EXHAUSTED
+    #[arg(long, env = "EVENKEEL_MEMORY", value_name = "BYTES", default_value = "1Gi", value_parser = parse_memory)]
+    memory: u64,
+    #[command(flatten)]
+    circuit: CircuitArgs,
     /// How long calls may go on after SIGTERM, in seconds
     #[arg(long, env = "EVENKEEL_DRAIN_SECONDS", value_name = "N", default_value = "20")]
     drain_seconds: u32,
@@ -68,6 +74,8 @@ pub struct ProxyConfig {
     pub upstreams: Upstreams,
     /// Worker threads.
     pub workers: usize,
+    /// What the call path holds its clients to.
+    pub protection: Protection,
     /// From SIGTERM to the end of the last call.
     pub drain: Duration,
 }
@@ -128,6 +136,11 @@ impl ProxyArgs {
         Ok(ProxyConfig {
             upstreams,
             workers: workers_or_cores(self.workers),
+            protection: Protection {
+                own_memory: self.memory,
+                circuit: self.circuit.limits(),
+                ..Protection::default()
+            },
             drain: Duration::from_secs(self.drain_seconds.into()),
         })
     }

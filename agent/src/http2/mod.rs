@@ -26,7 +26,7 @@ mod settings;
 mod stream;
 mod turns;
 
-pub use connection::{Connection, Event, HeadersKind, LastStream, OpenError, Progress};
+pub use connection::{Connection, Event, HeadersKind, LastStream, OpenError, Progress, Thrift, Waits};
 pub use error::{ConnectionError, ErrorCode, Flood};
 pub use fields::{Field, FieldList};
 pub use frame::PREFACE;

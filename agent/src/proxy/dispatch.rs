@@ -62,6 +62,9 @@ impl Engine {
     }
 
     fn await_endpoint(&mut self, call: u32) {
+        if !self.enter_pending(call) {
+            return self.refuse_pending(call);
+        }
         self.calls[call].stage = Stage::AwaitingEndpoint;
         self.target_of_call(call).waiting.push(call);
         self.set_call_timer(call);

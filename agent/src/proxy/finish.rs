@@ -2,7 +2,7 @@
 
 use super::call::{Outcome, Response, Stage};
 use super::engine::Engine;
-use super::error_reply::{self, Cause};
+use super::error_reply::{self, About, Cause};
 use crate::balance::Observation;
 use crate::balance::latency::{self, Sample};
 use crate::http2::{ErrorCode, FieldList, Name};
@@ -70,20 +70,26 @@ impl Engine {
     pub(super) fn answer(&mut self, call: u32, cause: Cause) {
         let target = self.calls[call].target;
         let slot = &self.calls[call];
-        let destination = self.targets.slots[target as usize].destination.as_ref();
-        let service = destination.map(|destination| &destination.backend.service_port);
+        let target = &self.targets.slots[target as usize];
+        let about = About {
+            service: target.destination.as_ref().map(|destination| &destination.backend.service_port),
+            source: &target.origin,
+        };
         let client = &mut self.downstreams[slot.downstream as usize];
         match slot.response {
             Response::Nothing => {
-                error_reply::trailers_only(&mut self.reply, slot, cause, service);
+                error_reply::trailers_only(&mut self.reply, slot, cause, about);
                 client.http2.send_headers(slot.stream, &self.reply, true);
             }
             // A client that does not read what is there will not read a status behind it.
-            Response::Headers if cause == Cause::Deadline && client.http2.queued(slot.stream) > 0 => {
+            Response::Headers
+                if matches!(cause, Cause::Deadline | Cause::Memory { .. })
+                    && client.http2.queued(slot.stream) > 0 =>
+            {
                 client.http2.reset(slot.stream, cause.reset_code());
             }
             Response::Headers if slot.is_grpc && !slot.response_is_sized => {
-                error_reply::trailers(&mut self.reply, cause, service);
+                error_reply::trailers(&mut self.reply, cause, about);
                 client.http2.send_trailers(slot.stream, &self.reply);
             }
             Response::Headers => client.http2.reset(slot.stream, cause.reset_code()),
@@ -122,7 +128,7 @@ impl Engine {
                 self.upstreams[upstream as usize].http2.reset(stream, code);
                 self.detach(call);
             }
-            Stage::Answered | Stage::Free => {}
+            Stage::Received | Stage::Answered | Stage::Free => {}
         }
         self.calls[call].stage = Stage::Answered;
     }
@@ -134,6 +140,8 @@ impl Engine {
             return;
         }
         slot.outcome = Some(outcome);
+        self.leave_circuit(call);
+        let slot = &self.calls[call];
         if slot.timeout_ns.is_some() || slot.stage == Stage::AwaitingEndpoint {
             self.call_timers.clear(call);
         }
@@ -150,13 +158,18 @@ impl Engine {
                 counters.connect_requests += u64::from(cause == Cause::Connect);
                 counters.headers_too_large += u64::from(matches!(cause, Cause::TooLarge(_)));
                 match cause {
-                    Cause::Reset { .. } | Cause::Malformed { .. } | Cause::Deadline => Verdict::Failure,
+                    Cause::Reset { .. }
+                    | Cause::Malformed { .. }
+                    | Cause::Unread { .. }
+                    | Cause::Deadline => Verdict::Failure,
                     Cause::Lost { .. } => Verdict::LostConnection,
                     Cause::Refused { .. }
                     | Cause::NoEndpoint
                     | Cause::NoRoute
                     | Cause::Draining
                     | Cause::TooLarge(_)
+                    | Cause::Memory { .. }
+                    | Cause::Circuit { .. }
                     | Cause::Connect => Verdict::None,
                 }
             }
@@ -211,6 +224,7 @@ impl Engine {
         self.downstreams[slot.downstream as usize].http2.release(slot.stream);
         self.leave_downstream(call);
         self.call_timers.clear(call);
+        self.release_call_charge(call);
         self.calls.remove(call);
     }
 }

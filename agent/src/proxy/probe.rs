@@ -12,6 +12,9 @@ use super::upstream::Phase;
 pub(super) const EVERY_NS: u64 = 60_000_000_000;
 /// Between two of a removed endpoint that nobody asks for: what gRPC servers allow without being configured.
 const WATCH_EVERY_NS: u64 = 300_000_000_000;
+/// After its removal an endpoint is asked a second time: one that ends answers the first PING, as a rule, and is gone after
+/// that. gRPC servers bear with two PINGs too many.
+const WATCH_AGAIN_NS: u64 = 5_000_000_000;
 /// The most that a server's `too_many_pings` makes of it.
 const MOST_EVERY_NS: u64 = 3_600_000_000_000;
 /// A server that has said nothing for so long after a PING is gone: gRPC's own keep-alive timeout.
@@ -28,8 +31,8 @@ pub(super) struct Probe {
     waits: bool,
     /// The earliest time for another one.
     not_before_ns: u64,
-    /// The endpoint was removed.
-    watched: bool,
+    /// The endpoint was removed: at this time it is asked again.
+    watch_ns: Option<u64>,
 }
 
 impl Engine {
@@ -46,15 +49,37 @@ impl Engine {
     /// The endpoint was removed: its streams may end in their own time, as long as it lives.
     pub(super) fn watch(&mut self, upstream: u32) {
         if let Some(slot) = self.upstreams.get_mut(upstream as usize) {
-            slot.probe.watched = true;
+            let may_ask_again = self.pools[slot.pool as usize].probe_every_ns == EVERY_NS;
+            let again = if may_ask_again { WATCH_AGAIN_NS } else { WATCH_EVERY_NS };
+            slot.probe.watch_ns = Some(self.now_ns + again);
             self.probe(upstream);
+            self.await_next_watch(upstream);
+        }
+    }
+
+    /// Sets the connection's timer to what comes first: the time for an answer, or for the next question to a removed endpoint.
+    fn await_next_watch(&mut self, upstream: u32) {
+        let slot = &self.upstreams[upstream as usize];
+        if slot.calls.is_empty() {
+            return;
+        }
+        let answer = slot.probe.waits.then_some(slot.probe.sent_ns + ANSWER_WITHIN_NS);
+        if let Some(at) = slot.probe.watch_ns.into_iter().chain(answer).min() {
+            self.conn_timers.set(slot.conn.0, at);
         }
     }
 
     fn probe(&mut self, upstream: u32) {
         let slot = &mut self.upstreams[upstream as usize];
-        let is_in_use = matches!(slot.phase, Phase::Ready | Phase::Retiring) && !slot.calls.is_empty();
-        if !is_in_use || slot.probe.waits || self.now_ns < slot.probe.not_before_ns {
+        if slot.probe.waits || self.now_ns < slot.probe.not_before_ns {
+            return;
+        }
+        self.ask(upstream);
+    }
+
+    fn ask(&mut self, upstream: u32) {
+        let slot = &mut self.upstreams[upstream as usize];
+        if !matches!(slot.phase, Phase::Ready | Phase::Retiring) || slot.calls.is_empty() {
             return;
         }
         let every = self.pools[slot.pool as usize].probe_every_ns;
@@ -62,8 +87,10 @@ impl Engine {
         slot.probe.waits = true;
         slot.probe.not_before_ns = self.now_ns + every;
         slot.http2.ping(PAYLOAD);
-        self.conn_timers.set(slot.conn.0, self.now_ns + ANSWER_WITHIN_NS);
-        self.conns.touch(slot.conn);
+        let conn = slot.conn;
+        self.conn_timers.set(conn.0, self.now_ns + ANSWER_WITHIN_NS);
+        self.await_next_watch(upstream);
+        self.conns.touch(conn);
     }
 
     /// The server says that it was asked too often (`too_many_pings`), perhaps.
@@ -82,20 +109,25 @@ impl Engine {
             return false;
         }
         // Whatever came after it is as good as an answer.
-        if slot.probe.waits && slot.heard_ns <= slot.probe.sent_ns {
+        if slot.heard_ns > slot.probe.sent_ns {
+            slot.probe.waits = false;
+        }
+        if slot.probe.waits && self.now_ns >= slot.probe.sent_ns + ANSWER_WITHIN_NS {
             self.server_is_silent(upstream);
             return true;
         }
-        slot.probe.waits = false;
-        if !slot.probe.watched || slot.calls.is_empty() {
+        if slot.probe.watch_ns.is_none() || slot.calls.is_empty() {
             return false;
         }
-        let next_ns = (slot.probe.sent_ns + WATCH_EVERY_NS).max(slot.probe.not_before_ns);
-        if next_ns > self.now_ns {
-            self.conn_timers.set(slot.conn.0, next_ns);
-        } else {
-            self.probe(upstream);
+        if slot.probe.watch_ns.is_some_and(|at| at <= self.now_ns) {
+            let every = self.pools[slot.pool as usize].probe_every_ns.max(WATCH_EVERY_NS);
+            slot.probe.watch_ns = Some(self.now_ns + every);
+            // One that has not answered is waited for.
+            if !slot.probe.waits {
+                self.ask(upstream);
+            }
         }
+        self.await_next_watch(upstream);
         true
     }
 

@@ -4,6 +4,7 @@
 use super::call::NOWHERE;
 use super::engine::{Engine, Role};
 use super::pool::Pool;
+use super::shared_use::Circuit;
 use crate::balance::{Ejections, Observation, PickerState, Random};
 use crate::mesh::{Destination, DestinationId, Load, Pod, PodKey};
 use rustc_hash::{FxBuildHasher, FxHashMap};
@@ -22,7 +23,7 @@ pub enum Origin {
 }
 
 impl Origin {
-    fn key(&self) -> Option<PodKey> {
+    pub(super) fn key(&self) -> Option<PodKey> {
         match self {
             Self::Pod(pod) => Some(pod.key.clone()),
             Self::Agent => None,
@@ -72,6 +73,10 @@ pub(super) struct Target {
     pub(super) origin: Origin,
     origin_key: Option<PodKey>,
     pub(super) id: DestinationId,
+    /// Whose memory its connections and calls hold.
+    pub(super) budget: u32,
+    /// What the source has under way to its Service port.
+    pub(super) circuit: Arc<Circuit>,
     /// `None` once the snapshot does not hold the id any more.
     pub(super) destination: Option<Destination>,
     /// For what is relayed untouched.
@@ -147,7 +152,10 @@ impl Engine {
         }
         let destination = self.snapshot.destinations.get(&id)?.clone();
         let picker = origin.picker(&mut self.random);
+        let circuit = (key.0.clone(), destination.backend.service_port.clone());
         let target = Target {
+            budget: self.budgets.join(&origin),
+            circuit: self.ledger.circuits.of(circuit),
             origin,
             origin_key: key.0.clone(),
             id,
@@ -180,11 +188,10 @@ impl Engine {
         let destination = slot.destination.as_ref().expect("an endpoint was picked from it");
         let address = destination.backend.endpoints[endpoint].address;
         let owner = if self.share_upstreams { Origin::Agent } else { slot.origin.clone() };
-        let pool = *self
-            .targets
-            .pool_by_key
-            .entry((owner.key(), address))
-            .or_insert_with(|| self.pools.insert(Pool::new(owner, address)) as u32);
+        let pool = *self.targets.pool_by_key.entry((owner.key(), address)).or_insert_with(|| {
+            let budget = self.budgets.join(&owner);
+            self.pools.insert(Pool::new(owner, address, budget)) as u32
+        });
         slot.pools[endpoint] = pool;
         self.pools[pool as usize].targets += 1;
         pool
@@ -268,6 +275,7 @@ impl Engine {
     fn remove_target(&mut self, target: u32) {
         let target = self.targets.slots.remove(target as usize);
         debug_assert!(target.connections == 0 && target.waiting.is_empty());
+        self.budgets.leave(target.budget);
         self.targets.by_key.remove(&(target.origin_key, target.id));
         for pool in target.pools.into_iter().filter(|pool| *pool != NOWHERE) {
             self.leave_pool(pool);
@@ -296,6 +304,7 @@ impl Engine {
         if self.targets.pool_by_key.get(&key) == Some(&pool) {
             self.targets.pool_by_key.remove(&key);
         }
-        self.pools.remove(pool as usize);
+        let forgotten = self.pools.remove(pool as usize);
+        self.budgets.leave(forgotten.budget);
     }
 }

@@ -60,8 +60,21 @@ pub struct PodCounts {
     pub pod: String,
     /// How many connections met each outcome at `connect()`, by its name: taken, or straight because of what.
     pub connections: Vec<(&'static str, u64)>,
+    /// What its connections and calls hold.
+    pub memory: MemoryCounts,
     /// Those that it had when it was enrolled.
     pub opened_before: OpenedBefore,
+}
+
+/// What a pod's connections and calls hold in memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MemoryCounts {
+    /// Bytes.
+    pub held: u64,
+    /// Bytes that they may hold.
+    pub limit: u64,
+    /// Calls that were refused or ended because that was used up. From 0 on again when the pod has had no connection for a time.
+    pub refused: u64,
 }
 
 /// Connections to captured addresses that a pod had when it was enrolled: they go straight until they end.
@@ -112,6 +125,12 @@ pub struct EndpointCounts {
     pub ejections: u64,
     /// Pods that pass it over at the moment.
     pub ejected_by: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PodLabels {
+    namespace: String,
+    pod: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -173,7 +192,15 @@ pub fn exposition(numbers: &Numbers) -> String {
     let mut registry = Registry::with_prefix("evenkeel");
     let connections = Family::<ConnectionLabels, Counter>::default();
     let opened_before = Family::<OpenedBeforeLabels, Gauge>::default();
-    for PodCounts { namespace, pod, connections: outcomes, opened_before: before } in &numbers.pods {
+    let [memory, memory_limit] = [(); 2].map(|()| Family::<PodLabels, Gauge>::default());
+    let refused_calls = Family::<PodLabels, Counter>::default();
+    for PodCounts { namespace, pod, connections: outcomes, memory: held, opened_before: before } in
+        &numbers.pods
+    {
+        let labels = PodLabels { namespace: escaped(namespace), pod: escaped(pod) };
+        memory.get_or_create(&labels).set(held.held as i64);
+        memory_limit.get_or_create(&labels).set(held.limit as i64);
+        refused_calls.get_or_create(&labels).inc_by(held.refused);
         let cause = before.cause;
         let labels = OpenedBeforeLabels { namespace: escaped(namespace), pod: escaped(pod), cause };
         opened_before.get_or_create(&labels).set(before.connections as i64);
@@ -223,6 +250,17 @@ pub fn exposition(numbers: &Numbers) -> String {
         "opened_before",
         "Connections to captured addresses that a pod had when it was enrolled, by why they had not been taken",
         opened_before,
+    );
+    registry.register(
+        "pod_memory_bytes",
+        "What a pod's connections and calls hold in the agent and in the kernel's buffers",
+        memory,
+    );
+    registry.register("pod_memory_limit_bytes", "What a pod's connections and calls may hold", memory_limit);
+    registry.register(
+        "pod_memory_refused_calls",
+        "Calls of a pod that were refused or ended because its memory was used up",
+        refused_calls,
     );
     registry.register(
         "pod_not_enrolled",
@@ -311,6 +349,7 @@ mod tests {
                 namespace: "a".into(),
                 pod: "b\"c".into(),
                 connections: vec![("taken", 3)],
+                memory: MemoryCounts { held: 5, limit: 9, refused: 1 },
                 opened_before: OpenedBefore { cause: "agent_absent", connections: 2 },
             }],
             pods_waiting: vec![PodObstacle { namespace: "a".into(), pod: "d".into(), reason: "no_process" }],
@@ -341,6 +380,8 @@ mod tests {
         });
         for line in [
             r#"evenkeel_connections_total{namespace="a",pod="b\"c",outcome="taken"} 3"#,
+            r#"evenkeel_pod_memory_bytes{namespace="a",pod="b\"c"} 5"#,
+            r#"evenkeel_pod_memory_refused_calls_total{namespace="a",pod="b\"c"} 1"#,
             r#"evenkeel_opened_before{namespace="a",pod="b\"c",cause="agent_absent"} 2"#,
             r#"evenkeel_pod_not_enrolled{namespace="a",pod="d",reason="no_process"} 1"#,
             r#"evenkeel_legacy_attachment{cgroup="/sys",kind="connect4",effect="refuses"} 1"#,

@@ -158,6 +158,29 @@ impl Enrolled {
         self.missed = opened_before(self.sandbox.netns(), wanted, cause, tools);
     }
 
+    /// Tells the kernel whether the pod has as many connections as it may, if that has changed.
+    pub(super) fn mind_connection_limit(&mut self, tools: &Tools<'_>) {
+        let at_connection_limit = tools.workers.is_at_connection_limit(&self.pod.key);
+        if at_connection_limit == self.facts.at_connection_limit {
+            return;
+        }
+        let facts = kernel::Enrolment { at_connection_limit, ..self.facts };
+        match tools.kernel.enrol(self.cookie(), &facts) {
+            Ok(()) => {
+                self.facts = facts;
+                let limit = tools.config.max_pod_connections;
+                if at_connection_limit {
+                    warn!(pod = %self.pod.name, limit, "at its connection limit: further ones go straight");
+                } else {
+                    info!(pod = %self.pod.name, limit, "below its connection limit again");
+                }
+            }
+            Err(error) => {
+                warn!(pod = %self.pod.name, "the kernel does not learn of its connection limit: {error}");
+            }
+        }
+    }
+
     /// New connections go straight; the names of those that are carried still hold.
     pub(super) fn leave(mut self, tools: &Tools<'_>) -> Self {
         self.facts.leaving = true;
@@ -224,11 +247,13 @@ fn facts_of(netns: &Netns, wanted: &Enrolment, tools: &Tools<'_>) -> io::Result<
         }
     }
     let mark = tools.config.mark;
+    let key = PodKey { uid: wanted.pod.uid.clone(), netns_cookie: netns.cookie() };
     Ok(kernel::Enrolment {
         // The kubelet tells the API of them after the sandbox' start, and the app may dial before that.
         ipv4: ipv4.or_else(|| address::own_v4(netns, mark)),
         ipv6: ipv6.or_else(|| address::own_v6(netns, mark)),
         loopback_down: !is_loopback_up(netns)?,
+        at_connection_limit: tools.workers.is_at_connection_limit(&key),
         ..kernel::Enrolment::default()
     })
 }

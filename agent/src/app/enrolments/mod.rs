@@ -232,6 +232,15 @@ impl Enrolments {
         self.leaving.forget_all(tools);
     }
 
+    /// Tells the kernel which pods have as many connections as they may.
+    pub(super) fn mind_connection_limits(&mut self, tools: &Tools<'_>) {
+        for wanted in self.wanted.values_mut() {
+            if let State::Enrolled(enrolled) = &mut wanted.state {
+                enrolled.mind_connection_limit(tools);
+            }
+        }
+    }
+
     /// How many pods are enrolled.
     pub(super) fn enrolled_count(&self) -> usize {
         self.enrolled().count()

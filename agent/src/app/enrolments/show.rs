@@ -5,7 +5,7 @@ use super::{Enrolments, State, Tools, Wanted};
 use crate::sources::kubernetes::write_back::{Obstacle as PodNoteObstacle, PodNote};
 use crate::sources::rows::PodRow;
 use crate::sources::{Problem, Severity};
-use crate::telemetry::{OpenedBefore, PodCounts, PodObstacle};
+use crate::telemetry::{MemoryCounts, OpenedBefore, PodCounts, PodObstacle};
 use evenkeel_common::Reason;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -94,6 +94,7 @@ impl Enrolments {
             namespace: enrolled.pod.name.namespace.to_string(),
             pod: enrolled.pod.name.name.to_string(),
             connections: connections_by_outcome(enrolled, tools),
+            memory: memory_of(enrolled, tools),
             opened_before: OpenedBefore {
                 cause: enrolled.missed.cause.name(),
                 connections: enrolled.missed.count,
@@ -118,6 +119,7 @@ fn view_of(enrolled: &Enrolled, tools: &Tools<'_>) -> Value {
     let by_outcome = connections_by_outcome(enrolled, tools).into_iter();
     let by_outcome: serde_json::Map<_, _> =
         by_outcome.map(|(outcome, count)| (outcome.into(), count.into())).collect();
+    let MemoryCounts { held, limit, refused } = memory_of(enrolled, tools);
     let since = enrolled.since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     json!({
         "enrolled": true,
@@ -128,9 +130,19 @@ fn view_of(enrolled: &Enrolled, tools: &Tools<'_>) -> Value {
         "ipv6": enrolled.facts.ipv6_route,
         "connections": by_outcome,
         "open_connections": tools.workers.pod_connections(&enrolled.pod.key),
+        "connection_limit": tools.config.max_pod_connections,
+        "at_connection_limit": enrolled.facts.at_connection_limit,
+        "memory_bytes": held,
+        "memory_limit_bytes": limit,
+        "calls_refused_for_memory": refused,
         "opened_before": enrolled.missed.count,
         "opened_before_cause": enrolled.missed.cause.name(),
     })
+}
+
+fn memory_of(enrolled: &Enrolled, tools: &Tools<'_>) -> MemoryCounts {
+    let (held, refused) = tools.workers.pod_memory(&enrolled.pod.key);
+    MemoryCounts { held, limit: tools.config.protection.pod_memory, refused }
 }
 
 fn connections_by_outcome(enrolled: &Enrolled, tools: &Tools<'_>) -> Vec<(&'static str, u64)> {

@@ -19,6 +19,7 @@ use self::network::Link;
 use self::raw::RawClient;
 use self::server::Server;
 use self::story::{Story, Tally};
+use super::shared_use::Ledger;
 use super::{Action, ConnId, Engine, Origin};
 use crate::balance::Random;
 use crate::mesh::{
@@ -64,6 +65,7 @@ impl World {
         let mut random = Random::new(seed);
         let faults = Faults::random(&mut random);
         let limits = faults::limits(&mut random);
+        let protection = faults::protection(faults, &mut random);
         let endpoints: Vec<_> = (1..=1 + random.below(4))
             .map(|host| {
                 let address = SocketAddr::from(([10, 0, 0, host as u8], 50051));
@@ -72,7 +74,7 @@ impl World {
             .collect();
         let stories: Vec<_> = (0..1 + random.below(60)).map(|_| Story::random(&mut random)).collect();
         let mut world = Self {
-            engine: Engine::new(limits, seed, MS),
+            engine: Engine::new(limits, seed, MS).protected(protection, Ledger::default()),
             now_ns: MS,
             faults,
             links: BTreeMap::new(),
@@ -179,7 +181,11 @@ impl World {
             2 => self.deliver_to_peer(conn, size),
             _ => self.peer_acts(conn),
         }
+        if let Some(link) = self.links.get(&conn) {
+            self.engine.kernel_holds(conn, link.held_bytes());
+        }
         self.settle();
+        self.check_memory();
     }
 
     fn settle(&mut self) {
@@ -312,6 +318,15 @@ impl World {
 
     // ---- what must hold
 
+    /// What is charged is what a walk over everything finds.
+    fn check_memory(&self) {
+        let found = self.engine.walk();
+        for (budget, held) in self.engine.budgets.held() {
+            let found = found.get(&budget).copied().unwrap_or(0);
+            assert_eq!(held, found, "bytes of budget {budget}: charged, and found");
+        }
+    }
+
     fn check_results(&self) {
         for (index, (story, tally)) in self.stories.iter().zip(&self.tally).enumerate() {
             story.check(tally, self.faults).unwrap_or_else(|wrong| {
@@ -346,6 +361,15 @@ impl World {
             }
         }
         assert_eq!(self.engine.calls.len(), 0, "calls are left");
+        for (_, target) in &self.engine.targets.slots {
+            let circuit = &target.circuit;
+            assert_eq!(
+                (circuit.calls.load(Relaxed), circuit.pending.load(Relaxed)),
+                (0, 0),
+                "calls are counted"
+            );
+        }
+        self.check_memory();
         for endpoint in &self.endpoints {
             assert_eq!(endpoint.load.active(), 0, "calls count as under way at {}", endpoint.address);
         }
@@ -365,6 +389,7 @@ impl World {
         assert_eq!(engine.upstreams.len(), 0, "connections to servers are left");
         assert_eq!(engine.pools.len(), 0, "pools are left");
         assert_eq!(engine.targets.slots.len(), 0, "targets are left");
+        assert_eq!(engine.budgets.held().count(), 0, "budgets are left");
         assert_eq!(engine.call_timers.next_in_ns(self.now_ns), None, "a call's timer is left");
         assert_eq!(engine.conn_timers.next_in_ns(self.now_ns), None, "a connection's timer is left");
         assert!(self.links.is_empty(), "sockets are left");

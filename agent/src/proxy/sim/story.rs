@@ -204,6 +204,7 @@ impl Story {
         };
         let cancelled = *ending == Ending::Cancelled && self.cancel_at.is_some();
         let excused = match ending {
+            _ if faults.memory_is_short && self.is_of_memory(ending) => true,
             Ending::Lost => faults.costs_clients(),
             // A call that broke servers have lost, or that two of them have refused.
             Ending::Complete { by_agent: true, .. } if unavailable.contains(ending) => faults.costs_servers(),
@@ -213,6 +214,10 @@ impl Story {
             _ => false,
         };
         if expected || cancelled || excused { Ok(()) } else { Err(format!("ends with {ending:?}")) }
+    }
+
+    fn is_of_memory(&self, ending: &Ending) -> bool {
+        *ending == self.by_agent(8, 503) || *ending == Ending::Reset(ErrorCode::EnhanceYourCalm)
     }
 
     fn expected_response(&self) -> usize {

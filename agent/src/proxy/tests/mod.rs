@@ -1,13 +1,16 @@
 //! The data path over real sockets on the loopback: clients and servers on the `h2` crate, and plain TCP.
 
 mod calls;
+mod crowd;
 mod faults;
 mod peers;
+mod protection;
 mod rules;
 mod tunnels;
 mod turns;
 
 use super::{ListenerId, ListenerSpec, OwnNamespace, Source, Workers, WorkersConfig};
+use crate::config::Protection;
 use crate::http2::Limits;
 use crate::mesh::{
     Backend, Destination, DestinationId, Endpoint, ObjectName, Picker, Pod, PodKey, ServicePort, Snapshot,
@@ -42,6 +45,8 @@ impl Path {
             (0..threads).map(|_| &*Box::leak(Box::new(AtomicU64::new(0)))).collect();
         let config = WorkersConfig {
             limits: Limits::default(),
+            protection: Protection::default(),
+            max_pod_connections: 100,
             dialer: Arc::new(OwnNamespace),
             share_upstreams: false,
             seed: 1,
@@ -102,9 +107,13 @@ fn run(test: impl Future<Output = ()>) {
 }
 
 fn pod() -> Arc<Pod> {
+    pod_named("client", 1)
+}
+
+fn pod_named(name: &str, cookie: u64) -> Arc<Pod> {
     Arc::new(Pod {
-        key: PodKey { uid: "u-1".into(), netns_cookie: 1 },
-        name: ObjectName::new("shop", "client"),
+        key: PodKey { uid: format!("u-{cookie}").into(), netns_cookie: cookie },
+        name: ObjectName::new("shop", name),
         netns: std::fs::File::open("/proc/self/ns/net").unwrap().into(),
     })
 }

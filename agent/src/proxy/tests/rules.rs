@@ -289,12 +289,13 @@ fn a_removed_endpoints_streams_end_in_their_own_time_unless_it_is_silent() {
         let mut seen = 0;
         for second in 1..=700 {
             advance(&mut turns, START_NS + second * SECOND_NS);
-            if turns.closed.is_empty() {
-                seen += pings(&mut turns, conn, &mut server, answers);
+            if !turns.closed.is_empty() {
+                break;
             }
+            seen += pings(&mut turns, conn, &mut server, answers);
         }
         if answers {
-            assert_eq!(seen, 3, "now, and every five minutes");
+            assert_eq!(seen, 4, "now, after five seconds, and every five minutes");
             server.send_headers(stream, &list(&[(":status", "200"), ("grpc-status", "0")]), true);
             server_speaks(&mut turns, conn, &mut server);
             assert_eq!(got(&mut turns).grpc_status, "0");
@@ -302,6 +303,22 @@ fn a_removed_endpoints_streams_end_in_their_own_time_unless_it_is_silent() {
             assert_eq!((seen, &got(&mut turns).grpc_status[..]), (1, "14"));
         }
     }
+}
+
+#[test]
+fn a_removed_endpoint_that_vanishes_after_its_first_answer_loses_its_calls_soon() {
+    let mut turns = Turns::new(&[1]);
+    let (conn, mut server, _) = begun(&mut turns);
+    turns.publish(&[2]);
+    assert_eq!(pings(&mut turns, conn, &mut server, true), 1);
+    // Five seconds to the second question, twenty for its answer.
+    for second in 1..=24 {
+        advance(&mut turns, START_NS + second * SECOND_NS);
+        assert_eq!(turns.engine.counters().calls_open, 1, "after {second} seconds");
+    }
+    advance(&mut turns, START_NS + 26 * SECOND_NS);
+    assert_eq!(got(&mut turns).grpc_status, "14");
+    assert_eq!((turns.closed.clone(), turns.engine.counters().silent_servers), (vec![(conn, true)], 1));
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! The engine alone, a turn at a time: what depends on what comes together, and on what does not come.
 
+use super::super::shared_use::Ledger;
 use super::super::{Action, ConnId, Engine, Origin};
 use super::fixed;
 use crate::balance::latency::FAILURE_FLOOR_NS;
+use crate::config::Protection;
 use crate::http2::{
     Connection, ErrorCode, Event, FieldList, HeadersKind, LastStream, Limits, Name, StreamKey,
 };
@@ -35,7 +37,11 @@ pub(super) fn address(host: u8) -> SocketAddr {
 
 impl Turns {
     pub(super) fn new(hosts: &[u8]) -> Self {
-        let mut engine = Engine::new(Limits::default(), 1, START_NS);
+        Self::protected(hosts, Protection::default())
+    }
+
+    pub(super) fn protected(hosts: &[u8], protection: Protection) -> Self {
+        let mut engine = Engine::new(Limits::default(), 1, START_NS).protected(protection, Ledger::default());
         let mut version = 0;
         let endpoints = publish(&mut engine, &mut version, hosts);
         let client_conn = engine.accepted(Origin::Agent, fixed()).expect("the destination is known");
@@ -248,15 +254,16 @@ fn calls_that_are_cancelled_at_once_fill_no_memory_while_the_server_does_not_rea
     turns.call("/first");
     turns.client_speaks();
     let (conn, _server) = turns.serve();
-    for index in 0..20_000 {
-        let stream = turns.call(&format!("/{index:0200}"));
-        turns.client.release(stream);
-        if index % 100 == 0 {
-            // As many as a client may cancel in a second.
-            turns.engine.tick(START_NS + index * 120_000);
-            turns.client_speaks();
-            turns.output(turns.client_conn);
+    for index in 0..200 {
+        let streams: Vec<_> = (0..100).map(|call| turns.call(&format!("/{index}/{call:0200}"))).collect();
+        turns.client_speaks();
+        for stream in streams {
+            turns.client.release(stream);
         }
+        // As many as a client may cancel in a second.
+        turns.engine.tick(START_NS + index * 12_000_000);
+        turns.client_speaks();
+        turns.output(turns.client_conn);
     }
     turns.client_speaks();
     let held = turns.engine.output(conn).len();
@@ -267,6 +274,25 @@ fn calls_that_are_cancelled_at_once_fill_no_memory_while_the_server_does_not_rea
     turns.output(conn);
     let last = turns.engine.output(conn);
     assert!(last.windows(5).any(|bytes| bytes == b"/last"), "the call that waited has gone on");
+}
+
+#[test]
+fn a_call_that_is_cancelled_in_the_breath_that_began_it_goes_to_no_server() {
+    let mut turns = Turns::new(&[1]);
+    let stream = turns.call("/cancelled");
+    turns.client.release(stream);
+    turns.call("/kept");
+    turns.client_speaks();
+    let (conn, mut server) = turns.serve();
+    let mut paths = Vec::new();
+    let bytes = turns.output(conn);
+    read(&mut server, &bytes, |event, fields| {
+        if matches!(event, Event::Headers { kind: HeadersKind::Request, .. }) {
+            paths.push(String::from_utf8_lossy(fields.find(Name::Path).unwrap_or_default()).into_owned());
+        }
+    });
+    assert_eq!(paths, ["/kept"]);
+    assert_eq!((turns.engine.counters().cancelled, turns.engine.counters().calls_open), (1, 1));
 }
 
 #[test]
