@@ -19,6 +19,10 @@ const END_HEADERS: u8 = 0x4;
 const LENIENCES: &[&str] = &[
     // §3.4
     "first frame is not SETTINGS",
+    // §6.2: it looks at what a stream depends on first, and resets the stream alone.
+    "HEADERS shorter than its padding and priority",
+    // RFC 7541 §4.2
+    "table size update behind a field",
 ];
 
 /// Requests as our owner heard of them.

@@ -118,7 +118,7 @@ fn connection_resets_cost_the_calls_on_those_connections_and_nothing_hangs() -> 
     // One packet to the servers of a hundred is answered with a TCP reset instead.
     shop.cluster.node.nft(&format!(
         "table ip resets {{ chain forward {{ type filter hook forward priority 0;\n\
-         tcp dport {GREETER_TARGET_PORT} numgen random mod 100 0 counter reject with tcp reset\n}} }}\n"
+         tcp dport {GREETER_TARGET_PORT} numgen random mod 100 0 counter reject with tcp reset\n}}\n}}\n"
     ))?;
     let tally = shop.client.call(&shop.v4(), CALLS, &["--rate", "400", "--kind", "mixed"])?;
     shop.cluster.node.nft("delete table ip resets\n")?;
@@ -167,11 +167,12 @@ fn calls_that_wait_for_ready_outlive_a_time_without_any_server() -> Outcome {
     let agent = Agent::start(&shop.cluster)?;
     let mut load = shop.client.load_on(Stack::Go, &shop.v4(), &["--wait-for-ready", "--rate", "100"])?;
     load.more_calls(50)?.is_clean()?;
+    // Known to be gone before they go: as servers that are refused, they are errors that no call waits for.
     shop.publish_servers(&[])?;
-    shop.greeters.clear();
     eventually("the agent knows of no server", || {
         agent.admin("/endpoints").is_ok_and(|rows| rows.as_array().is_some_and(Vec::is_empty))
     })?;
+    shop.greeters.clear();
     let mut quiet = load.tally()?;
     eventually("calls wait", || {
         let before = std::mem::replace(&mut quiet, load.tally().unwrap_or_default());
