@@ -17,6 +17,8 @@ mod error;
 mod fields;
 mod flow;
 mod frame;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod hpack;
 mod limits;
 mod message;
