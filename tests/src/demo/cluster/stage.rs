@@ -16,6 +16,8 @@ const CLIENT: &str = "test";
 const IMAGE: &str = "quay.io/shrishs/grpc-plain-text-quickstart-jvm";
 const SERVERS_YAML: &str = include_str!("servers.yaml");
 const CLIENT_YAML: &str = include_str!("client.yaml");
+/// Calls a second of the client, as its manifest says.
+pub(super) const RATE: u64 = 200;
 const DAEMON_SET: &str = "daemonset/evenkeel";
 
 /// All that runs.
@@ -193,6 +195,7 @@ impl ClusterStage {
 
 impl Stage for ClusterStage {
     fn tally(&mut self) -> Result<Tally> {
+        self.load.runs()?;
         self.load.tally()
     }
 }
@@ -212,4 +215,14 @@ fn typed(command: &str) {
 
 fn text(object: &Value, pointer: &str) -> String {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_the_one_of_the_clients_manifest() {
+        assert!(CLIENT_YAML.contains(&format!("--rate, '{RATE}'")), "{CLIENT_YAML}");
+    }
 }
