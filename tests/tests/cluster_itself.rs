@@ -3,11 +3,13 @@
 use anyhow::ensure;
 use evenkeel_tests::cgroup;
 use evenkeel_tests::host::privileged;
+use evenkeel_tests::kubernetes::node_init::MACHINES_PARAMETERS;
 use evenkeel_tests::kubernetes::workloads::{SERVER_PORT, client_container, pod, server_container, service};
 use evenkeel_tests::kubernetes::{Cluster, ControlPlane, Options, cluster};
 use evenkeel_tests::wait::eventually_some;
 use evenkeel_tests::{Outcome, eventually};
 use serde_json::{Value, json};
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
@@ -203,12 +205,11 @@ fn with_cgroup2_alone_a_pod_has_a_cgroup_namespace_and_with_dual_stack_two_addre
     cluster.apply_object(&pod("default", "client", None, server_container()))?;
     cluster.pods_ready("default", "app in (server, client)")?;
     let client = cluster.object("pod/client", "default")?;
-    for (ip, own) in cluster.object("service/server", "default")?["spec"]["clusterIPs"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .zip(client["status"]["podIPs"].as_array().into_iter().flatten())
-    {
+    let services = cluster.object("service/server", "default")?;
+    let services = services["spec"]["clusterIPs"].as_array().cloned().unwrap_or_default();
+    let own = client["status"]["podIPs"].as_array().cloned().unwrap_or_default();
+    ensure!(services.len() == 2 && own.len() == 2, "{services:?} {own:?}");
+    for (ip, own) in services.iter().zip(&own) {
         let ip: IpAddr = ip.as_str().unwrap_or_default().parse()?;
         let to = SocketAddr::from((ip, SERVER_PORT)).to_string();
         let tally = eventually_some(&format!("{to} answers"), || {
@@ -254,6 +255,27 @@ fn a_node_that_loses_its_power_is_noticed_and_comes_back_with_its_pods() -> Outc
         let container = &pod["status"]["containerStatuses"][0];
         container["ready"] == true && container["restartCount"] == 1
     })?;
+    Ok(())
+}
+
+/// A kubelet sets parameters of the kernel, which is the machine's: it has copies of them.
+#[test]
+fn the_machines_kernel_parameters_stay_as_they_are() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let read = || -> anyhow::Result<Vec<String>> {
+        let parameters = MACHINES_PARAMETERS.iter();
+        parameters.map(|parameter| Ok(fs::read_to_string(Path::new("/proc/sys").join(parameter))?)).collect()
+    };
+    let before = read()?;
+    let cluster = Cluster::start(1)?;
+    ensure!(read()? == before, "{MACHINES_PARAMETERS:?} were {before:?}, and are {:?}", read()?);
+    // Where another cluster has set them already, nothing else would show it.
+    let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", cluster.nodes[0].pid_of("kubelet")?))?;
+    for parameter in MACHINES_PARAMETERS {
+        ensure!(mounts.contains(&format!(" /proc/sys/{parameter} ")), "{parameter}: {mounts}");
+    }
     Ok(())
 }
 

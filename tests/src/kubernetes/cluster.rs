@@ -233,14 +233,6 @@ impl Cluster {
         self.registry.start(command, Some(netns))
     }
 
-    /// Makes an image of a program that was built here, under that name.
-    ///
-    /// # Errors
-    /// When the program is not there.
-    pub fn image(&self, name: &str, program: &Path, arguments: &[&str]) -> Result<()> {
-        self.images.add(name, &Image::of_program(program)?.arguments(arguments))
-    }
-
     /// Starts a node, on the disk that it left, and does not wait for it.
     ///
     /// # Errors
