@@ -1,6 +1,6 @@
 //! Folders of the cgroup2 hierarchy, on hybrid hosts and on pure ones.
 
-use crate::host::NAME_PREFIX;
+use crate::{host, leftovers};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ impl Cgroup {
     pub fn create() -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        Self::make(mount()?.join(format!("{NAME_PREFIX}-{}-{number}", std::process::id())))
+        Self::make(mount()?.join(leftovers::own_name(number)))
     }
 
     /// Makes the cgroup of that folder.
@@ -66,7 +66,7 @@ pub fn remove(path: &Path) {
         !populated(path) && (remove_empty(path).is_ok() || !path.exists())
     });
     if let Err(error) = removed {
-        eprintln!("{}: {error:#}", path.display());
+        host::complain(&format!("{}: {error:#}", path.display()));
     }
 }
 

@@ -1,17 +1,20 @@
 //! The real Kubernetes without Evenkeel: what the other cluster suites take for granted.
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use evenkeel_tests::cgroup;
 use evenkeel_tests::host::privileged;
+use evenkeel_tests::kubernetes::control_plane::START_LIMIT;
 use evenkeel_tests::kubernetes::node_init::MACHINES_PARAMETERS;
 use evenkeel_tests::kubernetes::workloads::{SERVER_PORT, client_container, pod, server_container, service};
 use evenkeel_tests::kubernetes::{Cluster, ControlPlane, Options, cluster};
-use evenkeel_tests::wait::eventually_some;
-use evenkeel_tests::{Outcome, eventually};
+use evenkeel_tests::wait::{eventually_some, eventually_some_within};
+use evenkeel_tests::{Outcome, Process, eventually, leftovers};
 use serde_json::{Value, json};
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::process::Command;
 
 const SHOP: &str = "
 apiVersion: v1
@@ -294,6 +297,61 @@ fn nothing_is_left_of_a_cluster_while_another_runs_on() -> Outcome {
     ensure!(traces(&name)?.is_empty(), "{:?}", traces(&name));
     ensure!(!folder.exists());
     ensure!(name_of_first_node(&other)? == "node-1");
+    Ok(())
+}
+
+/// What the two tests below kill: a test process of its own.
+#[test]
+#[ignore = "runs until it is killed"]
+fn a_control_plane_until_it_is_killed() -> Outcome {
+    let plane = ControlPlane::start()?;
+    println!("\nname {}", plane.name());
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Another test process with a control plane, and that one's name.
+fn another_process() -> anyhow::Result<(Process, String)> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["--ignored", "--exact", "--nocapture", "a_control_plane_until_it_is_killed"]);
+    let mut process = Process::spawn("another test process", command, None)?;
+    let name = eventually_some_within(START_LIMIT, "its control plane runs", || {
+        ensure!(process.ended()?.is_none(), "it has ended: {}", process.stderr().join("\n"));
+        Ok(process.stdout().iter().find_map(|line| line.strip_prefix("name ").map(str::to_owned)))
+    })?;
+    ensure!(traces(&name)?.len() > 2, "{:?}", traces(&name));
+    Ok((process, name))
+}
+
+#[test]
+fn what_a_killed_test_process_left_the_next_one_sweeps() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let (mut other, name) = another_process()?;
+    leftovers::sweep_now()?;
+    ensure!(traces(&name)?.len() > 2, "it lives: {:?}", traces(&name));
+    other.kill()?;
+    ensure!(traces(&name)?.len() > 2, "nobody has swept as yet: {:?}", traces(&name));
+    leftovers::sweep_now()?;
+    eventually("everything is swept", || traces(&name).is_ok_and(|traces| traces.is_empty()))
+        .with_context(|| format!("{:?}", traces(&name)))
+}
+
+#[test]
+fn a_test_process_that_is_interrupted_leaves_nothing() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let (mut other, name) = another_process()?;
+    other.signal(libc::SIGINT);
+    let status = other.wait()?;
+    ensure!(
+        status.signal() == Some(libc::SIGINT),
+        "it dies of what it was sent, for who waits for it: {status}"
+    );
+    ensure!(traces(&name)?.is_empty(), "{:?}", traces(&name));
     Ok(())
 }
 

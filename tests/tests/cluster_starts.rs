@@ -2,7 +2,7 @@
 //! bursts of 40 on a real node, which shares this machine with the rest of its cluster. Not a test but a measurement:
 //!
 //! ```text
-//! cargo test -p evenkeel-tests --test cluster_starts -- --ignored --nocapture
+//! cargo xtask test --test cluster_starts -- --ignored --nocapture
 //! ```
 //!
 //! `STARTS` makes it smaller. `cluster_enrolment` has a small edition that is a test.

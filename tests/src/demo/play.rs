@@ -1,8 +1,7 @@
 //! One phase: its change, the wait until the calls go as they should, and the count of whether they stay so.
 
-use super::interrupt;
 use super::phase::{self, Expected, Phase, Verdict};
-use crate::Tally;
+use crate::{Tally, interrupt};
 use anyhow::{Result, ensure};
 use std::time::{Duration, Instant};
 

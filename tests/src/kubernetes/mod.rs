@@ -40,7 +40,7 @@ pub use cluster::{Cluster, PEER_IMAGE};
 pub use control_plane::{ControlPlane, Options};
 pub use daemon::Daemon;
 pub(crate) use footprint::clusters_folder;
-pub(crate) use hierarchies::remove as remove_cgroups;
+pub(crate) use hierarchies::{mounts as cgroup_mounts, remove as remove_cgroups};
 pub use images::{Image, ImageStore};
 pub use kubectl::Kubectl;
 pub use nested::NestedContainer;

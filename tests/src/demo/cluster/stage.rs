@@ -8,6 +8,7 @@ use crate::wait::eventually_some;
 use crate::{Process, Tally, deploy, eventually, host};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use std::rc::Rc;
 
 /// Where the servers are, and the client.
 const SERVERS: &str = "grpc";
@@ -29,11 +30,11 @@ pub(super) struct ClusterStage {
     address: String,
     /// Names of the servers' pods that take part now.
     servers: Vec<String>,
-    cluster: Cluster,
+    cluster: Rc<Cluster>,
 }
 
 impl ClusterStage {
-    pub(super) fn set_up(cluster: Cluster) -> Result<Self> {
+    pub(super) fn set_up(cluster: Rc<Cluster>) -> Result<Self> {
         // What a demo that was interrupted has left on a cluster that stays.
         remove_all(&cluster)?;
         let peer = host::binaries()?.join("peer");
@@ -61,11 +62,6 @@ impl ClusterStage {
         let mut stage = Self { load, client, address, servers: Vec::new(), cluster };
         stage.wait_for_servers(3)?;
         Ok(stage)
-    }
-
-    /// Removes what the demo has put into the cluster.
-    pub(super) fn clear(&self) -> Result<()> {
-        remove_all(&self.cluster)
     }
 
     /// Names of the servers that take part now.
@@ -160,10 +156,6 @@ impl ClusterStage {
         Ok(())
     }
 
-    pub(super) fn agents_last_words(&self) -> String {
-        self.cluster.agents_last_words()
-    }
-
     fn kubectl(&self, arguments: &[&str]) -> Result<()> {
         typed(&format!("kubectl {}", arguments.join(" ")));
         self.cluster.run(arguments).map(drop)
@@ -200,7 +192,8 @@ impl Stage for ClusterStage {
     }
 }
 
-fn remove_all(cluster: &Cluster) -> Result<()> {
+/// Removes what the demo has put into a cluster.
+pub(super) fn remove_all(cluster: &Cluster) -> Result<()> {
     cluster.uninstall().ok();
     let namespaces = [SERVERS, CLIENT, deploy::NAMESPACE];
     cluster
