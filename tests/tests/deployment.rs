@@ -96,7 +96,7 @@ fn deleting_the_release_leaves_nothing_on_the_node_and_costs_no_call() -> Outcom
         return Ok(());
     }
     let cluster = installed()?;
-    let (shop, to, client) = shop_with_client(&cluster)?;
+    let (shop, _, client) = shop_with_client(&cluster)?;
     let before = client.more_calls(CLIENT, 20)?;
     let traces = Traces::of(&cluster.agent_on(NODE)?, &[&client])?;
     cluster.uninstall()?;

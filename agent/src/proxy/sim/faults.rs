@@ -2,8 +2,8 @@
 
 use super::{ConnId, MS, World};
 use crate::balance::Random;
-use crate::config::Protection;
 use crate::http2::Limits;
+use crate::mesh::Protection;
 
 /// What may go wrong in a world.
 #[derive(Debug, Clone, Copy, Default)]

@@ -3,8 +3,8 @@
 use super::super::{ConnId, Origin};
 use super::turns::{START_NS, Turns, list, read, take};
 use super::{fixed, pod_named};
-use crate::config::{CircuitLimits, Protection};
 use crate::http2::{Connection, ErrorCode, Event, HeadersKind, Limits, Name, StreamKey};
+use crate::mesh::{CircuitLimits, Protection};
 
 const SECOND_NS: u64 = 1_000_000_000;
 const MIB: u64 = 1 << 20;

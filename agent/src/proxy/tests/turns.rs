@@ -4,10 +4,10 @@ use super::super::shared_use::Ledger;
 use super::super::{Action, ConnId, Engine, Origin};
 use super::fixed;
 use crate::balance::latency::FAILURE_FLOOR_NS;
-use crate::config::Protection;
 use crate::http2::{
     Connection, ErrorCode, Event, FieldList, HeadersKind, LastStream, Limits, Name, StreamKey,
 };
+use crate::mesh::Protection;
 use crate::mesh::{Backend, Destination, Endpoint, ObjectName, Picker, ServicePort, Snapshot};
 use std::net::SocketAddr;
 use std::sync::Arc;
