@@ -41,7 +41,12 @@ impl Turns {
     }
 
     pub(super) fn protected(hosts: &[u8], protection: Protection) -> Self {
-        let mut engine = Engine::new(Limits::default(), 1, START_NS).protected(protection, Ledger::default());
+        Self::beside(hosts, protection, Ledger::default())
+    }
+
+    /// A worker that shares the ledger with others.
+    pub(super) fn beside(hosts: &[u8], protection: Protection, ledger: Ledger) -> Self {
+        let mut engine = Engine::new(Limits::default(), 1, START_NS).protected(protection, ledger);
         let mut version = 0;
         let endpoints = publish(&mut engine, &mut version, hosts);
         let client_conn = engine.accepted(Origin::Agent, fixed()).expect("the destination is known");
