@@ -148,7 +148,7 @@ fn an_api_server_that_falls_silent_is_named_and_calls_go_on() -> Outcome {
     let contact = |name: &str| kind(&agent, name).map(|kind| kind["seconds_since_contact"].as_f64());
     eventually_some_within(LIMIT, "every kind that is watched is named", || {
         let named = |name: &&str| problems(&agent).contains(&format!("{name}: the API server"));
-        Ok(["services", "endpointslices", "pods", "namespaces"].into_iter().all(named).then_some(()))
+        Ok(["services", "endpointslices", "pods", "namespaces"].iter().all(named).then_some(()))
     })
     .with_context(|| problems(&agent))?;
     // Longer than between the marks that a watch is sent once a minute, so that a slow server is not taken for a silent one.
