@@ -28,6 +28,11 @@ impl Backend {
     ) -> Self {
         Self { service_port, endpoints, balancing: balancing.into(), table: OnceLock::new() }
     }
+
+    /// The index of the endpoint at this address.
+    pub fn position(&self, address: SocketAddr) -> Option<usize> {
+        self.endpoints.binary_search_by_key(&address, |endpoint| endpoint.address).ok()
+    }
 }
 
 /// Which endpoint a hash leads to, by its index.

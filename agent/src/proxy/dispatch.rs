@@ -6,6 +6,7 @@ use super::call::{NOWHERE, Stage};
 use super::engine::Engine;
 use super::error_reply::Cause;
 use crate::http2::{ErrorCode, LastStream};
+use crate::mesh::Picker;
 use crate::routing::NoRoute;
 use crate::{balance, routing};
 use std::sync::Arc;
@@ -41,7 +42,13 @@ impl Engine {
             balance::pick(backend, Some(&slot.request), picker, &mut self.random, now, excluded)
         };
         let refused = |endpoint: usize| slot.refused_by.is_some_and(|by| by == address_of(endpoint));
-        let endpoint = pick(&|endpoint| tried(endpoint) || refused(endpoint) || is_out(endpoint))
+        // Each client of `evenkeel proxy` is a source of its own, known by its connection alone.
+        let has_affinity = backend.balancing.picker == Picker::SourceHash && state.origin.pod().is_some();
+        let stays_with =
+            state.stays_with.filter(|_| has_affinity).and_then(|address| backend.position(address));
+        let endpoint = stays_with
+            .filter(|&endpoint| !(tried(endpoint) || refused(endpoint) || is_out(endpoint)))
+            .or_else(|| pick(&|endpoint| tried(endpoint) || refused(endpoint) || is_out(endpoint)))
             .or_else(|| pick(&|endpoint| tried(endpoint) || refused(endpoint)))
             // Where there is no other, a refused stream goes to the same endpoint once more.
             .or_else(|| pick(&tried));
@@ -53,6 +60,9 @@ impl Engine {
             return self.answer(call, cause);
         };
         let load = Arc::clone(&backend.endpoints[endpoint].load);
+        if has_affinity {
+            state.stays_with = Some(address_of(endpoint));
+        }
         load.active.fetch_add(1, Relaxed);
         load.calls.fetch_add(1, Relaxed);
         self.calls[call].load = Some(load);

@@ -81,6 +81,8 @@ pub(super) struct Target {
     pub(super) destination: Option<Destination>,
     /// For what is relayed untouched.
     pub(super) picker: PickerState,
+    /// Where the pod's calls go under session affinity, for as long as that serves: whoever joins moves nobody.
+    pub(super) stays_with: Option<SocketAddr>,
     /// The pool of each of the backend's endpoints, or [`NOWHERE`] before its first call.
     pub(super) pools: Vec<u32>,
     /// Which of them are passed over, as they fail.
@@ -163,6 +165,7 @@ impl Engine {
             ejections: Ejections::new(destination.backend.endpoints.len()),
             destination: Some(destination),
             picker,
+            stays_with: None,
             connections: 1,
             idle_since_ns: self.now_ns,
             waiting: Vec::new(),

@@ -322,3 +322,29 @@ fn a_callers_own_quota_ejects_nobody() {
     assert_eq!(node.calls(0, 300), (vec![100; 3], 100));
     assert_eq!(node.engine.counters().ejections, 0);
 }
+
+#[test]
+fn under_session_affinity_a_pod_stays_where_it_is_whoever_joins() {
+    let mut node = Node::new(40, 3, Picker::SourceHash, |_, _| Answer::Status("0"));
+    let mut homes = Vec::new();
+    for pod in 0..40 {
+        let (_, servers) = node.call(pod);
+        homes.push(servers[0]);
+    }
+    assert!((0..3).all(|server| homes.contains(&server)), "they are spread: {homes:?}");
+    node.endpoints.extend((3..6).map(|server| Arc::new(Endpoint::at(address(server)))));
+    node.publish(Picker::SourceHash.into());
+    for (pod, &home) in homes.iter().enumerate() {
+        let (shares, failed) = node.calls(pod, 5);
+        assert_eq!((shares[home], failed), (5, 0), "pod {pod}: {shares:?}");
+    }
+    // Its endpoint goes, and it stays with the next one when the first comes back.
+    let gone = node.endpoints.remove(0);
+    node.publish(Picker::SourceHash.into());
+    let pod = homes.iter().position(|home| *home == 0).expect("one was there");
+    let (_, servers) = node.call(pod);
+    node.endpoints.insert(0, gone);
+    node.publish(Picker::SourceHash.into());
+    let (shares, _) = node.calls(pod, 5);
+    assert_eq!(shares[servers[0]], 5, "{shares:?}");
+}
