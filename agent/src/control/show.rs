@@ -21,7 +21,11 @@ impl World {
     /// The endpoints of all Service ports that have a backend, by Service port and address.
     pub fn endpoints(&self) -> Vec<EndpointView> {
         let ports = self.services.values().flat_map(|service| &service.ports);
-        ports.flat_map(|port| port.endpoints().map(|endpoint| endpoint_view(&port.key, endpoint))).collect()
+        let views = |port: &Port| -> Vec<EndpointView> {
+            let endpoints = port.endpoints().chain(port.farther_in_use());
+            endpoints.map(|endpoint| endpoint_view(&port.key, endpoint)).collect()
+        };
+        ports.flat_map(views).collect()
     }
 
     /// The pods, by name, each with the decision on it.
