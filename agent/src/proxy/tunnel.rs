@@ -77,7 +77,7 @@ impl Engine {
             // `evenkeel proxy` was dialled itself: any endpoint may have been meant.
             let backend = &destination.backend;
             let (picker, random) = (&mut slot.picker, &mut self.random);
-            balance::pick(backend, None, picker, random, self.now_ns, |_| false)
+            balance::pick(backend, &backend.endpoints, None, picker, random, self.now_ns, |_| false)
                 .map(|endpoint| backend.endpoints[endpoint].address)
         });
         let entry = self.tunnels.vacant_entry();
