@@ -80,6 +80,11 @@ impl ReceiveWindow {
         Some(increment)
     }
 
+    /// Bytes that the peer may still send.
+    pub(super) fn left(&self) -> u32 {
+        self.left.max(0) as u32
+    }
+
     /// Bytes that came and are not told yet.
     fn received(&self) -> u32 {
         (i64::from(self.size) - i64::from(self.left)) as u32
