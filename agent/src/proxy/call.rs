@@ -1,9 +1,9 @@
 //! A call's life.
 //!
 //! ```text
-//! client's HEADERS → Waiting(endpoint) ─┐            ┌→ retry (retry.rs) ─┐
-//!                  → Waiting(stream) ───┴→ Open ─────┤                    └→ Waiting
-//!                                                    └→ Answered → gone
+//! client's HEADERS → AwaitingEndpoint ─┐            ┌→ retry ─→ AwaitingEndpoint, AwaitingStream
+//!                  → AwaitingStream ───┴→ Open ─────┤
+//!                                                   └→ Answered → gone
 //! ```
 //!
 //! [`super::dispatch`] takes it to `Open`, [`super::upstream`] and [`super::pump`] move it on, [`super::finish`] counts its
@@ -175,6 +175,11 @@ impl Call {
         Some(self.arrived_ns.saturating_add(timeout).saturating_add(super::deadline::GRACE_NS))
     }
 
+    /// The client's own deadline has passed, and the agent's is a moment away.
+    pub(super) fn is_out_of_time(&self, now_ns: u64) -> bool {
+        self.timeout_ns.is_some_and(|timeout| self.arrived_ns.saturating_add(timeout) <= now_ns)
+    }
+
     /// Keeps body bytes that are not at any server yet, or may have to be sent again.
     pub(super) fn hold(&mut self, payload: &[u8]) {
         if !self.replayable {
@@ -192,6 +197,10 @@ impl Call {
     pub(super) fn drop_replay(&mut self) {
         self.replayable = false;
         self.trailers = None;
+        // It has served: the choice is made, the request is at the server.
+        if self.request.held_bytes() > KEPT_FIELDS_BYTES {
+            self.request = FieldList::new();
+        }
         if self.body.capacity() > KEPT_BODY_BYTES {
             self.body = Vec::new();
         } else {

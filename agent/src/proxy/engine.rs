@@ -1,8 +1,8 @@
 //! The call path of one worker thread, without I/O: bytes, events and the time go in, bytes and [`Action`]s come out.
 //!
 //! The driver (a worker thread, or the simulator) owns the sockets and names each by the [`ConnId`] it got here. A turn is:
-//! [`Engine::tick`] with the time, any number of inputs, [`Engine::settle`], the actions, and one flush for each connection
-//! that [`Engine::settle`] named. This file has the slabs and hands each input to the file of the connection's
+//! [`Engine::set_time`], any number of inputs, [`Engine::expire`], [`Engine::settle`], the actions, and one flush for each
+//! connection that [`Engine::settle`] named. This file has the slabs and hands each input to the file of the connection's
 //! role; a client's bytes go on in [`super::downstream`].
 
 use super::call::{Calls, Stage};
@@ -199,9 +199,14 @@ impl Engine {
 
     // ---- inputs
 
-    /// Moves the clock (monotonic nanoseconds) and does what has become due.
-    pub fn tick(&mut self, now_ns: u64) {
+    /// Moves the clock (monotonic nanoseconds).
+    pub fn set_time(&mut self, now_ns: u64) {
         self.now_ns = self.now_ns.max(now_ns);
+    }
+
+    /// Does what has become due. This comes behind the turn's inputs: where the driver was kept from its work, peers that have
+    /// answered meanwhile have answered in time.
+    pub fn expire(&mut self) {
         let mut expired = std::mem::take(&mut self.expired);
         self.call_timers.expire(self.now_ns, &mut expired);
         for call in expired.drain(..) {
@@ -227,6 +232,13 @@ impl Engine {
         let timers =
             self.call_timers.next_in_ns(now_ns).into_iter().chain(self.conn_timers.next_in_ns(now_ns));
         timers.min()
+    }
+
+    /// A turn without inputs.
+    #[cfg(test)]
+    pub(super) fn tick(&mut self, now_ns: u64) {
+        self.set_time(now_ns);
+        self.expire();
     }
 
     /// Takes in a new state of the world.

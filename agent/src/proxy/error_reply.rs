@@ -171,7 +171,8 @@ pub(super) fn trailers_only(
     service: Option<&ServicePort>,
 ) {
     fields.clear();
-    if call.is_grpc {
+    // A 2xx to CONNECT would mean a tunnel (RFC 9113 §8.5), whatever the content type says.
+    if call.is_grpc && cause != Cause::Connect {
         fields.push(b":status", b"200");
         fields.push(b"content-type", b"application/grpc");
         push_status(fields, cause, service);

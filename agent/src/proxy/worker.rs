@@ -65,6 +65,8 @@ pub(super) struct Worker {
     buffer: Box<[u8]>,
     flush: Vec<ConnId>,
     actions: Vec<Action>,
+    /// Turns in which timers have waited for events that the kernel still has.
+    postponed: usize,
     stopped: bool,
 }
 
@@ -94,6 +96,7 @@ impl Worker {
             buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             flush: Vec::new(),
             actions: Vec::new(),
+            postponed: 0,
             stopped: false,
         }
     }
@@ -103,26 +106,20 @@ impl Worker {
     /// # Errors
     /// If polling fails, which the kernel has no reason for.
     pub(super) fn run(mut self) -> io::Result<()> {
-        let mut events = Events::with_capacity(EVENTS);
+        let mut events = Self::events();
         while !self.stopped {
             match self.poll.poll(&mut events, Some(self.sleep())) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 result => result?,
             }
-            let now = monotonic_ns();
-            self.tick.store(now, Relaxed);
-            self.engine.tick(now);
-            if !self.accept_later.is_empty() && now >= self.accept_later_ns {
-                for listener in std::mem::take(&mut self.accept_later) {
-                    self.queue_accept(listener);
-                }
-            }
-            for event in &events {
-                self.dispatch(event);
-            }
-            self.turn();
+            self.turn(&events, monotonic_ns());
         }
         Ok(())
+    }
+
+    /// Room for what the kernel has to tell.
+    pub(super) fn events() -> Events {
+        Events::with_capacity(EVENTS)
     }
 
     fn sleep(&self) -> Duration {
@@ -195,8 +192,20 @@ impl Worker {
         }
     }
 
-    /// Everything that is ready: accept, read, then write what came of it.
-    fn turn(&mut self) {
+    /// Everything that is ready: accept, read, see what is overdue, then write what came of it.
+    pub(super) fn turn(&mut self, events: &Events, now_ns: u64) {
+        self.tick.store(now_ns, Relaxed);
+        self.engine.set_time(now_ns);
+        if !self.accept_later.is_empty() && now_ns >= self.accept_later_ns {
+            for listener in std::mem::take(&mut self.accept_later) {
+                self.queue_accept(listener);
+            }
+        }
+        let mut told = 0;
+        for event in events {
+            told += 1;
+            self.dispatch(event);
+        }
         for _ in 0..self.accept_queue.len() {
             if let Some(listener) = self.accept_queue.pop_front() {
                 self.accept(listener);
@@ -207,6 +216,7 @@ impl Worker {
                 self.read(conn);
             }
         }
+        self.expire(told);
         self.settle();
         for _ in 0..self.flush_queue.len() {
             if let Some(conn) = self.flush_queue.pop_front() {
@@ -219,6 +229,17 @@ impl Worker {
         mailbox.counters.publish(&self.engine.counters());
         if self.engine.is_drained() && mailbox.connections.load(Relaxed) == 0 {
             mailbox.drained.store(true, Relaxed);
+        }
+    }
+
+    /// Timers, behind the reads. After a long pause the kernel may have more to tell than fits: they wait for that too, but no
+    /// longer than it takes to hear of every connection once.
+    fn expire(&mut self, told: usize) {
+        if told == EVENTS && self.postponed < self.sockets.len() / EVENTS {
+            self.postponed += 1;
+        } else {
+            self.postponed = 0;
+            self.engine.expire();
         }
     }
 

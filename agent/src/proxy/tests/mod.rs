@@ -1,8 +1,12 @@
 //! The data path over real sockets on the loopback: clients and servers on the `h2` crate, and plain TCP.
 
 mod calls;
+mod cancels;
+mod ends;
 mod faults;
+mod hang;
 mod peers;
+mod probes;
 mod rules;
 mod tunnels;
 mod turns;
@@ -57,23 +61,9 @@ impl Path {
     }
 
     fn publish(&self, endpoints: &[SocketAddr], picker: Picker, original: SocketAddr) {
-        let mut endpoints: Vec<_> = endpoints
-            .iter()
-            .map(|address| {
-                let load = Arc::new(Load::default());
-                Arc::new(Endpoint { address: *address, pod: None, zone: None, load })
-            })
-            .collect();
-        endpoints.sort_by_key(|endpoint| endpoint.address);
-        let backend = Arc::new(Backend {
-            service_port: ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 },
-            endpoints: endpoints.into(),
-            picker,
-        });
         let snapshot = {
             let mut state = self.state.lock().unwrap();
-            state.version += 1;
-            state.destinations.insert(fixed(), Destination { original, backend });
+            *state = Snapshot::clone(&snapshot(state.version + 1, endpoints, picker, original));
             Arc::new(state.clone())
         };
         self.workers.publish(&snapshot);
@@ -94,6 +84,24 @@ impl Path {
             assert_eq!(endpoint.load.active(), 0, "calls count as active on {}", endpoint.address);
         }
     }
+}
+
+/// A world of the one Service.
+fn snapshot(version: u64, endpoints: &[SocketAddr], picker: Picker, original: SocketAddr) -> Arc<Snapshot> {
+    let endpoint = |address: &SocketAddr| {
+        let load = Arc::new(Load::default());
+        Arc::new(Endpoint { address: *address, pod: None, zone: None, load })
+    };
+    let mut endpoints: Vec<_> = endpoints.iter().map(endpoint).collect();
+    endpoints.sort_by_key(|endpoint| endpoint.address);
+    let backend = Arc::new(Backend {
+        service_port: ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 },
+        endpoints: endpoints.into(),
+        picker,
+    });
+    let mut snapshot = Snapshot { version, ..Snapshot::default() };
+    snapshot.destinations.insert(fixed(), Destination { original, backend });
+    Arc::new(snapshot)
 }
 
 async fn eventually(what: &str, condition: impl Fn() -> bool) {
