@@ -123,6 +123,37 @@ impl Agent {
         serde_json::from_str(&body).with_context(|| body)
     }
 
+    /// What the agent counts of the endpoint at that address, of whatever Service: `calls` begun, `failures`, `active` ones.
+    ///
+    /// # Errors
+    /// When it does not answer, or knows no such endpoint.
+    pub fn endpoint(&self, address: &str) -> Result<Value> {
+        let Value::Array(rows) = self.admin("/endpoints")? else { bail!("/endpoints is a list") };
+        let found = rows.into_iter().find(|row| row["address"] == address);
+        found.with_context(|| format!("the agent knows no endpoint {address}"))
+    }
+
+    /// Calls that are with servers now.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn active_calls(&self) -> Result<u64> {
+        let rows = self.admin("/endpoints")?;
+        let active = rows.as_array().into_iter().flatten().map(|row| row["active"].as_u64());
+        active.sum::<Option<u64>>().context("each endpoint has its active calls")
+    }
+
+    /// Memory of the worker process that is in RAM.
+    ///
+    /// # Errors
+    /// When there is no worker process.
+    pub fn resident_kib(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.worker_process()?))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        number.context("a process has a VmRSS")?.parse().context("a number of KiB")
+    }
+
     /// The worker process, which the keeper runs.
     ///
     /// # Errors

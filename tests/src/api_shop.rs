@@ -28,6 +28,9 @@ pub const RIGHTS: [(&str, &str, &[&str]); 6] = [
     ("events.k8s.io", "events", &["create"]),
 ];
 
+/// Has the agent heed [`NETNS_ANNOTATION`].
+pub const NETNS_ARGUMENT: &str = "--netns-annotation";
+
 /// A [`Shop`] on an API server.
 #[derive(Debug)]
 pub struct ApiShop {
@@ -110,7 +113,8 @@ impl ApiShop {
     /// # Errors
     /// When it has none.
     pub fn options(&self) -> Result<Options> {
-        Ok(Options { kubeconfig: Some(self.kubeconfig()?), ..Options::default() })
+        let arguments = vec![NETNS_ARGUMENT.into()];
+        Ok(Options { kubeconfig: Some(self.kubeconfig()?), arguments, ..Options::default() })
     }
 
     /// The kubeconfig of the agent's ServiceAccount.

@@ -9,7 +9,8 @@
 use crate::cgroup::Cgroup;
 use crate::host::NAME_PREFIX;
 use crate::manifests::{
-    ENABLED_LABEL, Endpoint, Namespace, PICKER_ANNOTATION, Pairs, PodObject, Service, ServicePort, to_yaml,
+    CONFIG_MIRROR_ANNOTATION, ENABLED_LABEL, Endpoint, Namespace, PICKER_ANNOTATION, Pairs, PodObject,
+    Service, ServicePort, to_yaml,
 };
 use crate::netns::Netns;
 use crate::pod::{Identity, Pod};
@@ -131,11 +132,28 @@ impl Cluster {
     /// # Errors
     /// When its namespace or cgroup cannot be made.
     pub fn pod(&mut self, name: &str) -> Result<Pod> {
+        self.pod_with_uid(name, str::to_owned)
+    }
+
+    /// A static pod, whose cgroup has the UID that its kubelet made up, and the object of its mirror, which has another.
+    ///
+    /// # Errors
+    /// As [`Self::pod`].
+    pub fn static_pod(&mut self, name: &str) -> Result<Pod> {
+        let pod = self.pod_with_uid(name, |uid| uid.replace('-', ""))?;
+        if let Some(object) = self.pods.get_mut(name) {
+            object.annotations.insert(CONFIG_MIRROR_ANNOTATION.to_owned(), pod.uid.clone());
+            object.uid = "mirror-1".to_owned();
+        }
+        Ok(pod)
+    }
+
+    fn pod_with_uid(&mut self, name: &str, form: fn(&str) -> String) -> Result<Pod> {
         let number = self.next_pod.fetch_add(1, Ordering::Relaxed);
         let [high, low] = number.to_be_bytes();
         let identity = Identity {
             name: name.to_owned(),
-            uid: self.uid(number),
+            uid: form(&self.uid(number)),
             ipv4: Ipv4Addr::new(10, 244, high, low),
             ipv6: Ipv6Addr::new(0xfd00, 0x10, 0x244, 0, 0, 0, 0, number),
             node_link: format!("pod{number}"),

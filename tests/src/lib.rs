@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod demo;
 pub mod deploy;
 pub mod host;
+pub mod interop;
 pub mod kernel_objects;
 pub mod kube_proxy;
 pub mod kubernetes;

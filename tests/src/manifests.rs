@@ -9,10 +9,14 @@ pub type Pairs = BTreeMap<String, String>;
 
 /// The label by which namespaces and pods are enrolled.
 pub const ENABLED_LABEL: &str = "evenkeel.dev/enabled";
+/// The label by which the agent says what became of a pod, where it is asked to.
+pub const STATUS_LABEL: &str = "evenkeel.dev/status";
 /// The annotation that says what becomes of connections older than the enrolment.
 pub const ON_ENROL_ANNOTATION: &str = "evenkeel.dev/on-enrol";
 /// The annotation that names a pod's network namespace, for hosts without a kubelet.
 pub const NETNS_ANNOTATION: &str = "evenkeel.dev/netns";
+/// Of a static pod's mirror: the UID that its cgroup has.
+pub const CONFIG_MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 /// The annotation that chooses a Service's picker.
 pub const PICKER_ANNOTATION: &str = "evenkeel.dev/picker";
 

@@ -1,6 +1,6 @@
 //! Servers and clients inside pods: how they are started and what they said.
 
-use crate::peer::{Dialled, Opening, Poured};
+use crate::peer::{Dialled, Manner, Opening, Poured};
 use crate::wait::eventually_some;
 use crate::{Pod, Process, Tally, cluster, host};
 use anyhow::{Context, Result, bail};
@@ -59,8 +59,16 @@ impl Pod {
     /// # Errors
     /// When it does not start.
     pub fn serve_on(&self, port: u16) -> Result<Server> {
+        self.serve_with(port, &[])
+    }
+
+    /// A greeter on that port with further options of `peer serve`.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn serve_with(&self, port: u16, options: &[&str]) -> Result<Server> {
         let listen = format!("[::]:{port}");
-        let command = command(&["serve", "--listen", &listen, "--name", &self.name])?;
+        let command = command(&[&["serve", "--listen", &listen, "--name", &self.name], options].concat())?;
         let mut process = self.spawn("server", command)?;
         process.line("ready")?;
         Ok(Server { process, name: self.name.clone() })
@@ -82,6 +90,21 @@ impl Pod {
     pub fn call(&self, to: &str, calls: u64, options: &[&str]) -> Result<Tally> {
         let calls = calls.to_string();
         self.load(to, &[&["--calls", &calls], options].concat())?.finish()
+    }
+
+    /// Clients that ask `to` for much, on so many connections with so many streams each, and read it in that manner, which is
+    /// hardly. Waits until everything is asked for.
+    ///
+    /// # Errors
+    /// When a connection breaks before that.
+    pub fn stall(&self, to: &str, manner: Manner, connections: u32, streams: u32) -> Result<Process> {
+        let manner = manner.to_possible_value().context("no manner is hidden")?;
+        let (connections, streams) = (connections.to_string(), streams.to_string());
+        let mut arguments = vec!["stall", "--to", to, "--manner", manner.get_name()];
+        arguments.extend(["--connections", &connections, "--streams", &streams]);
+        let mut process = self.spawn("stalled-client", command(&arguments)?)?;
+        process.line("stalling")?;
+        Ok(process)
     }
 
     /// One connection to an echo.

@@ -103,6 +103,19 @@ impl Pod {
         established_to(self.sandbox.pid())
     }
 
+    /// TCP connections that were opened in the pod so far, by apps and by the agent on their behalf.
+    ///
+    /// # Errors
+    /// When the pod has gone.
+    pub fn connections_opened(&self) -> Result<u64> {
+        let counters = std::fs::read_to_string(format!("/proc/{}/net/snmp", self.sandbox.pid()))?;
+        let mut rows = counters.lines().filter(|line| line.starts_with("Tcp: "));
+        let names = rows.next().context("the kernel counts TCP")?.split_whitespace();
+        let values = rows.next().context("the kernel counts TCP")?.split_whitespace();
+        let opened = names.zip(values).find(|(name, _)| *name == "ActiveOpens");
+        Ok(opened.context("the kernel counts ActiveOpens")?.1.parse()?)
+    }
+
     /// Addresses and ports on which something in the pod listens.
     ///
     /// # Errors

@@ -47,26 +47,26 @@ impl Pod {
         Ok(Load { process: self.spawn(&format!("client-{stack:?}"), command)? })
     }
 
-    /// A greeter on grpc-go, on the target port of the cluster's Services.
+    /// A greeter on grpc-go, on the target port of the cluster's Services, with options of its own.
     ///
     /// # Errors
     /// When it cannot be built or started.
-    pub fn serve_on_go(&self) -> Result<Server> {
+    pub fn serve_on_go(&self, options: &[&str]) -> Result<Server> {
         let mut command = Command::new(go_peer()?);
         let listen = format!("[::]:{}", cluster::GREETER_TARGET_PORT);
-        command.args(["serve", "--listen", &listen, "--name", &self.name]);
+        command.args(["serve", "--listen", &listen, "--name", &self.name]).args(options);
         let mut process = self.spawn("server-Go", command)?;
         process.line("ready")?;
         Ok(Server { process, name: self.name.clone() })
     }
 }
 
-fn sources(stack: &str) -> PathBuf {
+pub(crate) fn sources(stack: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(stack)
 }
 
 /// The folder for what is built here, and a lock on it: several test processes may want the same peer at once.
-fn workshop() -> Result<(PathBuf, File)> {
+pub(crate) fn workshop() -> Result<(PathBuf, File)> {
     let folder = host::binaries()?.join("peers");
     fs::create_dir_all(&folder)?;
     let lock = File::create(folder.join("lock"))?;
@@ -146,7 +146,7 @@ fn node_modules() -> Result<PathBuf> {
 }
 
 /// Makes `folder` anew unless it was made from this very `list`, a copy of which is put into it last.
-fn once_for(list: &Path, folder: &Path, make: impl FnOnce() -> Result<String>) -> Result<()> {
+pub(crate) fn once_for(list: &Path, folder: &Path, make: impl FnOnce() -> Result<String>) -> Result<()> {
     let made_from = folder.join("made-from");
     let wanted = fs::read(list)?;
     if fs::read(&made_from).ok().as_ref() != Some(&wanted) {

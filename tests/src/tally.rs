@@ -16,6 +16,9 @@ pub struct Tally {
     /// Connections that the client opened.
     #[serde(default)]
     pub connections: u64,
+    /// Calls that the client cancelled.
+    #[serde(default)]
+    pub cancelled: u64,
 }
 
 impl Tally {
@@ -37,6 +40,7 @@ impl Tally {
             errors: minus(&self.errors, &earlier.errors),
             seen_as: minus(&self.seen_as, &earlier.seen_as),
             connections: self.connections.saturating_sub(earlier.connections),
+            cancelled: self.cancelled.saturating_sub(earlier.cancelled),
         }
     }
 

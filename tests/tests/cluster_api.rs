@@ -4,11 +4,12 @@ use anyhow::{Context, ensure};
 use evenkeel_tests::api_shop::{AGENT_NAME, AGENT_NAMESPACE, RIGHTS, etcd, role};
 use evenkeel_tests::cluster::NODE_NAME;
 use evenkeel_tests::host::{self, privileged};
-use evenkeel_tests::manifests::{ENABLED_LABEL, NETNS_ANNOTATION};
+use evenkeel_tests::manifests::{ENABLED_LABEL, NETNS_ANNOTATION, Namespace, PodObject, STATUS_LABEL};
 use evenkeel_tests::wait::eventually_some;
 use evenkeel_tests::{Agent, ApiShop, Outcome, eventually};
 use serde_json::{Value, json};
 use std::process::Command;
+use std::time::Instant;
 
 /// How a kind stands, by the agent's own word.
 fn kind(agent: &Agent, name: &str) -> anyhow::Result<Value> {
@@ -96,6 +97,7 @@ fn calls_go_on_while_the_api_server_is_away_and_so_does_a_worker_that_starts_aga
     let mut load = shop.shop.client.load(&shop.shop.v4(), &["--rate", "200"])?;
     load.more_calls(100)?.is_clean()?;
     shop.plane.api_server.kill()?;
+    let silent_since = Instant::now();
     eventually("the agent says that the API server is away", || {
         problems(&agent).contains("can't be reached")
             && problems(&agent).contains("what was known last goes on")
@@ -112,7 +114,10 @@ fn calls_go_on_while_the_api_server_is_away_and_so_does_a_worker_that_starts_aga
         "a worker that starts again knows what was known"
     );
     ensure!(shop.shop.spreads_calls_of(&shop.shop.client)?);
+    ensure!(!problems(&agent).contains("not ready until then"), "it serves: {}", problems(&agent));
     ensure!(agent.metrics()?.contains("evenkeel_source_seconds_since_contact{kind=\"services\"}"));
+    let age = kind(&agent, "services")?["seconds_since_contact"].as_f64();
+    ensure!(age >= Some(silent_since.elapsed().as_secs_f64() - 1.5), "as old as it is: {age:?}");
 
     shop.plane.start_api_server()?;
     shop.publish_servers(&[0, 1, 2])?;
@@ -268,27 +273,89 @@ fn a_pod_that_can_not_be_enrolled_has_an_event_that_says_why() -> Outcome {
     let mut pod = elsewhere;
     pod.name = "lost".into();
     pod.annotations.insert(NETNS_ANNOTATION.into(), "/run/netns/evenkeel-no-such".into());
+    // One whose name leaves no room in an Event's, and some in a namespace that takes nothing new: none keeps another waiting.
+    let long = "l".repeat(250);
+    shop.shop
+        .cluster
+        .namespaces
+        .insert("going".into(), Namespace { name: "going".into(), ..Namespace::default() });
+    for number in 0..4 {
+        let (name, namespace) = (format!("going-{number}"), "going".to_owned());
+        let mut pod = PodObject { name: name.clone(), namespace, ..pod.clone() };
+        pod.labels.insert(ENABLED_LABEL.into(), "true".into());
+        shop.shop.cluster.pods.insert(name, pod);
+    }
+    shop.shop.cluster.pods.insert(long.clone(), PodObject { name: long.clone(), ..pod.clone() });
+    // Labelled by an agent that is gone, and opted out since.
+    let mut left = PodObject { name: "left".into(), ..pod.clone() };
+    left.labels.insert(ENABLED_LABEL.into(), "false".into());
+    left.labels.insert(STATUS_LABEL.into(), "enrolled".into());
+    shop.shop.cluster.pods.insert("left".into(), left);
     shop.shop.cluster.pods.insert("lost".into(), pod);
     shop.publish()?;
-    let options = shop.options()?;
-    let label_pods = vec!["--label-pods".into()];
+    shop.plane.run(&["delete", "namespace", "going", "--wait=false"])?;
+    let mut options = shop.options()?;
+    options.arguments.push("--label-pods".into());
     let patch_pods = [("", "pods", &["list", "watch", "patch"][..])];
     shop.plane.apply(&role(&[&RIGHTS[..], &patch_pods].concat()))?;
-    let options = evenkeel_tests::agent::Options { arguments: label_pods, ..options };
     let mut agent = Agent::start_with(&shop.shop.cluster, &options).context(lost)?;
-    let event = eventually_some("the pod has an Event", || {
-        let events = shop.plane.list("events.events.k8s.io", "shop", "").unwrap_or_default();
-        Ok(events.into_iter().find(|event| event["regarding"]["name"] == "lost"))
-    })?;
+    let event_of = |name: &str| {
+        eventually_some("the pod has an Event", || {
+            let events = shop.plane.list("events.events.k8s.io", "shop", "").unwrap_or_default();
+            Ok(events.into_iter().find(|event| event["regarding"]["name"] == name))
+        })
+    };
+    event_of(&long)?;
+    let event = event_of("lost")?;
     ensure!(event["type"] == "Warning" && event["reportingController"] == "evenkeel.dev/agent", "{event}");
     ensure!(event["note"].as_str().is_some_and(|note| note.contains("evenkeel-no-such")), "{event}");
     let status = |pod: &str| {
         let object = shop.plane.object(&format!("pod/{pod}"), "shop").unwrap_or_default();
-        object["metadata"]["labels"]["evenkeel.dev/status"].as_str().unwrap_or_default().to_owned()
+        object["metadata"]["labels"][STATUS_LABEL].as_str().unwrap_or_default().to_owned()
     };
     eventually("the pods' labels say it, too", || {
         status("client") == "enrolled" && !["", "enrolled", "waiting"].contains(&&*status("lost"))
     })?;
+    eventually("a label that is no more true is taken off", || status("left").is_empty())?;
+    ensure!(
+        !problems(&agent).contains("Event") && !problems(&agent).contains("labelled"),
+        "{}",
+        problems(&agent)
+    );
+    agent.stop()
+}
+
+#[test]
+fn no_pod_chooses_its_network_namespace_unless_the_agent_is_told_to_heed_it() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let mut shop = ApiShop::enrolled(2)?;
+    // The node's own, by a pod that no process is of.
+    let mut pod = shop.shop.cluster.pods["client"].clone();
+    pod.name = "intruder".into();
+    pod.annotations.insert(NETNS_ANNOTATION.into(), "/proc/self/ns/net".into());
+    shop.shop.cluster.pods.insert("intruder".into(), pod);
+    shop.publish()?;
+    let why = |agent: &Agent, name: &str| {
+        let pods = agent.admin("/pods").unwrap_or_default();
+        let pod = pods.as_array().into_iter().flatten().find(|pod| pod["name"] == name);
+        pod.map(ToString::to_string).unwrap_or_default()
+    };
+    let mut heeding = Agent::start_with(&shop.shop.cluster, &shop.options()?)?;
+    eventually("the pod's word counts, but for the node's own namespace", || {
+        why(&heeding, "client").contains("\"enrolled\":true")
+            && why(&heeding, "intruder").contains("node_network_namespace")
+    })?;
+    heeding.stop()?;
+
+    let mut options = shop.options()?;
+    options.arguments.clear();
+    let mut agent = Agent::launch(&shop.shop.cluster, &options)?;
+    eventually("the annotation is told and not heeded", || {
+        problems(&agent).contains("--netns-annotation") && why(&agent, "intruder").contains("no_process")
+    })?;
+    ensure!(!shop.shop.spreads_calls_of(&shop.shop.client)?, "only by its annotation it could be found");
     agent.stop()
 }
 
@@ -301,8 +368,8 @@ fn the_start_up_taint_is_taken_off_when_the_agent_is_ready_and_no_other() -> Out
     let key = "evenkeel.dev/agent-not-ready";
     let node = format!("node/{NODE_NAME}");
     shop.plane.run(&["taint", "node", NODE_NAME, &format!("{key}=:NoSchedule"), "mine=yes:NoSchedule"])?;
-    let arguments = vec!["--startup-taint".into(), key.into()];
-    let options = evenkeel_tests::agent::Options { arguments, ..shop.options()? };
+    let mut options = shop.options()?;
+    options.arguments.extend(["--startup-taint".into(), key.into()]);
     let mut agent = Agent::start_with(&shop.shop.cluster, &options)?;
     let line = "needs the verbs get and patch on nodes";
     eventually("the right that is missing is named", || problems(&agent).contains(line))?;

@@ -1,13 +1,51 @@
 //! Pods come under Evenkeel and leave it while they run.
 
-use anyhow::ensure;
+use anyhow::{Context, Result, ensure};
 use evenkeel_tests::agent::Options;
 use evenkeel_tests::host::privileged;
 use evenkeel_tests::manifests::{NETNS_ANNOTATION, ON_ENROL_ANNOTATION};
+use evenkeel_tests::process::signal_to;
+use evenkeel_tests::wait::eventually_some;
 use evenkeel_tests::{Agent, Cluster, Outcome, Pod, Shop, eventually};
+use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// Many enough to meet every per-pod cost, few enough for a small machine.
 const MANY_PODS: usize = 200;
+
+/// Waits until the pod is shown at the admin endpoint as said.
+fn shown(agent: &Agent, pod: &str, what: &str, is_so: impl Fn(&Value) -> bool) -> Result<Value> {
+    let mut last = Value::Null;
+    let found = eventually_some(&format!("/pods says of {pod}: {what}"), || {
+        last = agent.admin("/pods")?;
+        let pods = last.as_array().into_iter().flatten();
+        Ok(pods.filter(|row| row["name"] == pod).find(|row| is_so(row)).cloned())
+    });
+    found.with_context(|| last.to_string())
+}
+
+/// The ports of the agents' listeners that stand in the pod.
+fn listener_ports(pod: &Pod) -> Result<BTreeSet<u16>> {
+    let listening = pod.netns.enter(|| -> Result<BTreeSet<u16>> {
+        let mut ports = BTreeSet::new();
+        for table in ["tcp", "tcp6"] {
+            let table = std::fs::read_to_string(format!("/proc/thread-self/net/{table}"))?;
+            // The local address and port, the remote ones, the state: 0A is LISTEN.
+            let lines = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+            let listening = lines.filter(|line| line.get(3) == Some(&"0A"));
+            let port = |line: Vec<&str>| u16::from_str_radix(line[1].rsplit(':').next()?, 16).ok();
+            ports.extend(listening.filter_map(port));
+        }
+        Ok(ports)
+    })??;
+    Ok(listening.into_iter().filter(|port| (15_810..15_900).contains(port)).collect())
+}
+
+/// How many routes to listeners stand in the pod.
+fn listener_routes(pod: &Pod) -> Result<usize> {
+    let routes = pod.netns.enter(|| std::fs::read_to_string("/proc/thread-self/net/ipv6_route"))??;
+    Ok(routes.lines().filter(|line| line.starts_with("fd65766b656c")).count())
+}
 
 /// Waits until fresh connections of the client are spread, or not.
 fn spreads(shop: &Shop, expected: bool) -> Outcome {
@@ -112,6 +150,124 @@ fn a_pod_is_found_by_the_network_namespace_that_it_names() -> Outcome {
     shop.cluster.publish()?;
     let _agent = Agent::start(&shop.cluster)?;
     spreads(&shop, true)
+}
+
+/// `kubectl delete pod` of a static pod: the kubelet makes another mirror of it, and the pod itself runs on.
+#[test]
+fn a_static_pod_whose_mirror_is_made_anew_stays_enrolled_with_its_connections() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let mut shop = Shop::enrolled(2)?;
+    let pod = shop.cluster.static_pod("static")?;
+    shop.cluster.publish()?;
+    let agent = Agent::start(&shop.cluster)?;
+    let first = shown(&agent, "static", "enrolled", |row| row["enrolled"] == true)?;
+    let mut load = pod.load(&shop.v4(), &["--kind", "mixed"])?;
+    load.more_calls(20)?;
+
+    shop.cluster.pods.get_mut("static").context("it has an object")?.uid = "mirror-2".to_owned();
+    shop.cluster.publish()?;
+    let is_next = |row: &Value| row["uid"] == "mirror-2" && row["enrolled"] == true;
+    let next = shown(&agent, "static", "the next mirror is enrolled", is_next)?;
+    ensure!(next["listener_port"] == first["listener_port"], "by the same listener: {first}, {next}");
+    ensure!(listener_ports(&pod)?.len() == 1, "{:?}", listener_ports(&pod)?);
+    ensure!(next["open_connections"] != 0, "{next}");
+    load.more_calls(20)?;
+    load.stop()?.is_clean()?;
+    // The end of the last connection that the first mirror's pod had is not the end of the second's.
+    shown(&agent, "static", "its last connection has ended", |row| row["open_connections"] == 0)?;
+    ensure!(shop.spreads_calls_of(&pod)?);
+    Ok(())
+}
+
+#[test]
+fn an_enrolment_that_fails_leaves_nothing_in_the_pod() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let mut shop = Shop::enrolled(2)?;
+    let options = Options { arguments: vec!["--max-pods".to_owned(), "3".to_owned()], ..Options::default() };
+    let agent = Agent::start_with(&shop.cluster, &options)?;
+    let late = shop.cluster.pod("late")?;
+    shop.cluster.publish()?;
+    shown(&agent, "late", "there is no room for it", |row| row["reason_name"] == "too_many_pods")?;
+    // It is tried again and again: between two tries nothing stands.
+    eventually("nothing is left in the pod", || {
+        listener_ports(&late).is_ok_and(|ports| ports.is_empty())
+            && listener_routes(&late).is_ok_and(|routes| routes == 0)
+    })?;
+    shop.cluster.label_pod(&shop.servers[0], false);
+    shop.cluster.publish()?;
+    shown(&agent, "late", "enrolled", |row| row["enrolled"] == true)?;
+    ensure!(shop.spreads_calls_of(&late)?);
+    Ok(())
+}
+
+#[test]
+fn a_crash_of_the_worker_ends_no_connection_from_before_a_late_label() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let mut shop = Shop::not_enrolled(2)?;
+    let mut agent = Agent::start(&shop.cluster)?;
+    let mut load = shop.client.load(&shop.v4(), &[])?;
+    load.more_calls(10)?;
+    let namespace = shop.cluster.enrol_namespace(true);
+    namespace.annotations.insert(ON_ENROL_ANNOTATION.to_owned(), "reconnect-missed".to_owned());
+    shop.cluster.publish()?;
+    let is_counted = |row: &Value| row["opened_before"] == 1 && row["opened_before_cause"] == "not_enrolled";
+    shown(&agent, "client", "its connection is from before its label", is_counted)?;
+    agent.kill_worker_process()?;
+    shown(&agent, "client", "and is still", is_counted)?;
+    load.more_calls(10)?;
+    let tally = load.stop()?;
+    tally.is_clean()?;
+    ensure!(tally.connections == 1, "{tally:?}");
+    Ok(())
+}
+
+#[test]
+fn a_pod_that_has_an_address_and_no_process_is_named() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let mut shop = Shop::enrolled(2)?;
+    let mut ghost = shop.cluster.pods.get("client").context("the client has an object")?.clone();
+    ghost.name = "ghost".to_owned();
+    ghost.uid = "00000000-0000-4000-8000-000000000001".to_owned();
+    ghost.addresses = vec!["10.244.255.1".parse()?];
+    shop.cluster.pods.insert(ghost.name.clone(), ghost);
+    shop.cluster.publish()?;
+    let agent = Agent::launch(&shop.cluster, &Options::default())?;
+    let is_named = |problem: &Value| {
+        problem["object"].as_str().is_some_and(|object| object.ends_with("/ghost"))
+            && problem["cause"].as_str().is_some_and(|cause| cause.starts_with("no_process"))
+    };
+    eventually("the pod is among what is wrong", || {
+        agent.admin("/problems").is_ok_and(|all| all.as_array().is_some_and(|all| all.iter().any(is_named)))
+    })?;
+    ensure!(agent.process.stderr().iter().any(|line| line.contains("ghost")), "and in the log");
+    Ok(())
+}
+
+/// Where no sandbox process holds a pod together (CRI-O), its namespace outlives its last process.
+#[test]
+fn a_pod_without_processes_keeps_nothing_of_the_agent() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let mut shop = Shop::enrolled(2)?;
+    let pod = shop.cluster.pod("restarting")?;
+    shop.cluster.publish()?;
+    let agent = Agent::start(&shop.cluster)?;
+    shown(&agent, "restarting", "enrolled", |row| row["enrolled"] == true)?;
+    ensure!(listener_routes(&pod)? == 1 && listener_ports(&pod)?.len() == 1);
+    signal_to(pod.sandbox_pid(), libc::SIGKILL);
+    eventually("nothing is left in the namespace", || {
+        listener_ports(&pod).is_ok_and(|ports| ports.is_empty())
+            && listener_routes(&pod).is_ok_and(|routes| routes == 0)
+    })
 }
 
 #[test]

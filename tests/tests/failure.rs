@@ -122,6 +122,30 @@ fn while_one_worker_thread_hangs_new_connections_go_straight() -> Outcome {
 }
 
 #[test]
+fn while_one_worker_thread_hangs_pods_are_withdrawn_all_the_same() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let mut shop = Shop::enrolled(3)?;
+    let agent = Agent::start(&shop.cluster)?;
+    ensure!(shop.spreads_calls_of(&shop.client)?);
+    let hung = HungThread::of(agent.worker_process()?, WORKER_THREAD)?;
+    // A change that all threads are to know first.
+    shop.publish_servers(&[0, 1])?;
+    shop.cluster.enrol_namespace(false);
+    shop.cluster.publish()?;
+    eventually("no pod is enrolled", || {
+        let pods = agent.admin("/pods").ok();
+        pods.and_then(|pods| Some(pods.as_array()?.iter().all(|pod| pod["enrolled"] != true)))
+            .unwrap_or(false)
+    })?;
+    drop(hung);
+    shop.cluster.enrol_namespace(true);
+    shop.cluster.publish()?;
+    eventually("it is taken again", || shop.spreads_calls_of(&shop.client).is_ok_and(|spread| spread))
+}
+
+#[test]
 fn connections_opened_while_the_agent_is_killed_all_succeed_but_for_those_in_hand() -> Outcome {
     if !privileged() {
         return Ok(());

@@ -143,7 +143,7 @@ fn over_servers_on_grpc_go() -> Outcome {
     }
     let mut shop = Shop::enrolled(2)?;
     shop.greeters.clear();
-    let _greeters = [shop.servers[0].serve_on_go()?, shop.servers[1].serve_on_go()?];
+    let _greeters = [shop.servers[0].serve_on_go(&[])?, shop.servers[1].serve_on_go(&[])?];
     let _agent = Agent::start(&shop.cluster)?;
     // What the Go peer serves are single calls without a payload.
     let tally = shop.client.load_on(Stack::Go, &shop.v4(), &["--calls", "600", "--rate", "600"])?.finish()?;

@@ -17,6 +17,7 @@ pub(crate) const HARNESS: &[&str] = &["iproute2", "nftables", "procps"];
 pub(crate) const PYTHON: &[&str] = &["python3", "python3-venv"];
 pub(crate) const GO: &[&str] = &["golang-go"];
 pub(crate) const NODE: &[&str] = &["nodejs", "npm"];
+pub(crate) const JAVA: &[&str] = &["default-jdk-headless", "maven"];
 /// C in runc, which filters system calls.
 pub(crate) const CLUSTER_BUILD: &[&str] = &["gcc", "libc6-dev", "libseccomp-dev", "pkg-config"];
 /// The proxy that the benchmark compares with.

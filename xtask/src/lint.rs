@@ -18,9 +18,10 @@ type Check = (&'static str, fn(&Workspace) -> Result<()>);
 /// # Errors
 /// If a check fails, or a tool is missing and cannot be installed.
 pub(crate) fn start(workspace: &Workspace) -> Result<()> {
-    let checks: [Check; 5] = [
+    let checks: [Check; 6] = [
         ("format", format),
         ("lints", clippy),
+        ("the fuzz targets", fuzz),
         ("documentation", documentation),
         ("licences, bans and sources of the dependencies", dependencies),
         ("the Helm chart and the kustomize base", chart),
@@ -45,6 +46,20 @@ fn format(workspace: &Workspace) -> Result<()> {
 /// The kernel programs too: for this machine instead of BPF, which is all that a stable compiler can check.
 fn clippy(workspace: &Workspace) -> Result<()> {
     run(workspace.cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+}
+
+/// A workspace of their own; without libFuzzer, which takes a C++ compiler half a minute.
+fn fuzz(workspace: &Workspace) -> Result<()> {
+    let manifest = ["--manifest-path", "fuzz/Cargo.toml"];
+    run(workspace.cargo().arg("fmt").args(manifest).arg("--check"))?;
+    run(workspace
+        .cargo()
+        .env("RUSTFLAGS", "--cfg fuzzing")
+        .arg("clippy")
+        .args(manifest)
+        .args(["--no-default-features", "--all-targets", "--target-dir"])
+        .arg(workspace.target.join("fuzz"))
+        .args(["--", "-D", "warnings"]))
 }
 
 fn documentation(workspace: &Workspace) -> Result<()> {

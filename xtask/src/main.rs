@@ -3,7 +3,7 @@
 //! Every command is a file: [`setup`] finds or installs what is missing, [`build`] makes the kernel programs (by the
 //! recipe in [`ebpf`]) and then the agent that carries them, and [`demo`],
 //! [`mod@test`], [`mod@bench`], [`image`] and [`cluster`] start there; [`lint`] and [`chart`] check without building, [`kernel_test`]
-//! emulates another kernel.
+//! emulates another kernel, [`mod@fuzz`] tries what nobody thought of.
 
 mod bench;
 mod build;
@@ -12,6 +12,7 @@ mod cluster;
 mod debian;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod image;
 mod kernel_test;
 mod lint;
@@ -54,6 +55,8 @@ enum Command {
     Image(image::Options),
     /// Checks format, lints, documentation, licences and sources
     Lint,
+    /// Fuzzes frames, header blocks and sniffing, each for a bounded time
+    Fuzz(fuzz::Options),
     /// Measures what a call costs, beside other proxies (needs root)
     Bench(bench::Options),
     /// Runs the agent on another kernel, emulated: an enrolled pod's calls must be taken and spread there
@@ -81,6 +84,7 @@ fn run(workspace: &Workspace, command: Command) -> anyhow::Result<()> {
         Command::Chart(options) => chart::start(workspace, &options),
         Command::Image(options) => image::start(workspace, &options),
         Command::Lint => lint::start(workspace),
+        Command::Fuzz(options) => fuzz::start(workspace, &options),
         Command::Bench(options) => bench::start(workspace, &options),
         Command::KernelTest(options) => kernel_test::start(workspace, &options),
     }

@@ -53,6 +53,7 @@ fn peers() {
         ("Python", python, debian::PYTHON),
         ("Go", is_on_path("go", "version"), debian::GO),
         ("Node.js", is_on_path("node", "--version") && is_on_path("npm", "--version"), debian::NODE),
+        ("Java", is_on_path("java", "-version") && is_on_path("mvn", "-v"), debian::JAVA),
     ] {
         if found {
             continue;

@@ -17,8 +17,8 @@ pub(super) struct Batch {
     pub(super) addresses: BTreeMap<SocketAddr, Capture>,
     /// Ids that the kernel's map leads to no more once that is done.
     pub(super) retired: Vec<DestinationId>,
-    /// Pods to enrol, or whose row is another, or (`None`) to withdraw, by UID.
-    pub(super) pods: BTreeMap<Arc<str>, Option<Enrolment>>,
+    /// Pods to enrol, or whose row is another, by UID.
+    pub(super) pods: BTreeMap<Arc<str>, Enrolment>,
 }
 
 /// What the kernel is to know of an address.
@@ -37,12 +37,49 @@ pub(super) enum Capture {
 pub(super) struct Backlog {
     in_hand: Option<(Batch, Instant)>,
     gathering: Batch,
+    /// What the kernel refused to learn: [`Self::try_again`].
+    refused: Batch,
 }
 
 impl Backlog {
-    /// Takes a change in, after all before it.
-    pub(super) fn push(&mut self, delta: Delta) {
+    /// Takes a change in, after all before it. Gives the pods that are to be withdrawn, by UID: the workers need not know anything
+    /// for that, and a pod that has gone is not to wait for a worker that hangs.
+    #[must_use]
+    pub(super) fn push(&mut self, mut delta: Delta) -> Vec<Arc<str>> {
+        let withdrawn = std::mem::take(&mut delta.withdraw);
+        for uid in &withdrawn {
+            if let Some((batch, _)) = &mut self.in_hand {
+                batch.pods.remove(uid);
+            }
+            self.gathering.pods.remove(uid);
+        }
         self.gathering.add(delta);
+        let later = &self.gathering.addresses;
+        self.refused.addresses.retain(|address, _| !later.contains_key(address));
+        withdrawn
+    }
+
+    /// Takes back what of a batch the kernel refused, unless there is a later word on it, and the ids that its map may still lead to.
+    pub(super) fn put_back(
+        &mut self,
+        mut addresses: BTreeMap<SocketAddr, Capture>,
+        retired: Vec<DestinationId>,
+    ) {
+        addresses.retain(|address, _| !self.gathering.addresses.contains_key(address));
+        self.refused.addresses.extend(addresses);
+        self.refused.retired.extend(retired);
+    }
+
+    /// Has what was refused tried again with the next batch.
+    pub(super) fn try_again(&mut self) {
+        let Batch { addresses, retired, .. } = std::mem::take(&mut self.refused);
+        self.gathering.addresses.extend(addresses);
+        self.gathering.retired.extend(retired);
+    }
+
+    /// The addresses of which the kernel knows something else than it should.
+    pub(super) fn refused(&self) -> impl ExactSizeIterator<Item = &SocketAddr> {
+        self.refused.addresses.keys()
     }
 
     /// Takes the next batch in hand, if there is none. What it gives is to be published.
@@ -79,22 +116,23 @@ impl Batch {
     /// The later word on an address or a pod is the one that counts; a later snapshot knows all ids of an earlier one that are still
     /// in the kernel's map.
     fn add(&mut self, delta: Delta) {
-        let Delta { snapshot, add, without_endpoint, remove, retired, enrol, change, withdraw } = delta;
+        let Delta { snapshot, add, without_endpoint, remove, retired, enrol, change, withdraw: _ } = delta;
         self.snapshot = snapshot.or(self.snapshot.take());
         self.addresses.extend(remove.into_iter().map(|address| (address, Capture::Nothing)));
         self.addresses.extend(add.into_iter().map(|(address, id)| (address, Capture::Taken(id))));
         let without_endpoint = without_endpoint.into_iter();
         self.addresses.extend(without_endpoint.map(|(address, id)| (address, Capture::WithoutEndpoint(id))));
         self.retired.extend(retired);
-        self.pods.extend(withdraw.into_iter().map(|uid| (uid, None)));
         let enrolments = enrol.into_iter().chain(change);
-        self.pods.extend(enrolments.map(|enrolment| (enrolment.pod.uid.clone(), Some(enrolment))));
+        self.pods.extend(enrolments.map(|enrolment| (enrolment.pod.uid.clone(), enrolment)));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sources::rows::{Enabled, OnEnrol, PodRow};
+    use crate::sources::sample;
 
     fn delta(version: u64) -> Delta {
         let snapshot = Snapshot { version, ..Snapshot::default() };
@@ -113,7 +151,7 @@ mod tests {
     fn nothing_is_carried_out_before_all_workers_know_it() {
         let (mut backlog, now) = (Backlog::default(), Instant::now());
         assert!(backlog.begin(now).is_none() && backlog.ready(0).is_none());
-        backlog.push(Delta { add: vec![(address(1), id(1))], ..delta(5) });
+        assert!(backlog.push(Delta { add: vec![(address(1), id(1))], ..delta(5) }).is_empty());
         assert_eq!(backlog.begin(now).unwrap().version, 5);
         assert!(backlog.ready(4).is_none());
         assert_eq!(backlog.waits_since(), Some(now));
@@ -122,21 +160,56 @@ mod tests {
     }
 
     #[test]
-    fn what_the_workers_need_not_know_waits_for_none_of_them() {
-        let mut backlog = Backlog::default();
-        backlog.push(Delta { withdraw: vec!["uid".into()], ..Delta::default() });
-        assert!(backlog.begin(Instant::now()).is_none(), "nothing to publish");
-        assert_eq!(backlog.ready(0).unwrap().pods, [("uid".into(), None)].into());
+    fn a_pod_that_goes_waits_for_no_worker() {
+        let enrolment = |uid: &str| Enrolment {
+            pod: Arc::new(PodRow { uid: uid.into(), ..sample::pod(uid, Enabled::Yes) }),
+            on_enrol: OnEnrol::Keep,
+        };
+        let (mut backlog, now) = (Backlog::default(), Instant::now());
+        let enrol = ["a", "b"].map(enrolment).into();
+        assert!(backlog.push(Delta { enrol, ..delta(1) }).is_empty());
+        backlog.begin(now);
+        let enrol = ["c", "d"].map(enrolment).into();
+        assert!(backlog.push(Delta { enrol, ..delta(2) }).is_empty());
+        let gone: Vec<Arc<str>> = ["a", "c", "e"].map(Arc::from).into();
+        assert_eq!(backlog.push(Delta { withdraw: gone.clone(), ..Delta::default() }), gone);
+        assert!(backlog.ready(1).unwrap().pods.keys().eq([&Arc::from("b")]));
+        backlog.begin(now);
+        assert!(backlog.ready(2).unwrap().pods.keys().eq([&Arc::from("d")]));
+    }
+
+    #[test]
+    fn what_the_kernel_refused_is_tried_again_until_there_is_a_later_word() {
+        let (mut backlog, now) = (Backlog::default(), Instant::now());
+        let refused = [(address(1), Capture::Taken(id(1))), (address(2), Capture::Nothing)];
+        let _ = backlog.push(Delta { remove: vec![address(2)], ..Delta::default() });
+        backlog.put_back(refused.into(), vec![id(9)]);
+        assert!(backlog.refused().eq([&address(1)]), "a later word on the other waits already");
+        backlog.begin(now);
+        assert!(backlog.ready(0).unwrap().retired.is_empty(), "not before it is asked for");
+        backlog.try_again();
+        backlog.begin(now);
+        let batch = backlog.ready(0).unwrap();
+        assert_eq!((batch.addresses, batch.retired), ([refused[0]].into(), vec![id(9)]));
+
+        backlog.put_back([refused[0]].into(), vec![id(9)]);
+        let _ = backlog.push(Delta { remove: vec![address(1)], retired: vec![id(1)], ..Delta::default() });
+        assert_eq!(backlog.refused().len(), 0);
+        backlog.try_again();
+        backlog.begin(now);
+        let batch = backlog.ready(0).unwrap();
+        assert_eq!(batch.addresses, [(address(1), Capture::Nothing)].into());
+        assert_eq!(batch.retired, [id(1), id(9)]);
     }
 
     #[test]
     fn while_a_worker_hangs_changes_are_put_together_and_the_last_word_counts() {
         let (mut backlog, now) = (Backlog::default(), Instant::now());
-        backlog.push(delta(1));
+        assert!(backlog.push(delta(1)).is_empty());
         backlog.begin(now);
         for round in 0..1_000_u32 {
             let version = 2 + u64::from(round);
-            backlog.push(Delta {
+            let _ = backlog.push(Delta {
                 add: vec![(address(1), id(round))],
                 remove: vec![address(2)],
                 retired: vec![id(round + 1_000)],
@@ -144,7 +217,7 @@ mod tests {
             });
             assert!(backlog.begin(now).is_none(), "one batch at a time");
         }
-        backlog.push(Delta {
+        let _ = backlog.push(Delta {
             remove: vec![address(1)],
             add: vec![(address(2), id(7))],
             without_endpoint: vec![(address(3), id(8))],

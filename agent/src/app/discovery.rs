@@ -4,7 +4,7 @@ use crate::config::{AgentConfig, ClusterConfig, Source};
 use crate::lifecycle::handover::Handover;
 use crate::sources::kubernetes::write_back::{PodNote, Wishes, WriteBack};
 use crate::sources::kubernetes::{Access, KindView};
-use crate::sources::{Change, FolderSource, Journal, KubernetesSource, Problem, Severity};
+use crate::sources::{Change, FolderSource, Journal, KubernetesSource, Problem, Restored, Severity};
 use anyhow::{Result, bail};
 use std::os::fd::{AsFd as _, OwnedFd};
 use tracing::info;
@@ -50,25 +50,29 @@ impl Discovery {
         let hold = move |rows: std::os::fd::BorrowedFd<'_>| keeper.hold(ROWS_LABEL, rows);
         let (journal, before) = match rows {
             Some(rows) => Journal::restore(rows, hold),
-            None => (Journal::new(hold), Vec::new()),
+            None => (Journal::new(hold), Restored::default()),
         };
-        if !before.is_empty() {
-            info!(rows = before.len(), "goes on with what was known last");
+        if !before.rows.is_empty() {
+            info!(rows = before.rows.len(), "goes on with what was known last");
         }
         let access = Access { kubeconfig: config.cluster.kubeconfig.clone() };
         let node = config.cluster.node_name.as_deref().unwrap_or_default();
-        let source = KubernetesSource::open(&access, node, &before, journal);
-        let first = (!before.is_empty()).then(|| before.into_iter().map(Change::Set).collect());
-        let ClusterConfig { startup_taint, label_pods, .. } = config.cluster.clone();
+        let ClusterConfig { startup_taint, label_pods, netns_annotation, .. } = config.cluster.clone();
+        let source = KubernetesSource::open(&access, node, netns_annotation, &before, journal);
+        let rows = before.rows;
+        let first = (!rows.is_empty()).then(|| rows.into_iter().map(Change::Set).collect());
         let write_back = WriteBack::start(&access, node, &Wishes { startup_taint, label_pods });
         Ok((Self::Kubernetes(source, write_back), first))
     }
 
     /// Waits for the next change. Cancel-safe.
-    pub(super) async fn next(&mut self) -> Vec<Change> {
+    ///
+    /// # Errors
+    /// The source has ended: the keeper is to start another process, which goes on with what was known last.
+    pub(super) async fn next(&mut self) -> Result<Vec<Change>> {
         match self {
-            Self::Folder(source) => source.next().await,
-            Self::Kubernetes(source, _) => source.next().await,
+            Self::Folder(source) => Ok(source.next().await),
+            Self::Kubernetes(source, _) => Ok(source.next().await?),
         }
     }
 

@@ -18,7 +18,7 @@ mod worker_process;
 
 pub use proxy::proxy;
 
-use crate::config::AgentConfig;
+use crate::config::{AgentConfig, Protection};
 use crate::http2::Limits;
 use crate::lifecycle::handover::{Handover, KEEPER_FD_ENV};
 use crate::lifecycle::keeper;
@@ -67,12 +67,21 @@ fn start_workers(
     count: usize,
     dialer: Arc<dyn Dialer>,
     share_upstreams: bool,
+    protection: Protection,
+    max_pod_connections: u32,
     ticks: SharedPage,
 ) -> Result<Workers> {
     let ticks: &'static SharedPage = Box::leak(Box::new(ticks));
     let ticks: Vec<_> = ticks.words().iter().take(count).collect();
     // Not a secret: workers and nodes only must not choose alike.
     let seed = RandomState::new().hash_one(std::process::id());
-    let config = WorkersConfig { limits: Limits::default(), dialer, share_upstreams, seed };
+    let config = WorkersConfig {
+        limits: Limits::default(),
+        protection,
+        max_pod_connections,
+        dialer,
+        share_upstreams,
+        seed,
+    };
     Workers::start(&config, &ticks).context("cannot start the worker threads")
 }

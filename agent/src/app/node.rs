@@ -11,18 +11,19 @@ use super::view;
 use crate::admin::Page;
 use crate::config::AgentConfig;
 use crate::control::{Delta, Refused, World};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, KernelError};
 use crate::lifecycle::handover::Handover;
+use crate::mesh::DestinationId;
 use crate::proxy::Workers;
-use crate::sources::Change;
 use crate::sources::kubernetes::write_back::{Obstacle, PodNote};
+use crate::sources::{Change, Problem};
 use crate::telemetry::{Numbers, PodObstacle, exposition};
 use anyhow::{Context as _, Result, bail};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
@@ -43,19 +44,21 @@ pub(super) struct Node {
     pub(super) workers: Workers,
     pub(super) world: World,
     pub(super) backlog: Backlog,
+    /// Why the kernel did not learn of a destination, until it has.
+    pub(super) refusal: Option<String>,
     pub(super) pods: Enrolments,
     /// The addresses whose connections are taken.
     pub(super) captured: Captured,
     pub(super) place: Place,
     pub(super) neighbours: Neighbours,
     /// Whether connections are taken that are opened now: the programs are attached, and the heartbeat has reached the kernel.
-    pub(super) serving: watch::Sender<bool>,
+    pub(super) serving: bool,
 }
 
 impl Node {
     pub(super) fn with_tools<T>(&mut self, act: impl FnOnce(&mut Enrolments, &Tools<'_>) -> T) -> T {
         let Self { config, keeper, kernel, workers, pods, captured, serving, .. } = self;
-        act(pods, &Tools { config, kernel, workers, keeper, captured, serving })
+        act(pods, &Tools { config, kernel, workers, keeper, captured, serving: *serving })
     }
 
     /// Begins to serve with the first batch, which is all that there is: what a process before this one left and nobody wants
@@ -79,25 +82,28 @@ impl Node {
             }
             info!(cgroup = %cgroup.display(), "attached");
         }
-        self.with_tools(Enrolments::drop_restored)?;
-        // What came while we were busy starting is not missed.
+        // What came while we were busy starting is not missed, nor is a pod that only /proc shows taken for one that has gone.
         self.with_tools(Enrolments::look_around);
+        self.with_tools(Enrolments::drop_restored)?;
         self.keeper.ready()?;
         first_beat.await?;
-        self.serving.send_replace(true);
+        self.serving = true;
+        self.with_tools(Enrolments::begin_to_serve);
         info!(pods = self.pods.enrolled_count(), "everything is known: serving");
         Ok(())
     }
 
     /// Whether it serves: [`Self::begin`] has ended.
     pub(super) fn is_serving(&self) -> bool {
-        *self.serving.borrow()
+        self.serving
     }
 
     /// Does what a change asks for, in its order: nothing is sent to a worker that does not know it. What has to wait for the workers
     /// is done by [`Self::advance`].
     pub(super) fn carry_out(&mut self, delta: Delta) {
-        self.backlog.push(delta);
+        for uid in self.backlog.push(delta) {
+            self.with_tools(|pods, tools| pods.withdraw(&uid, tools));
+        }
         self.advance();
     }
 
@@ -124,41 +130,74 @@ impl Node {
     }
 
     fn finish(&mut self, batch: Batch) {
-        if self.capture(batch.addresses) {
-            self.world.removed_from_kernel(&batch.retired, Instant::now());
+        let refused = self.capture(batch.addresses);
+        let (left, removed) = match refused.is_empty() {
+            true => (Vec::new(), batch.retired),
+            false => self.still_in_kernel(batch.retired),
+        };
+        self.world.removed_from_kernel(&removed, Instant::now());
+        self.backlog.put_back(refused, left);
+        if self.backlog.refused().len() == 0 && self.refusal.take().is_some() {
+            info!("the kernel knows of all destinations again");
         }
-        let mut enrolments = Vec::new();
-        for (uid, enrolment) in batch.pods {
-            match enrolment {
-                Some(enrolment) => enrolments.push(enrolment),
-                None => self.with_tools(|pods, tools| pods.withdraw(&uid, tools)),
-            }
-        }
+        let enrolments = batch.pods.into_values().collect();
         self.with_tools(|pods, tools| pods.want(enrolments, tools));
     }
 
-    /// Changes which addresses are captured; whether all of it was done.
-    fn capture(&mut self, addresses: BTreeMap<SocketAddr, Capture>) -> bool {
-        let mut done = true;
-        // First what is taken, as of a delta.
+    /// Changes which addresses are captured. What the kernel refused comes back.
+    fn capture(&mut self, addresses: BTreeMap<SocketAddr, Capture>) -> BTreeMap<SocketAddr, Capture> {
+        // First what is taken, as of a delta; and what found no room once more, when what is free is out.
         let (free, take): (Vec<_>, Vec<_>) =
             addresses.into_iter().partition(|(_, capture)| *capture == Capture::Nothing);
-        for (address, capture) in take.into_iter().chain(free) {
-            let told = match capture {
-                Capture::Taken(id) => self.kernel.add_destination(address, id),
-                Capture::WithoutEndpoint(id) => self.kernel.mark_without_endpoint(address, id),
-                Capture::Nothing => self.kernel.remove_destination(address),
-            };
-            match (told, capture) {
-                (Ok(()), Capture::Taken(_)) => self.captured.insert(address),
-                (Ok(()), Capture::WithoutEndpoint(_) | Capture::Nothing) => self.captured.remove(&address),
-                (Err(error), _) => {
-                    warn!(%address, wanted = ?capture, "the kernel does not learn of the destination: {error}");
-                    done = false;
+        let take: Vec<_> = take.into_iter().filter(|one| self.capture_one(*one).is_err()).collect();
+        let mut refused = BTreeMap::new();
+        for (address, capture) in free.into_iter().chain(take) {
+            if let Err(error) = self.capture_one((address, capture)) {
+                if self.refusal.is_none() {
+                    warn!(%address, wanted = ?capture, "the kernel does not learn of the destination, and is told again: {error}");
                 }
+                self.refusal = Some(error.to_string());
+                refused.insert(address, capture);
             }
         }
-        done
+        refused
+    }
+
+    fn capture_one(&mut self, (address, capture): (SocketAddr, Capture)) -> Result<(), KernelError> {
+        match capture {
+            Capture::Taken(id) => self.kernel.add_destination(address, id)?,
+            Capture::WithoutEndpoint(id) => self.kernel.mark_without_endpoint(address, id)?,
+            Capture::Nothing => self.kernel.remove_destination(address)?,
+        }
+        match capture {
+            Capture::Taken(_) => self.captured.insert(address),
+            Capture::WithoutEndpoint(_) | Capture::Nothing => self.captured.remove(&address),
+        }
+        Ok(())
+    }
+
+    /// Parts ids into those that the kernel's map of destinations leads to, and the others.
+    fn still_in_kernel(&self, ids: Vec<DestinationId>) -> (Vec<DestinationId>, Vec<DestinationId>) {
+        match self.kernel.known_destinations() {
+            Ok(known) => {
+                let known: HashSet<_> = known.into_iter().map(|known| known.id).collect();
+                ids.into_iter().partition(|id| known.contains(id))
+            }
+            Err(error) => {
+                warn!("cannot see which ids the kernel still knows: they are not used again yet: {error}");
+                (ids, Vec::new())
+            }
+        }
+    }
+
+    /// Tells the kernel again what it refused, and places what there was no room for.
+    pub(super) fn try_again(&mut self) {
+        self.backlog.try_again();
+        let delta = match self.world.has_room_for_unplaced() {
+            true => self.world.apply(vec![]),
+            false => Delta::default(),
+        };
+        self.carry_out(delta);
     }
 
     /// Says that the workers take their time.
@@ -185,18 +224,18 @@ impl Node {
             return;
         }
         let over = self.world.quarantine_over(Instant::now(), |id| self.workers.connections(id));
-        if over.is_empty() {
-            return;
+        if !over.is_empty() {
+            self.workers.publish(&self.world.snapshot());
         }
-        self.workers.publish(&self.world.snapshot());
         for id in over {
             if let Err(error) = self.kernel.forget(id) {
                 warn!("an id keeps its original address: {error}");
             }
         }
-        // Addresses that had to do without an id.
-        let delta = self.world.apply(vec![]);
-        self.carry_out(delta);
+        if self.world.can_place_more() {
+            let delta = self.world.apply(vec![]);
+            self.carry_out(delta);
+        }
     }
 
     pub(super) fn answer(&mut self, page: Page, source: &Discovery) -> serde_json::Value {
@@ -218,22 +257,49 @@ impl Node {
             Page::Config => view::json(&self.config),
             Page::Metrics => exposition(&self.numbers(source)).into(),
             Page::Problems => {
-                let (of_source, of_world) = (source.problems(), self.world.problems().current());
-                let of_pods: Vec<_> =
-                    self.pods.lasting_obstacles().into_iter().map(LastingObstacle::into_problem).collect();
-                view::json(of_source.iter().chain(of_world.iter()).chain(&of_pods).collect::<Vec<_>>())
+                let (problems, refusals) = (self.problems(source), self.world.refusals().current());
+                view::json(problems.iter().chain(refusals.iter()).collect::<Vec<_>>())
             }
         }
     }
 
-    /// What a cluster is told of the pods that are to be enrolled, and of those that were asked for in vain.
+    /// Everything that is wrong now, but for the pods that can't be enrolled as they are.
+    fn problems(&self, source: &Discovery) -> Vec<Problem> {
+        let mut problems = source.problems();
+        problems.extend(self.world.problems().current().iter().cloned());
+        problems.extend(self.pods.lasting_obstacles().into_iter().map(LastingObstacle::into_problem));
+        let mut refused = self.backlog.refused();
+        if let (Some(cause), count @ 1.., Some(first)) = (&self.refusal, refused.len(), refused.next()) {
+            problems.push(Problem::warning(
+                None,
+                format!(
+                    "{count} addresses, {first} first, are another thing to the kernel than they should be: {cause}; it is told again"
+                ),
+            ));
+        }
+        problems
+    }
+
+    /// What a cluster is told of the pods that are to be enrolled, of those that were asked for in vain, and of those whose label
+    /// says what is no more.
     pub(super) fn pod_notes(&self) -> Vec<PodNote> {
         let refused = self.world.refused().map(|Refused { pod, reason }| PodNote {
             uid: pod.uid.clone(),
             name: pod.name.clone(),
-            obstacle: Some(Obstacle { reason: reason.name().into(), text: reason.to_string(), lasts: true }),
+            label: pod.status_label.clone(),
+            outcome: Some(Err(Obstacle {
+                reason: reason.name().into(),
+                text: reason.to_string(),
+                lasts: true,
+            })),
         });
-        self.pods.notes().into_iter().chain(refused).collect()
+        let left = self.world.labelled_in_vain().map(|pod| PodNote {
+            uid: pod.uid.clone(),
+            name: pod.name.clone(),
+            label: pod.status_label.clone(),
+            outcome: None,
+        });
+        self.pods.notes().into_iter().chain(refused).chain(left).collect()
     }
 
     /// The pods that were asked for in vain.
@@ -249,12 +315,13 @@ impl Node {
         let ids = self.world.ids();
         Numbers {
             pods: self.with_tools(|pods, tools| pods.counts(tools)),
-            pods_waiting: self.pods.obstacles().into_iter().chain(self.refused()).collect(),
+            pods_waiting: self.pods.obstacles(),
+            pods_refused: self.refused().collect(),
             legacy_attachments: self.neighbours.legacy_attachments(),
-            endpoints: self.world.endpoints().into_iter().map(view::endpoint_counts).collect(),
+            endpoints: self.world.endpoints_in_use().into_iter().map(view::endpoint_counts).collect(),
             destinations: ids.live,
             resting_ids: ids.resting,
-            problems: source.problems().len() + self.world.problems().current().len(),
+            problems: self.problems(source).len(),
             kinds: source.kinds().iter().map(view::kind_counts).collect(),
         }
     }

@@ -2,11 +2,12 @@
 
 use super::stop::StopSignals;
 use super::{runtime, start_workers};
+use crate::balance;
 use crate::config::{ProxyConfig, Upstreams};
 use crate::control::{Settings, World};
 use crate::lifecycle::ticks::SharedPage;
 use crate::mesh::{
-    Backend, Destination, DestinationId, Endpoint, Load, ObjectName, Picker, ServicePort, Snapshot,
+    Backend, Balancing, Destination, DestinationId, Endpoint, Load, ObjectName, ServicePort, Snapshot,
 };
 use crate::proxy::{ListenerSpec, OwnNamespace, Workers};
 use crate::sources::{FolderSource, NameSource, Severity, Target};
@@ -17,7 +18,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -29,10 +30,13 @@ pub fn proxy(config: ProxyConfig) -> Result<ExitCode> {
 async fn run(config: ProxyConfig) -> Result<ExitCode> {
     let mut stop = StopSignals::take()?;
     let (ticks, _) = SharedPage::create()?;
-    let workers = start_workers(config.workers, Arc::new(OwnNamespace), true, ticks)?;
+    // It has no pods.
+    let no_limit = u32::MAX;
+    let workers =
+        start_workers(config.workers, Arc::new(OwnNamespace), true, config.protection, no_limit, ticks)?;
     match config.upstreams {
-        Upstreams::Hosts { listen, to, picker } => {
-            let backends = HostBackends::open(to, picker, listen.len()).await;
+        Upstreams::Hosts { listen, to, balancing } => {
+            let backends = HostBackends::open(to, balancing, listen.len()).await;
             listen_on(&listen, &workers)?;
             serve(backends, &listen, &workers, &mut stop).await?;
         }
@@ -112,16 +116,16 @@ struct HostBackends {
     addresses: Vec<SocketAddr>,
     loads: HashMap<SocketAddr, Arc<Load>>,
     service_port: ServicePort,
-    picker: Picker,
+    balancing: Balancing,
     listeners: usize,
 }
 
 impl HostBackends {
-    async fn open(to: Vec<Target>, picker: Picker, listeners: usize) -> Self {
+    async fn open(to: Vec<Target>, balancing: Balancing, listeners: usize) -> Self {
         let (names, addresses) = NameSource::open(to).await;
         let service_port = ServicePort { service: ObjectName::new("-", "to"), port: 0 };
         let mut backends =
-            Self { names, addresses: vec![], loads: HashMap::new(), service_port, picker, listeners };
+            Self { names, addresses: vec![], loads: HashMap::new(), service_port, balancing, listeners };
         backends.set(addresses);
         backends
     }
@@ -140,14 +144,12 @@ impl Backends for HostBackends {
     fn current(&self) -> Vec<Option<Arc<Backend>>> {
         let endpoint = |address: &SocketAddr| {
             let load = self.loads.get(address).cloned().unwrap_or_default();
-            Arc::new(Endpoint { address: *address, pod: None, zone: None, load })
+            Arc::new(Endpoint { load, ..Endpoint::at(*address) })
         };
-        let backend = Arc::new(Backend {
-            service_port: self.service_port.clone(),
-            endpoints: self.addresses.iter().map(endpoint).collect(),
-            picker: self.picker,
-        });
-        vec![Some(backend); self.listeners]
+        let endpoints = self.addresses.iter().map(endpoint).collect();
+        let backend = Backend::new(self.service_port.clone(), endpoints, self.balancing.clone());
+        balance::prepare(&backend);
+        vec![Some(Arc::new(backend)); self.listeners]
     }
 
     async fn changed(&mut self) {
@@ -169,7 +171,8 @@ impl ServiceBackends {
         let mut world = World::new(Settings {
             node: None,
             own_pod_uid: None,
-            destinations: DestinationId::SPACE,
+            addresses: DestinationId::SPACE,
+            ids: DestinationId::SPACE,
             explicit_ports: ports.clone(),
         });
         world.apply(first);
@@ -192,6 +195,9 @@ impl Backends for ServiceBackends {
 
     async fn changed(&mut self) {
         let changes = self.source.next().await;
-        self.world.apply(changes);
+        // There is no kernel to tell, and no connection carries an id: what the world remembers for their sake rests and goes.
+        let (delta, now) = (self.world.apply(changes), Instant::now());
+        self.world.removed_from_kernel(&delta.retired, now);
+        self.world.quarantine_over(now, |_| 0);
     }
 }

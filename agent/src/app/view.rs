@@ -34,6 +34,8 @@ pub(super) fn endpoint_counts(endpoint: EndpointView) -> EndpointCounts {
         calls: endpoint.calls,
         failures: endpoint.failures,
         active: endpoint.active,
+        ejections: endpoint.ejections,
+        ejected_by: endpoint.ejected_by,
     }
 }
 

@@ -28,8 +28,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tokio::time::{MissedTickBehavior, interval_at, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
 /// How often everything that comes unannounced is looked for: pods that went, `lo` that came up, ids whose rest is over.
@@ -79,7 +78,8 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     let mut world = World::new(Settings {
         node: config.cluster.node_name.as_deref().map(Arc::from),
         own_pod_uid: config.cluster.pod_uid.as_deref().map(Arc::from),
-        destinations: kernel.id_limit(),
+        addresses: kernel.destination_limit(),
+        ids: kernel.id_limit(),
         explicit_ports: vec![],
     });
     let now = Instant::now();
@@ -96,7 +96,15 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         UpstreamSockets::Node => Arc::new(NodeDialer { mark: config.mark }),
     };
     let share_upstreams = config.upstream_sockets == UpstreamSockets::Node;
-    let workers = start_workers(config.workers, dialer, share_upstreams, inherited.ticks)?;
+    let workers = start_workers(
+        config.workers,
+        dialer,
+        share_upstreams,
+        config.protection,
+        config.max_pod_connections,
+        inherited.ticks,
+    )?;
+    let limit_crossings = workers.limit_crossings();
     let place = Place::find(&config)?;
     let pods = Enrolments::restore(inherited.listeners, place.kubepods.clone());
     let mut node = Node {
@@ -106,11 +114,12 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         workers,
         world,
         backlog: Backlog::default(),
+        refusal: None,
         pods,
         captured,
         place,
         neighbours: Neighbours::default(),
-        serving: watch::Sender::new(false),
+        serving: false,
     };
     node.meet(Neighbours::look(node.place.clone()).await);
 
@@ -121,16 +130,20 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     readiness.set(is_ready(&node, &source, patience));
     info!(ready = readiness.is_ready(), "started");
 
-    let mut look_around = interval(LOOK_AROUND_EVERY);
+    // The start has looked around just now.
+    let mut look_around = interval_at(tokio::time::Instant::now() + LOOK_AROUND_EVERY, LOOK_AROUND_EVERY);
     look_around.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (met, mut meeting) = tokio::sync::mpsc::channel(1);
-    let mut look_at_others = interval(LOOK_AT_NEIGHBOURS_EVERY);
+    // The first look was at the start.
+    let mut look_at_others =
+        interval_at(tokio::time::Instant::now() + LOOK_AT_NEIGHBOURS_EVERY, LOOK_AT_NEIGHBOURS_EVERY);
     look_at_others.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let keeper_end = watch_keeper(&node.keeper)?;
     loop {
         let next_look = node.pods.next_look();
         tokio::select! {
             changes = source.next() => {
+                let changes = changes?;
                 if node.is_serving() {
                     let delta = node.world.apply(changes);
                     node.carry_out(delta);
@@ -148,11 +161,13 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
             () = sleep_until(next_look.unwrap_or_else(Instant::now).into()), if next_look.is_some() => {
                 node.with_tools(Enrolments::look_soon);
             }
+            () = limit_crossings.notified() => node.with_tools(Enrolments::mind_connection_limits),
             () = sleep(APPLIED_POLL), if node.backlog.waits_since().is_some() => node.advance(),
             _ = look_around.tick() => {
                 node.with_tools(Enrolments::look_around);
                 // What a process before this one left is let go of by the first batch, and not sooner.
                 if node.is_serving() {
+                    node.try_again();
                     node.end_quarantines();
                 }
                 node.mind_slow_workers();

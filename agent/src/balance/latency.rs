@@ -4,20 +4,29 @@
 //! the average decays toward zero, so that an endpoint that was shunned is tried again. It is Finagle's `PeakEwma` but for two
 //! things, both because of fast servers with few calls in flight: a sample above the average does not replace it (one
 //! hiccup of milliseconds would shun a server of microseconds for many seconds), and a sample never weighs less than
-//! [`LEAST_WEIGHT`] (at a thousand calls a second the first one would else stand for seconds).
+//! [`LEAST_WEIGHT`] (at a thousand calls a second the first one would else stand for seconds). An endpoint that has calls in hand
+//! and answers none is not at rest: its average decays by [`BUSY_DECAY_NS`].
 
 use crate::mesh::Load;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// τ of answers: an endpoint that was shunned is tried again within about this time.
+/// τ of answers, and of an endpoint at rest: one that was shunned for being k times as slow is tried again after about ln k of these.
 pub const DECAY_NS: u64 = 1_000_000_000;
+
+/// τ of an endpoint with calls in hand: one that hangs must not look fast within seconds, and one that only holds long streams is
+/// tried again.
+pub const BUSY_DECAY_NS: u64 = 10_000_000_000;
 
 /// The least that an answer weighs: about the last 32 are seen.
 pub const LEAST_WEIGHT: f64 = 1.0 / 32.0;
 
-/// τ of failures, which have no least weight: a failure of a thousand calls must not shun an endpoint as the second's
-/// latency that it is charged would.
+/// τ of failures, longer than that of answers: one of a thousand calls that fails must not shun its endpoint, though it is charged
+/// a second's latency.
 pub const FAILURE_DECAY_NS: u64 = 10_000_000_000;
+
+/// The least that a failure weighs: it often comes in the same moment as its own response headers, and is worth a quarter of a
+/// millisecond all the same.
+pub const LEAST_FAILURE_WEIGHT: f64 = 1.0 / 4096.0;
 
 /// What a failed call is taken to have lasted at least: an endpoint that fails at once must not look fast.
 pub const FAILURE_FLOOR_NS: u64 = 1_000_000_000;
@@ -38,7 +47,8 @@ pub fn estimate(load: &Load, now_ns: u64) -> Option<f64> {
         return None;
     }
     let at = load.latency_at_ns.load(Relaxed);
-    Some(average as f64 * decay(now_ns.saturating_sub(at), DECAY_NS))
+    let tau = if load.active() > 0 { BUSY_DECAY_NS } else { DECAY_NS };
+    Some(average as f64 * decay(now_ns.saturating_sub(at), tau))
 }
 
 /// Adds a sample. Two workers that add at the same moment may lose one of both samples, which an average bears.
@@ -48,7 +58,10 @@ pub fn observe(load: &Load, now_ns: u64, latency_ns: u64, sample: Sample) {
     let elapsed = now_ns.saturating_sub(at);
     let (latency, weight) = match sample {
         Sample::Response => (latency_ns, (1.0 - decay(elapsed, DECAY_NS)).max(LEAST_WEIGHT)),
-        Sample::Failure => (latency_ns.max(FAILURE_FLOOR_NS), 1.0 - decay(elapsed, FAILURE_DECAY_NS)),
+        Sample::Failure => (
+            latency_ns.max(FAILURE_FLOOR_NS),
+            (1.0 - decay(elapsed, FAILURE_DECAY_NS)).max(LEAST_FAILURE_WEIGHT),
+        ),
     };
     let next = match average {
         0 => latency,

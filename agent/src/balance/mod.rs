@@ -1,19 +1,29 @@
 //! Which endpoint serves a call. Pure: endpoints, their loads, a random number and the time in; an index out.
 //!
-//! [`ewma`] weighs two random endpoints against each other, [`round_robin`] takes each in its turn, [`source_hash`] gives
-//! each source one of its own, and [`latency`] is the average that the first of them looks at. The chosen endpoint's connections are the
-//! [`crate::proxy`] pool's business.
+//! [`choices`] takes a random endpoint, or weighs two against each other; [`ewma`] says by what the default picker does so, and
+//! [`latency`] is the average that it looks at. [`round_robin`] takes each in its turn. [`ring_hash`] and [`maglev`] lead equal
+//! hashes ([`hash`]) to one endpoint, by [`tables`] that are made once a backend; [`source_hash`] does it for
+//! `sessionAffinity`. [`ejection`] says which endpoints are left out for a time. The chosen
+//! endpoint's connections are the [`crate::proxy`] pool's business.
 
+mod choices;
+pub mod ejection;
 mod ewma;
+mod hash;
 pub mod latency;
+mod maglev;
 mod random;
+mod ring_hash;
 mod round_robin;
 mod source_hash;
+mod tables;
 
+pub use ejection::{Ejections, Observation};
 pub use random::Random;
+pub use tables::prepare;
 
-use crate::mesh::{Endpoint, Picker};
-use std::sync::Arc;
+use crate::http2::FieldList;
+use crate::mesh::{Backend, Picker};
 
 /// What a picker remembers from pick to pick, for one client connection.
 #[derive(Debug, Clone, Copy)]
@@ -32,18 +42,30 @@ impl PickerState {
     }
 }
 
-/// Picks an endpoint by its index; `None` if there is none, or `excluded` holds for all of them.
+/// Picks an endpoint of the backend by its index; `None` if there is none, or `excluded` holds for all of them. What is not
+/// HTTP/2 has no `request`.
 pub fn pick(
-    picker: Picker,
-    endpoints: &[Arc<Endpoint>],
+    backend: &Backend,
+    request: Option<&FieldList>,
     state: &mut PickerState,
     random: &mut Random,
     now_ns: u64,
     excluded: impl Fn(usize) -> bool,
 ) -> Option<usize> {
-    match picker {
+    let endpoints = &backend.endpoints;
+    match backend.balancing.picker {
         Picker::Ewma => ewma::pick(endpoints, random, now_ns, excluded),
+        Picker::LeastRequest => choices::least_request(endpoints, random, excluded),
         Picker::RoundRobin => round_robin::pick(endpoints.len(), &mut state.turn, excluded),
+        Picker::Random => choices::one(endpoints.len(), random, excluded),
+        Picker::RingHash | Picker::Maglev => {
+            let hash_on = &backend.balancing.hash_on;
+            let key = match request {
+                Some(request) => hash::key_of(hash_on, state.source, request),
+                None => Some(state.source),
+            };
+            tables::pick(backend, key.unwrap_or_else(|| random.next()), excluded)
+        }
         Picker::SourceHash => source_hash::pick(endpoints, state.source, excluded),
     }
 }

@@ -7,6 +7,7 @@
 //! `timeoutSeconds`. This one has no end, and so keeps its promise for any timeout. A source is a pod, as a pod has one
 //! address a family.
 
+use super::hash;
 use crate::mesh::Endpoint;
 use rustc_hash::FxHasher;
 use std::hash::{Hash, Hasher};
@@ -25,9 +26,6 @@ pub(super) fn pick(
 fn weight(source: u64, endpoint: &Endpoint) -> u64 {
     let mut hasher = FxHasher::default();
     endpoint.address.hash(&mut hasher);
-    // FxHash alone leaves close addresses close; the finisher of SplitMix64 spreads them.
-    let mut z = hasher.finish() ^ source;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+    // FxHash alone leaves close addresses close.
+    hash::spread(hasher.finish() ^ source)
 }

@@ -1,6 +1,7 @@
 //! `evenkeel agent`.
 
-use super::{ClusterArgs, ClusterConfig, PortRange, Source, workers_or_cores};
+use super::protection::{self, parse_memory};
+use super::{CircuitArgs, ClusterArgs, ClusterConfig, PortRange, Protection, Source, workers_or_cores};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::net::SocketAddr;
@@ -47,6 +48,14 @@ pub struct AgentArgs {
     /// Whose network namespace the connections to endpoints are opened in
     #[arg(long, env = "EVENKEEL_UPSTREAM_SOCKETS", value_name = "WHOSE", value_enum, default_value = "pod")]
     upstream_sockets: UpstreamSockets,
+    /// What the connections and calls of a pod may hold in memory, as 128Mi; beyond it its calls are answered RESOURCE_EXHAUSTED
+    #[arg(long, env = "EVENKEEL_POD_MEMORY", value_name = "BYTES", default_value = "128Mi", value_parser = parse_memory)]
+    pod_memory: u64,
+    /// The most connections that a pod may have through the agent; beyond it new ones go straight
+    #[arg(long, env = "EVENKEEL_MAX_POD_CONNECTIONS", value_name = "N", default_value_t = protection::MAX_POD_CONNECTIONS, value_parser = clap::value_parser!(u32).range(1..))]
+    max_pod_connections: u32,
+    #[command(flatten)]
+    circuit: CircuitArgs,
     /// How long calls may go on after SIGTERM, in seconds
     #[arg(long, env = "EVENKEEL_DRAIN_SECONDS", value_name = "N", default_value = "20")]
     drain_seconds: u32,
@@ -90,6 +99,11 @@ pub struct AgentConfig {
     pub max_pods: u32,
     /// Whose namespace upstream sockets are in.
     pub upstream_sockets: UpstreamSockets,
+    /// What the call path holds each pod to.
+    #[serde(flatten)]
+    pub protection: Protection,
+    /// Connections of a pod beyond which new ones go straight.
+    pub max_pod_connections: u32,
     /// From SIGTERM to the end of the last call.
     pub drain: Duration,
 }
@@ -113,6 +127,13 @@ impl AgentArgs {
             max_destinations: self.max_destinations,
             max_pods: self.max_pods,
             upstream_sockets: self.upstream_sockets,
+            protection: Protection {
+                pod_memory: self.pod_memory,
+                // What pods share is not to fail one for another's sake.
+                own_memory: u64::MAX,
+                circuit: self.circuit.limits(),
+            },
+            max_pod_connections: self.max_pod_connections,
             drain: Duration::from_secs(self.drain_seconds.into()),
         })
     }

@@ -25,6 +25,10 @@ pub struct ClusterArgs {
     /// patch on pods
     #[arg(long, env = "EVENKEEL_LABEL_PODS")]
     label_pods: bool,
+    /// Heeds evenkeel.dev/netns, a pod's own word on where its network namespace is. Only for a host without a kubelet whose pods are
+    /// all trusted with it: the path leads to any namespace of the node
+    #[arg(long, env = "EVENKEEL_NETNS_ANNOTATION")]
+    netns_annotation: bool,
 }
 
 /// A checked [`ClusterArgs`].
@@ -40,13 +44,15 @@ pub struct ClusterConfig {
     pub startup_taint: Option<String>,
     /// Whether pods are labelled with what became of them.
     pub label_pods: bool,
+    /// Whether a pod's annotation says where its network namespace is: of a folder always, as who writes it rules the node.
+    pub netns_annotation: bool,
 }
 
 impl ClusterArgs {
     /// As they are, for who can do with any of them.
     pub fn as_given(self) -> ClusterConfig {
-        let Self { kubeconfig, node_name, pod_uid, startup_taint, label_pods } = self;
-        ClusterConfig { kubeconfig, node_name, pod_uid, startup_taint, label_pods }
+        let Self { kubeconfig, node_name, pod_uid, startup_taint, label_pods, netns_annotation } = self;
+        ClusterConfig { kubeconfig, node_name, pod_uid, startup_taint, label_pods, netns_annotation }
     }
 
     /// Checks them for what they are used with.
@@ -64,7 +70,8 @@ impl ClusterArgs {
             Source::Folder(_) if given.startup_taint.is_some() || given.label_pods => {
                 Err("--startup-taint and --label-pods need a cluster: --source kubernetes".into())
             }
-            _ => Ok(given),
+            Source::Folder(_) => Ok(ClusterConfig { netns_annotation: true, ..given }),
+            Source::Kubernetes => Ok(given),
         }
     }
 }
@@ -113,6 +120,7 @@ mod tests {
             (config.node_name.as_deref(), config.startup_taint.as_deref()),
             (Some("n1"), Some("a.b/c"))
         );
+        assert!(check(&[], &folder).unwrap().netns_annotation && !config.netns_annotation);
         assert!(check(&["--label-pods"], &folder).unwrap_err().contains("--source kubernetes"));
         for bad in [["--node-name", "a/b"], ["--node-name", ""], ["--startup-taint", "a b"]] {
             assert!(check(&bad, &Source::Kubernetes).is_err(), "{bad:?}");

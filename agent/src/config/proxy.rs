@@ -1,9 +1,11 @@
 //! `evenkeel proxy`.
 
-use super::{NamedListener, Source, workers_or_cores};
-use crate::mesh::{Picker, ServicePort};
+use super::protection::parse_memory;
+use super::{CircuitArgs, NamedListener, Protection, Source, workers_or_cores};
+use crate::mesh::{Balancing, HashOn, Picker, ServicePort};
 use crate::sources::Target;
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -35,22 +37,34 @@ pub struct ProxyArgs {
     #[arg(long, env = "EVENKEEL_SOURCE", value_name = "SOURCE", required_unless_present = "to")]
     source: Option<Source>,
     /// How an endpoint is chosen for a call; with --source a Service's own annotation says it
-    #[arg(long, env = "EVENKEEL_PICKER", value_name = "PICKER", value_enum, default_value = "ewma")]
-    picker: PickerName,
+    #[arg(long, env = "EVENKEEL_PICKER", value_name = "PICKER", value_parser = picker(), default_value = "ewma")]
+    picker: Picker,
+    /// What the pickers ring-hash and maglev go by: source, which is the client's connection here, or header:NAME
+    #[arg(
+        long,
+        env = "EVENKEEL_HASH_ON",
+        value_name = "source|header:NAME",
+        default_value = "source",
+        conflicts_with = "source"
+    )]
+    hash_on: HashOn,
     /// Worker threads; by default one a core
     #[arg(long, env = "EVENKEEL_WORKERS", value_name = "N")]
     workers: Option<NonZeroUsize>,
+    /// What connections and calls may hold in memory, as 1Gi; beyond it calls are answered RESOURCE_EXHAUSTED
+    #[arg(long, env = "EVENKEEL_MEMORY", value_name = "BYTES", default_value = "1Gi", value_parser = parse_memory)]
+    memory: u64,
+    #[command(flatten)]
+    circuit: CircuitArgs,
     /// How long calls may go on after SIGTERM, in seconds
     #[arg(long, env = "EVENKEEL_DRAIN_SECONDS", value_name = "N", default_value = "20")]
     drain_seconds: u32,
 }
 
-#[derive(ValueEnum, Clone, Copy, Debug)]
-enum PickerName {
-    /// The better of two by latency × (active calls + 1)
-    Ewma,
-    /// Each in turn
-    RoundRobin,
+fn picker() -> impl TypedValueParser<Value = Picker> {
+    let of_name = |name: String| Picker::NAMED.into_iter().find(|(known, _)| *known == name);
+    PossibleValuesParser::new(Picker::NAMED.map(|(name, _)| name))
+        .map(move |name| of_name(name).map_or_else(Picker::default, |(_, picker)| picker))
 }
 
 /// A checked [`ProxyArgs`].
@@ -60,6 +74,8 @@ pub struct ProxyConfig {
     pub upstreams: Upstreams,
     /// Worker threads.
     pub workers: usize,
+    /// What the call path holds its clients to.
+    pub protection: Protection,
     /// From SIGTERM to the end of the last call.
     pub drain: Duration,
 }
@@ -74,7 +90,7 @@ pub enum Upstreams {
         /// The hosts.
         to: Vec<Target>,
         /// How one is chosen.
-        picker: Picker,
+        balancing: Balancing,
     },
     /// Each listener's to a Service port.
     Services {
@@ -91,10 +107,7 @@ impl ProxyArgs {
     /// # Errors
     /// A listener that names a Service without `--source`, or none with it; a source that is no folder.
     pub fn check(self) -> Result<ProxyConfig, String> {
-        let picker = match self.picker {
-            PickerName::Ewma => Picker::Ewma,
-            PickerName::RoundRobin => Picker::RoundRobin,
-        };
+        let balancing = Balancing { picker: self.picker, hash_on: self.hash_on, ..Balancing::default() };
         let upstreams = match self.source {
             None => {
                 if let Some(NamedListener { address, .. }) =
@@ -103,7 +116,7 @@ impl ProxyArgs {
                     return Err(format!("--listen {address}=…: a Service can only be served with --source"));
                 }
                 let listen = self.listen.iter().map(|listener| listener.address).collect();
-                Upstreams::Hosts { listen, to: self.to, picker }
+                Upstreams::Hosts { listen, to: self.to, balancing }
             }
             Some(Source::Kubernetes) => {
                 return Err(
@@ -123,6 +136,11 @@ impl ProxyArgs {
         Ok(ProxyConfig {
             upstreams,
             workers: workers_or_cores(self.workers),
+            protection: Protection {
+                own_memory: self.memory,
+                circuit: self.circuit.limits(),
+                ..Protection::default()
+            },
             drain: Duration::from_secs(self.drain_seconds.into()),
         })
     }

@@ -46,13 +46,15 @@ struct Known {
 #[derive(Debug)]
 pub(super) struct Capture {
     ids: Ids,
+    /// How many addresses the kernel's map has room for.
+    limit: usize,
     /// The addresses that are in the kernel's map, or on the way there.
     known: HashMap<SocketAddr, Known>,
     /// All ids in the snapshot that lead to a Service port, live ones and resting ones.
     carriers: HashMap<ServicePort, Vec<DestinationId>>,
     /// What a process before this one left in the kernel's map, until the first batch says what is wanted.
     restored: HashMap<SocketAddr, Known>,
-    /// Addresses that are wanted, but for which there was no id.
+    /// Addresses that are wanted, but for which there was no room or no id.
     unplaced: BTreeSet<SocketAddr>,
     /// The next snapshot, in work.
     next: Snapshot,
@@ -61,9 +63,10 @@ pub(super) struct Capture {
 }
 
 impl Capture {
-    pub(super) fn new(capacity: u32) -> Self {
+    pub(super) fn new(addresses: u32, ids: u32) -> Self {
         Self {
-            ids: Ids::new(capacity),
+            ids: Ids::new(ids),
+            limit: usize::try_from(addresses).unwrap_or(usize::MAX),
             known: HashMap::new(),
             carriers: HashMap::new(),
             restored: HashMap::new(),
@@ -129,6 +132,12 @@ impl Capture {
         let known = if let Some(known) = self.restored.remove(&address) {
             known
         } else {
+            if self.room() == 0 {
+                if has_endpoint {
+                    self.unplaced.insert(address);
+                }
+                return false;
+            }
             // Connections that carry an old id of the same address and Service port are right where they were.
             let old = self.carriers.get(port).into_iter().flatten().copied().find(|id| {
                 self.next.destinations.get(id).is_some_and(|known| known.original == address)
@@ -186,7 +195,20 @@ impl Capture {
 
     /// Addresses that there may be an id for now.
     pub(super) fn retry(&self) -> Vec<SocketAddr> {
-        self.unplaced.iter().take(self.ids.available()).copied().collect()
+        self.unplaced.iter().take(self.ids.available().min(self.room())).copied().collect()
+    }
+
+    /// How many more addresses the kernel's map has room for: what is removed from it is so in the same delta.
+    fn room(&self) -> usize {
+        self.limit.saturating_sub(self.known.len() + self.restored.len())
+    }
+
+    /// Why there is no room for an address, for people.
+    pub(super) fn shortage(&self) -> String {
+        match self.room() {
+            0 => format!("the kernel's map is full, with {} destinations", self.limit),
+            _ => format!("all {} ids of destinations are in use or resting", self.ids.capacity()),
+        }
     }
 
     /// What a process before this one left in the kernel's map and the first batch did not ask for goes.

@@ -2,6 +2,7 @@
 
 use super::enrolment::NotEnrolled;
 use crate::mesh::{DestinationId, Snapshot};
+use crate::sources::Problem;
 use crate::sources::rows::{OnEnrol, PodRow};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,8 +22,8 @@ pub struct Delta {
     /// Fourth: delete these addresses from it: their connections go straight from now on.
     pub remove: Vec<SocketAddr>,
     /// Fifth: tell [`World::removed_from_kernel`](super::World::removed_from_kernel) of these ids: the map leads to
-    /// none of them any more. Connections may carry them still. If one of the second to fourth steps failed, it may lead to
-    /// one yet: then do not tell of them, and they are never used again.
+    /// none of them any more. Connections may carry them still. If one of the second to fourth steps failed, the map may lead to
+    /// some of them yet: those are told of when it does no more.
     pub retired: Vec<DestinationId>,
     /// Sixth: enrol these pods.
     pub enrol: Vec<Enrolment>,
@@ -39,6 +40,13 @@ pub struct Refused {
     pub pod: Arc<PodRow>,
     /// Why not.
     pub reason: NotEnrolled,
+}
+
+impl Refused {
+    pub(super) fn problem(&self) -> Problem {
+        let Self { pod, reason } = self;
+        Problem::warning(Some(format!("Pod {}", pod.name)), format!("{}: {reason}", reason.name()))
+    }
 }
 
 impl Delta {

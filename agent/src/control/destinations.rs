@@ -1,5 +1,6 @@
 //! Which addresses are a Service port's, and whether their connections are captured.
 
+use super::claims::Right;
 use super::endpoints::TrafficPolicy;
 use super::protocol::{self, NotGrpc};
 use crate::mesh::ServicePort;
@@ -33,9 +34,9 @@ pub enum Straight {
     NoEndpoint(TrafficPolicy),
     /// Only endpoints on this node may serve a call, and which those are is not known.
     NodeUnknown,
-    /// Another Service has the same address, and is first by name.
+    /// Another Service has the same address by a stronger right, or is first by name.
     ClaimedBy(ServicePort),
-    /// No id is free.
+    /// No id is free, or the kernel's map is full.
     NoId,
 }
 
@@ -44,6 +45,8 @@ pub enum Straight {
 pub struct Frontend {
     /// The address.
     pub address: SocketAddr,
+    /// By what right.
+    pub right: Right,
     /// To which endpoints it leads.
     pub policy: TrafficPolicy,
     /// Whether its connections may be captured, if those of its port are.
@@ -95,25 +98,33 @@ pub fn frontends(
     if port.transport != Transport::Tcp {
         return Vec::new();
     }
-    let at =
-        |ip, policy, capturable| Frontend { address: SocketAddr::new(ip, port.port), policy, capturable };
+    let at = |ip, right, policy, capturable| {
+        let address = SocketAddr::new(ip, port.port);
+        Frontend { address, right, policy, capturable }
+    };
     let mut frontends: Vec<Frontend> = match service.kind {
         ServiceKind::ClusterIp => {
             let internal = internal_policy(service);
-            let cluster = service.cluster_ips.iter().map(|ip| at(*ip, internal, Ok(())));
-            let external = service.external_ips.iter().map(|ip| at(*ip, TrafficPolicy::Cluster, Ok(())));
+            let cluster = service.cluster_ips.iter().map(|ip| at(*ip, Right::ClusterIp, internal, Ok(())));
+            let external = service.external_ips.iter();
+            let external = external.map(|ip| at(*ip, Right::External, TrafficPolicy::Cluster, Ok(())));
             let load_balancer = service.load_balancer.iter().map(|address| {
                 let capturable = match address.access {
                     Access::Direct => Ok(()),
                     Access::ThroughLoadBalancer => Err(Straight::ThroughLoadBalancer),
                     Access::BySourceRange => Err(Straight::SourceRanges),
                 };
-                at(address.ip, TrafficPolicy::Cluster, capturable)
+                at(address.ip, Right::External, TrafficPolicy::Cluster, capturable)
             });
             cluster.chain(external).chain(load_balancer).collect()
         }
         ServiceKind::Headless if service.balance_headless && protocol::grpc(port).is_ok() => endpoints
-            .map(|address| Frontend { address, policy: TrafficPolicy::Cluster, capturable: Ok(()) })
+            .map(|address| Frontend {
+                address,
+                right: Right::Endpoint,
+                policy: TrafficPolicy::Cluster,
+                capturable: Ok(()),
+            })
             .collect(),
         ServiceKind::Headless | ServiceKind::ExternalName => Vec::new(),
     };
@@ -162,9 +173,9 @@ impl fmt::Display for Straight {
                 f.write_str("internalTrafficPolicy is Local, and this node's name is not known (--node-name)")
             }
             Straight::ClaimedBy(owner) => {
-                write!(f, "the address is that of {owner}, too, which is first by name")
+                write!(f, "the address is that of {owner}, too, which comes first")
             }
-            Straight::NoId => f.write_str("no id is free: raise the limit of destinations"),
+            Straight::NoId => f.write_str("no room: there are more destinations than --max-destinations allows"),
         }
     }
 }

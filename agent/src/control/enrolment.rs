@@ -53,8 +53,8 @@ impl NotEnrolled {
         }
     }
 
-    /// Whether somebody asked for the pod to be enrolled, and has to be told why it is not.
-    pub fn is_obstacle(&self) -> bool {
+    /// Whether somebody asked for the pod to be enrolled, and something is in the way.
+    fn is_obstacle(&self) -> bool {
         match self {
             NotEnrolled::InvalidLabel(_)
             | NotEnrolled::InvalidNamespaceLabel(_)
@@ -93,18 +93,7 @@ pub fn decide(pod: &PodRow, namespace: Option<&NamespaceRow>, here: Here<'_>) ->
         }
         (Enabled::Unset, Some(Enabled::Unset | Enabled::No)) => return Err(NotEnrolled::NamespaceNotEnabled),
     }
-    if here.own_pod_uid == Some(&pod.uid) {
-        return Err(NotEnrolled::Agent);
-    }
-    // A pod that names no node was written by hand for this one.
-    if let (Some(node), Some(here)) = (&pod.node, here.node)
-        && **node != *here
-    {
-        return Err(NotEnrolled::OtherNode(node.clone()));
-    }
-    if pod.finished {
-        return Err(NotEnrolled::Finished);
-    }
+    is_ours(pod, here)?;
     if pod.host_network {
         return Err(NotEnrolled::HostNetwork);
     }
@@ -116,6 +105,26 @@ pub fn decide(pod: &PodRow, namespace: Option<&NamespaceRow>, here: Here<'_>) ->
         Some(mesh) if !with_mesh(pod, namespace) => Err(NotEnrolled::Mesh(mesh)),
         _ => Ok(()),
     }
+}
+
+/// Whether a pod is one that the agent of this node could enrol, whatever its owners say.
+fn is_ours(pod: &PodRow, here: Here<'_>) -> Result<(), NotEnrolled> {
+    if here.own_pod_uid == Some(&pod.uid) {
+        return Err(NotEnrolled::Agent);
+    }
+    // A pod that names no node was written by hand for this one.
+    if let (Some(node), Some(here)) = (&pod.node, here.node)
+        && **node != *here
+    {
+        return Err(NotEnrolled::OtherNode(node.clone()));
+    }
+    if pod.finished { Err(NotEnrolled::Finished) } else { Ok(()) }
+}
+
+/// Why a pod that somebody asked to be enrolled is not, where its owners have to be told.
+pub fn refusal(pod: &PodRow, decision: &Result<(), NotEnrolled>, here: Here<'_>) -> Option<NotEnrolled> {
+    let reason = decision.as_ref().err().filter(|reason| reason.is_obstacle())?;
+    is_ours(pod, here).is_ok().then(|| reason.clone())
 }
 
 /// The mesh that has a pod. What is to be redirected by ztunnel counts before it is, so that it is never enrolled for a moment.

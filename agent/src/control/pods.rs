@@ -63,10 +63,16 @@ impl Pods {
                 let namespace = namespaces.get(&pod.name.namespace).map(Arc::as_ref);
                 let enrolment =
                     || Enrolment { pod: pod.clone(), on_enrol: enrolment::on_enrol(pod, namespace) };
-                (pod.clone(), enrolment::decide(pod, namespace, here).map(|()| enrolment()))
+                let decision = enrolment::decide(pod, namespace, here);
+                let reason = enrolment::refusal(pod, &decision, here);
+                (reason.map(|reason| Refused { pod: pod.clone(), reason }), decision.map(|()| enrolment()))
             });
-            self.note_refusal(&uid, decided.as_ref());
-            let enrolment = decided.and_then(|(_, decision)| decision.ok());
+            let (refused, enrolment) =
+                decided.map_or((None, None), |(refused, decision)| (refused, decision.ok()));
+            match refused {
+                Some(refused) => self.refused.insert(uid.clone(), refused),
+                None => self.refused.remove(&uid),
+            };
             match (self.enrolled.get(&uid), enrolment) {
                 (None, None) => {}
                 (Some(old), Some(enrolment)) if *old == enrolment => {}
@@ -83,24 +89,18 @@ impl Pods {
         }
     }
 
-    /// Remembers a pod that somebody asked for in vain.
-    fn note_refusal(
-        &mut self,
-        uid: &Arc<str>,
-        decided: Option<&(Arc<PodRow>, Result<Enrolment, NotEnrolled>)>,
-    ) {
-        match decided {
-            Some((pod, Err(reason))) if reason.is_obstacle() => {
-                let refused = Refused { pod: pod.clone(), reason: reason.clone() };
-                self.refused.insert(uid.clone(), refused);
-            }
-            _ => drop(self.refused.remove(uid)),
-        }
-    }
-
     /// The pods that somebody asked for in vain.
     pub(super) fn refused(&self) -> impl Iterator<Item = &Refused> {
         self.refused.values()
+    }
+
+    /// The pods that are labelled as ones that are to be enrolled, and that nobody asks for any more.
+    pub(super) fn labelled_in_vain(&self) -> impl Iterator<Item = &Arc<PodRow>> {
+        self.pods.values().filter(|pod| {
+            pod.status_label.is_some()
+                && !self.enrolled.contains_key(&pod.uid)
+                && !self.refused.contains_key(&pod.uid)
+        })
     }
 
     /// All pods, each with the decision on it and what to do with its old connections.

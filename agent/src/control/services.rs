@@ -2,7 +2,8 @@
 
 use super::destinations::{self, Frontend, Straight};
 use super::endpoints::{self, ByFamily, Candidate, Choice, Place, TrafficPolicy, Unused};
-use crate::mesh::{Backend, Endpoint, Picker, ServicePort};
+use crate::balance;
+use crate::mesh::{Backend, Balancing, Endpoint, HashOn, Picker, ServicePort};
 use crate::sources::rows::{NamespaceRow, ServiceKind, ServicePortRow, ServiceRow, SliceRow, Transport};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -228,8 +229,13 @@ fn find(endpoints: &[Arc<Endpoint>], address: SocketAddr) -> Option<&Arc<Endpoin
 }
 
 /// How an endpoint is chosen for a call: a client that is to stay with one endpoint wins over any other wish.
-pub(super) fn picker(row: &ServiceRow) -> Picker {
-    if row.source_affinity { Picker::SourceHash } else { row.picker }
+pub(super) fn balancing(row: &ServiceRow) -> Balancing {
+    let stays = row.balancing.picker.has_table() && row.balancing.hash_on == HashOn::Source;
+    if row.source_affinity && !stays {
+        Balancing { picker: Picker::SourceHash, ..row.balancing.clone() }
+    } else {
+        row.balancing.clone()
+    }
 }
 
 fn backend(
@@ -241,22 +247,23 @@ fn backend(
     if found.is_empty() {
         return None;
     }
-    let picker = picker(row);
+    let balancing = balancing(row);
     let same_endpoints = before.filter(|before| {
         before.endpoints.len() == found.len()
             && before.endpoints.iter().zip(&found).all(|(one, other)| Arc::ptr_eq(one, other))
     });
     match same_endpoints {
-        Some(before) if before.picker == picker => Some(before.clone()),
-        same_endpoints => Some(Arc::new(Backend {
-            service_port: key.clone(),
-            endpoints: same_endpoints.map_or_else(|| found.into(), |before| before.endpoints.clone()),
-            picker,
-        })),
+        Some(before) if before.balancing == balancing => Some(before.clone()),
+        same_endpoints => {
+            let endpoints = same_endpoints.map_or_else(|| found.into(), |before| before.endpoints.clone());
+            let backend = Backend::new(key.clone(), endpoints, balancing);
+            balance::prepare(&backend);
+            Some(Arc::new(backend))
+        }
     }
 }
 
 /// A backend that no call can go to: that of a destination whose Service port has no endpoint, or is gone.
 pub(super) fn empty_backend(key: &ServicePort) -> Arc<Backend> {
-    Arc::new(Backend { service_port: key.clone(), endpoints: Arc::default(), picker: Default::default() })
+    Arc::new(Backend::new(key.clone(), Arc::default(), Balancing::default()))
 }

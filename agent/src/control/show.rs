@@ -5,8 +5,9 @@ use super::endpoints::TrafficPolicy;
 use super::services::{self, Port, Service};
 use super::view::{EndpointView, IdsView, PodView, PortView, ServiceView, UnusedView};
 use super::world::World;
-use crate::mesh::{Endpoint, ObjectName, Picker, ServicePort};
-use crate::sources::rows::{OnEnrol, ServicePortRow, ServiceRow, Transport};
+use crate::clock;
+use crate::mesh::{Endpoint, ObjectName, ServicePort};
+use crate::sources::rows::{OnEnrol, ServiceKind, ServicePortRow, ServiceRow, Transport};
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -19,8 +20,18 @@ impl World {
 
     /// The endpoints of all Service ports that have a backend, by Service port and address.
     pub fn endpoints(&self) -> Vec<EndpointView> {
+        self.each_endpoint().map(|(port, endpoint)| endpoint_view(port, endpoint)).collect()
+    }
+
+    /// Of [`Self::endpoints`], those that this node has sent a call to: few, also where the cluster is large.
+    pub fn endpoints_in_use(&self) -> Vec<EndpointView> {
+        let in_use = self.each_endpoint().filter(|(_, endpoint)| endpoint.load.calls.load(Relaxed) > 0);
+        in_use.map(|(port, endpoint)| endpoint_view(port, endpoint)).collect()
+    }
+
+    fn each_endpoint(&self) -> impl Iterator<Item = (&ServicePort, &Endpoint)> {
         let ports = self.services.values().flat_map(|service| &service.ports);
-        ports.flat_map(|port| port.endpoints().map(|endpoint| endpoint_view(&port.key, endpoint))).collect()
+        ports.flat_map(|port| port.endpoints().map(|endpoint| (&port.key, &**endpoint)))
     }
 
     /// The pods, by name, each with the decision on it.
@@ -56,6 +67,7 @@ impl World {
 
     fn service_view(&self, service: &Service, row: &ServiceRow) -> ServiceView {
         let load_balancer = row.load_balancer.iter().map(|address| address.ip);
+        let balancing = services::balancing(row);
         ServiceView {
             namespace: row.name.namespace.to_string(),
             name: row.name.name.to_string(),
@@ -66,11 +78,8 @@ impl World {
                 .copied()
                 .chain(load_balancer)
                 .collect(),
-            picker: match services::picker(row) {
-                Picker::Ewma => "ewma",
-                Picker::RoundRobin => "round-robin",
-                Picker::SourceHash => "source-hash",
-            },
+            picker: balancing.picker.name(),
+            hash_on: balancing.picker.has_table().then(|| balancing.hash_on.to_string()),
             internal_traffic_policy: row.internal_traffic_local.then_some("Local"),
             traffic_distribution: row.traffic_distribution.as_deref().map(str::to_owned),
             ports: row.ports.iter().map(|port| self.port_view(service, row, port)).collect(),
@@ -103,7 +112,7 @@ impl World {
             app_protocol: port_row.app_protocol.as_deref().map(str::to_owned),
             captured: captured.into_iter().map(|frontend| frontend.address).collect(),
             straight,
-            endpoints: port.map_or(0, |port| port.endpoints().count()),
+            endpoints: port.map_or(0, |port| reachable(port, row)),
             unused: port.map(|port| self.unused(service, row, port, port_row)).unwrap_or_default(),
         }
     }
@@ -152,9 +161,22 @@ impl World {
     }
 }
 
+/// How many endpoints clients reach at the addresses that they have: of a Service whose internal traffic stays on the node, those of
+/// other nodes are reached from outside alone.
+fn reachable(port: &Port, row: &ServiceRow) -> usize {
+    let internal = destinations::internal_policy(row);
+    let is_local = internal == TrafficPolicy::Local
+        && port.frontends.iter().all(|frontend| frontend.policy == TrafficPolicy::Local);
+    if !is_local {
+        return port.endpoints().count();
+    }
+    let local = port.backends.under(TrafficPolicy::Local);
+    [&local.v4, &local.v6].into_iter().flatten().map(|backend| backend.endpoints.len()).sum()
+}
+
 /// Why a Service port that is to be captured has no address: a headless Service's are those of its endpoints.
 fn no_address(row: &ServiceRow) -> Straight {
-    if row.balance_headless {
+    if row.kind == ServiceKind::Headless {
         Straight::NoEndpoint(destinations::internal_policy(row))
     } else {
         Straight::NoAddress
@@ -163,6 +185,7 @@ fn no_address(row: &ServiceRow) -> Straight {
 
 fn endpoint_view(service_port: &ServicePort, endpoint: &Endpoint) -> EndpointView {
     let latency_ns = endpoint.load.latency_ewma_ns.load(Relaxed);
+    let (ejected_by, ejected) = endpoint.load.left_out.sources(clock::monotonic_ns());
     EndpointView {
         service_port: service_port.to_string(),
         address: endpoint.address,
@@ -171,6 +194,9 @@ fn endpoint_view(service_port: &ServicePort, endpoint: &Endpoint) -> EndpointVie
         active: endpoint.load.active(),
         calls: endpoint.load.calls.load(Relaxed),
         failures: endpoint.load.failures.load(Relaxed),
+        ejected_by,
+        ejected,
+        ejections: endpoint.load.left_out.times(),
         latency_us: (latency_ns > 0).then_some(latency_ns / 1_000),
     }
 }

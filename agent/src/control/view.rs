@@ -14,6 +14,9 @@ pub struct ServiceView {
     pub addresses: Vec<IpAddr>,
     /// How an endpoint is chosen for a call.
     pub picker: &'static str,
+    /// What a picker that hashes goes by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hash_on: Option<String>,
     /// `internalTrafficPolicy`, where it is not `Cluster`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub internal_traffic_policy: Option<&'static str>,
@@ -59,6 +62,10 @@ pub struct UnusedView {
     pub reason: String,
 }
 
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
+}
+
 /// An endpoint of a captured Service port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct EndpointView {
@@ -78,6 +85,15 @@ pub struct EndpointView {
     pub calls: u64,
     /// Calls of those that failed.
     pub failures: u64,
+    /// Pods of the node that pass it over at the moment, as it failed their calls.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub ejected_by: usize,
+    /// So many do that all do.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub ejected: bool,
+    /// How often it was ejected by a pod.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub ejections: u64,
     /// The moving average of the time to response headers, in microseconds; absent before the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency_us: Option<u64>,

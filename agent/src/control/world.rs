@@ -1,7 +1,7 @@
 //! Everything that is known, and what follows from it.
 
 use super::capture::{Capture, Wanted};
-use super::claims::Claims;
+use super::claims::{Claim, Claims};
 use super::delta::{Delta, Refused};
 use super::destinations::{self, Frontend};
 use super::endpoints::{Place, TrafficPolicy};
@@ -9,8 +9,8 @@ use super::enrolment::Here;
 use super::pods::Pods;
 use super::services::{Service, Surroundings, empty_backend};
 use crate::mesh::{Backend, DestinationId, ObjectName, ServicePort, Snapshot};
-use crate::sources::rows::{Change, NamespaceRow, NodeRow, Row, RowKey, SliceRow};
-use crate::sources::{Problem, Problems, Severity};
+use crate::sources::rows::{Change, NamespaceRow, NodeRow, PodRow, Row, RowKey, SliceRow};
+use crate::sources::{Problem, Problems};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,8 +26,10 @@ pub struct Settings {
     pub node: Option<Arc<str>>,
     /// The agent's own pod, which is never enrolled.
     pub own_pod_uid: Option<Arc<str>>,
+    /// How many addresses the kernel's map of destinations has room for.
+    pub addresses: u32,
     /// How many ids the kernel has room for, live and resting: they are below this.
-    pub destinations: u32,
+    pub ids: u32,
     /// Service ports that are asked for by name, be they gRPC or not: [`World::backend`] knows these too.
     pub explicit_ports: Vec<ServicePort>,
 }
@@ -59,6 +61,8 @@ pub struct World {
     pub(super) claims: Claims,
     pub(super) capture: Capture,
     problems: Problems,
+    /// What is in the way of pods that were asked for: no fault of the rows.
+    refusals: Problems,
 }
 
 impl World {
@@ -74,8 +78,9 @@ impl World {
             services: BTreeMap::new(),
             slices: HashMap::new(),
             claims: Claims::default(),
-            capture: Capture::new(settings.destinations),
+            capture: Capture::new(settings.addresses, settings.ids),
             problems: Problems::default(),
+            refusals: Problems::default(),
         }
     }
 
@@ -112,6 +117,7 @@ impl World {
         self.pods.settle(here, &self.namespaces, &mut delta);
         delta.snapshot = self.capture.publish();
         self.problems.replace(self.find_problems());
+        self.refusals.replace(self.refused().map(Refused::problem).collect());
         delta
     }
 
@@ -129,6 +135,11 @@ impl World {
         in_use: impl Fn(DestinationId) -> u64,
     ) -> Vec<DestinationId> {
         self.capture.quarantine_over(now, in_use)
+    }
+
+    /// Whether there are ids now for addresses that had to do without: [`Self::apply`] with nothing gives them theirs.
+    pub fn can_place_more(&self) -> bool {
+        !self.capture.retry().is_empty()
     }
 
     /// The state to publish.
@@ -157,14 +168,30 @@ impl World {
         Some(first.as_ref().or(second.as_ref()).cloned().unwrap_or_else(|| empty_backend(port)))
     }
 
+    /// Whether addresses that there was no room for would find some now: [`Self::apply`] places them, be there changes or not.
+    pub fn has_room_for_unplaced(&self) -> bool {
+        !self.capture.retry().is_empty()
+    }
+
     /// The pods of this node that somebody asked to be enrolled and that can't be: their owners have to be told.
     pub fn refused(&self) -> impl Iterator<Item = &Refused> {
         self.pods.refused()
     }
 
+    /// The pods whose label ([`PodRow::status_label`]) says what became of a wish that
+    /// nobody has any more.
+    pub fn labelled_in_vain(&self) -> impl Iterator<Item = &Arc<PodRow>> {
+        self.pods.labelled_in_vain()
+    }
+
     /// What is wrong with the rows as a whole: addresses that several Services claim, ids that are used up.
     pub fn problems(&self) -> Problems {
         self.problems.clone()
+    }
+
+    /// The pods of [`Self::refused`], as problems.
+    pub fn refusals(&self) -> Problems {
+        self.refusals.clone()
     }
 
     /// Where clients are.
@@ -265,16 +292,17 @@ impl World {
             .rebuild(surroundings, |port| self.explicit_ports.contains(port) || self.capture.carries(port));
         for port in &old {
             let still = service.port(port.key.port);
-            for Frontend { address, .. } in &port.frontends {
-                if still.is_none_or(|still| still.frontend(*address).is_none()) {
-                    self.claims.remove(*address, &port.key);
+            for Frontend { address, right, .. } in &port.frontends {
+                let kept = still.and_then(|still| still.frontend(*address));
+                if kept.is_none_or(|kept| kept.right != *right) {
+                    self.claims.remove(*address, &Claim { right: *right, port: port.key.clone() });
                 }
                 addresses.insert(*address);
             }
         }
         for port in &service.ports {
-            for Frontend { address, .. } in &port.frontends {
-                self.claims.add(*address, &port.key);
+            for Frontend { address, right, .. } in &port.frontends {
+                self.claims.add(*address, &Claim { right: *right, port: port.key.clone() });
                 addresses.insert(*address);
             }
         }
@@ -295,12 +323,12 @@ impl World {
                 let port_known = self.services.get(&port.service).and_then(|service| service.port(port.port));
                 port_known.is_some_and(|known| known.wanted.is_ok())
             };
-            if problems.len() < MAX_CONTESTED_TOLD && (asked_for(owner) || others.iter().any(asked_for)) {
-                let others: Vec<String> = others.iter().map(ToString::to_string).collect();
-                problems.push(problem(
+            if problems.len() < MAX_CONTESTED_TOLD && (asked_for(owner) || others.clone().any(asked_for)) {
+                let others: Vec<String> = others.map(ToString::to_string).collect();
+                problems.push(Problem::warning(
                     Some(format!("Service {}", owner.service)),
                     format!(
-                        "address {address} is also that of {}: {owner} is first by name and has it; give each Service \
+                        "address {address} is also that of {}: {owner} comes first and has it; give each Service \
                          its own address",
                         others.join(", ")
                     ),
@@ -309,26 +337,17 @@ impl World {
         }
         let unplaced = self.capture.unplaced();
         if let Some(first) = unplaced.first() {
-            problems.push(problem(
+            problems.push(Problem::warning(
                 None,
                 format!(
-                    "{} addresses, {first} first, are not captured: all {} ids of destinations are in use or resting; \
-                     raise the limit of destinations",
+                    "{} addresses, {first} first, are not captured: {}; raise --max-destinations",
                     unplaced.len(),
-                    self.capture.ids().capacity()
+                    self.capture.shortage()
                 ),
             ));
         }
-        problems.extend(self.refused().map(|refused| {
-            let Refused { pod, reason } = refused;
-            problem(Some(format!("Pod {}", pod.name)), format!("{}: {reason}", reason.name()))
-        }));
         problems
     }
-}
-
-fn problem(object: Option<String>, cause: String) -> Problem {
-    Problem { severity: Severity::Warning, file: None, line: None, column: None, object, cause }
 }
 
 /// What is to become of connections to an address.

@@ -61,18 +61,23 @@ impl ReceiveWindow {
 
     /// Bytes were consumed: the increment to announce, if it is time. Half a window is told at once, so that a busy
     /// sender never waits and a WINDOW_UPDATE is rare. If by then the consumer has little left to do, it keeps up, and
-    /// the window doubles, to `max` at most.
+    /// the window doubles, to `max` at most. One that is larger than `max` shrinks to it: credit is kept back.
     pub(super) fn consume(&mut self, bytes: u32, max: u32) -> Option<u32> {
         self.owed = self.owed.saturating_add(bytes).min(self.received());
         if self.owed == 0 || self.owed < self.size / 2 {
             return None;
         }
+        let max = max.min(MAX_WINDOW);
+        if max < self.size {
+            let kept_back = self.owed.min(self.size - max);
+            self.size -= kept_back;
+            self.owed -= kept_back;
+            if self.owed == 0 {
+                return None;
+            }
+        }
         let unread = self.received() - self.owed;
-        let growth = if unread <= self.size / 4 {
-            (max.min(MAX_WINDOW).max(self.size) - self.size).min(self.size)
-        } else {
-            0
-        };
+        let growth = if unread <= self.size / 4 { max.saturating_sub(self.size).min(self.size) } else { 0 };
         let increment = self.owed + growth;
         self.size += growth;
         self.left = (i64::from(self.left) + i64::from(increment)) as i32;
@@ -83,6 +88,11 @@ impl ReceiveWindow {
     /// Bytes that the peer may still send.
     pub(super) fn left(&self) -> u32 {
         self.left.max(0) as u32
+    }
+
+    /// As [`Self::consume`], of a window that stays as it is.
+    pub(super) fn consume_all(&mut self, bytes: u32) -> Option<u32> {
+        self.consume(bytes, self.size)
     }
 
     /// Bytes that came and are not told yet.
@@ -123,6 +133,24 @@ mod tests {
         let mut window = ReceiveWindow::new(100);
         window.receive(100, 0).expect("within the window");
         assert_eq!(window.consume(50, 400), Some(50));
+    }
+
+    #[test]
+    fn a_window_that_is_larger_than_it_may_be_shrinks_by_what_is_consumed_and_never_below() {
+        let mut window = ReceiveWindow::new(100);
+        for _ in 0..20 {
+            window.receive(25, 0).expect("within the window");
+            window.consume(25, 400);
+        }
+        let mut told = 0;
+        // What is told is never more than what keeps the sender within the new most.
+        for _ in 0..60 {
+            if window.receive(25, 0).is_ok() {
+                told += window.consume(25, 100).unwrap_or(0);
+            }
+        }
+        assert!(told > 0, "it still goes on");
+        assert_eq!(window.receive(101, 0), Err(WindowError));
     }
 
     #[test]

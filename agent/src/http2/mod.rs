@@ -17,6 +17,8 @@ mod error;
 mod fields;
 mod flow;
 mod frame;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod hpack;
 mod limits;
 mod message;
@@ -26,7 +28,7 @@ mod settings;
 mod stream;
 mod turns;
 
-pub use connection::{Connection, Event, HeadersKind, LastStream, OpenError, Progress};
+pub use connection::{Connection, Event, HeadersKind, LastStream, OpenError, Progress, Thrift, Waits};
 pub use error::{ConnectionError, ErrorCode, Flood};
 pub use fields::{Field, FieldList};
 pub use frame::PREFACE;

@@ -55,6 +55,13 @@ impl Output {
         }
     }
 
+    /// Lets go of the memory of what has been sent.
+    pub(super) fn trim(&mut self) {
+        if self.len() == 0 {
+            *self = Self::default();
+        }
+    }
+
     pub(super) fn raw(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }

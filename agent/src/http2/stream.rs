@@ -43,6 +43,10 @@ pub(super) struct Queue {
     /// END_STREAM goes with the last byte, or with the trailers.
     pub(super) ends: bool,
     pub(super) trailers: Option<FieldList>,
+    /// Bytes that have gone since the last look at whether the peer takes any.
+    pub(super) taken: usize,
+    /// So many looks have found that it takes too few.
+    pub(super) slow_looks: u32,
 }
 
 impl Queue {
@@ -60,6 +64,12 @@ impl Queue {
 
     pub(super) fn written(&mut self, bytes: usize) {
         self.written += bytes;
+        self.taken += bytes;
+    }
+
+    /// Everything that it holds in memory, itself included.
+    pub(super) fn held_bytes(&self) -> usize {
+        size_of::<Self>() + self.bytes.capacity() + self.trailers.as_ref().map_or(0, FieldList::held_bytes)
     }
 }
 

@@ -4,7 +4,7 @@
 
 use super::bpf::{self, AttachType};
 use super::error::{Context as _, KernelError};
-use aya::programs::loaded_programs;
+use aya::programs::{ProgramError, loaded_programs};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::AsFd as _;
@@ -31,8 +31,22 @@ pub fn programs(mount: &Path, cgroup: &Path) -> Result<BTreeSet<String>, KernelE
     if ids.is_empty() {
         return Ok(BTreeSet::new());
     }
-    // Programs come and go meanwhile: one that is gone is nobody's balancer.
-    let known = loaded_programs().flatten().filter(|program| ids.contains(&program.id()));
-    let names = known.map(|program| program.name_as_str().unwrap_or("(without a name)").to_owned());
-    Ok(names.filter(|name| !name.starts_with(OWN_PREFIX)).collect())
+    let mut names = BTreeSet::new();
+    for program in loaded_programs() {
+        match program {
+            Ok(program) if ids.contains(&program.id()) => {
+                names.insert(program.name_as_str().unwrap_or("(without a name)").to_owned());
+            }
+            Ok(_) => {}
+            Err(error) if has_gone(&error) => {}
+            Err(error) => return Err(KernelError::refused("asking which programs are loaded", error)),
+        }
+    }
+    names.retain(|name| !name.starts_with(OWN_PREFIX));
+    Ok(names)
+}
+
+/// Programs come and go meanwhile: one that is gone is nobody's balancer.
+fn has_gone(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::SyscallError(call) if call.io_error.raw_os_error() == Some(libc::ENOENT))
 }

@@ -8,12 +8,18 @@ use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 /// Where in a cgroup a program attaches: `enum bpf_attach_type` of `linux/bpf.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub(super) enum AttachType {
+pub enum AttachType {
+    /// `connect()` on an AF_INET socket.
     Connect4 = 10,
+    /// `connect()` on an AF_INET6 socket.
     Connect6 = 11,
+    /// `getpeername()` on an AF_INET socket.
     GetPeerName4 = 29,
+    /// `getpeername()` on an AF_INET6 socket.
     GetPeerName6 = 30,
+    /// `getsockname()` on an AF_INET socket.
     GetSockName4 = 31,
+    /// `getsockname()` on an AF_INET6 socket.
     GetSockName6 = 32,
 }
 
@@ -71,7 +77,10 @@ struct LinkCreate {
 
 /// Attaches a program to a cgroup for as long as the descriptor, or a copy of it, is open. A link shares the cgroup with other
 /// links ("multi"); the flag of that name is for attachments that are not links, and refused here.
-pub(super) fn link_to_cgroup(
+///
+/// # Errors
+/// Not such a program, not a cgroup2, or an attachment that is no link is in the way.
+pub fn link_to_cgroup(
     program: BorrowedFd<'_>,
     cgroup: BorrowedFd<'_>,
     attach_type: AttachType,

@@ -1,8 +1,9 @@
 //! Where a node has its cgroups, and which of them are pods'. Next: [`pods`](super::pods), the processes in them.
 
-use super::error::{Context as _, KernelError};
+use super::error::{Context as _, KernelError, if_there};
 use std::collections::HashMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The cgroup2 hierarchy's mount, also where it stands beside cgroup v1. Where there are several, as in a container with the host's
@@ -36,13 +37,15 @@ pub(super) fn is_whole(mount: &Path) -> bool {
 pub fn kubepods(mount: &Path, own_pod_uid: Option<&str>) -> Option<PathBuf> {
     let mut found = all_kubepods(mount);
     if found.len() > 1 {
-        let own = found
-            .iter()
-            .position(|kubepods| own_pod_uid.is_some_and(|uid| by_uid(kubepods).contains_key(uid)));
+        let own = found.iter().position(|kubepods| own_pod_uid.is_some_and(|uid| holds_pod(kubepods, uid)));
         let own = own.or_else(|| found.iter().position(|kubepods| holds_a_process(kubepods)))?;
         found.swap(0, own);
     }
     found.into_iter().next()
+}
+
+fn holds_pod(kubepods: &Path, uid: &str) -> bool {
+    by_uid(kubepods).is_ok_and(|pods| pods.contains_key(uid))
 }
 
 /// All of that name at the level where the first is.
@@ -51,7 +54,8 @@ fn all_kubepods(mount: &Path) -> Vec<PathBuf> {
     const DEEPEST: usize = 4;
     let mut level = vec![mount.to_owned()];
     for _ in 0..DEEPEST {
-        let mut below: Vec<PathBuf> = level.iter().flat_map(|cgroup| directories(cgroup)).collect();
+        let mut below: Vec<PathBuf> =
+            level.iter().flat_map(|cgroup| directories(cgroup).unwrap_or_default()).collect();
         below.sort();
         let found: Vec<PathBuf> = below.iter().filter(|cgroup| is_kubepods(cgroup)).cloned().collect();
         if !found.is_empty() {
@@ -64,19 +68,32 @@ fn all_kubepods(mount: &Path) -> Vec<PathBuf> {
 
 /// Whether a process that this process' PID namespace shows is in a cgroup or below it.
 fn holds_a_process(cgroup: &Path) -> bool {
-    let visible = || processes_in(cgroup).is_some_and(|pids| pids.iter().any(|pid| *pid != 0));
-    visible() || directories(cgroup).iter().any(|below| holds_a_process(below))
+    let visible = || processes_in(cgroup).is_ok_and(|pids| pids.iter().any(|pid| *pid != 0));
+    visible() || directories(cgroup).is_ok_and(|below| below.iter().any(|below| holds_a_process(below)))
 }
 
-/// The ids of the processes that are in a cgroup itself; 0 stands for one of another PID namespace. `None`: no such cgroup.
-pub(super) fn processes_in(cgroup: &Path) -> Option<Vec<u32>> {
-    // A threaded cgroup refuses: its processes are listed further up.
-    let list = fs::read_to_string(cgroup.join("cgroup.procs")).ok()?;
-    Some(list.lines().filter_map(|pid| pid.parse().ok()).collect())
+/// Whether a process that has not ended is in a cgroup or anywhere below it ("populated", as the kernel's cgroup-v2.rst has it).
+///
+/// # Errors
+/// The cgroup cannot be read; not that there is none.
+pub fn is_populated(cgroup: &Path) -> Result<bool, KernelError> {
+    let path = cgroup.join("cgroup.events");
+    let events = if_there(fs::read_to_string(&path)).context(|| format!("reading {}", path.display()))?;
+    Ok(events.is_some_and(|events| events.lines().any(|line| line == "populated 1")))
+}
+
+/// The ids of the processes that are in a cgroup itself; 0 stands for one of another PID namespace. None if there is no such cgroup.
+pub(super) fn processes_in(cgroup: &Path) -> io::Result<Vec<u32>> {
+    let list = match fs::read_to_string(cgroup.join("cgroup.procs")) {
+        // It is threaded: its processes are listed further up.
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => None,
+        read => if_there(read)?,
+    };
+    Ok(list.unwrap_or_default().lines().filter_map(|pid| pid.parse().ok()).collect())
 }
 
 /// The cgroups of all pods below `kubepods`, by the UID in their names: `kubepods/[CLASS/]POD`.
-pub(super) fn by_uid(kubepods: &Path) -> HashMap<String, PathBuf> {
+pub(super) fn by_uid(kubepods: &Path) -> io::Result<HashMap<String, PathBuf>> {
     let mut pods = HashMap::new();
     let mut add = |cgroup: PathBuf| {
         let uid = cgroup.file_name().and_then(|name| uid_in_component(name.to_str()?));
@@ -88,20 +105,23 @@ pub(super) fn by_uid(kubepods: &Path) -> HashMap<String, PathBuf> {
             None => Some(cgroup),
         }
     };
-    let classes: Vec<PathBuf> = directories(kubepods).into_iter().filter_map(&mut add).collect();
+    let classes: Vec<PathBuf> = directories(kubepods)?.into_iter().filter_map(&mut add).collect();
     for class in classes {
-        directories(&class).into_iter().for_each(|cgroup| drop(add(cgroup)));
+        directories(&class)?.into_iter().for_each(|cgroup| drop(add(cgroup)));
     }
-    pods
+    Ok(pods)
 }
 
-pub(super) fn directories(cgroup: &Path) -> Vec<PathBuf> {
-    // Cgroups come and go.
-    let entries = fs::read_dir(cgroup).into_iter().flatten().flatten();
-    entries
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .map(|entry| entry.path())
-        .collect()
+/// The cgroups right below one. None if there is no such cgroup.
+pub(super) fn directories(cgroup: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in if_there(fs::read_dir(cgroup))?.into_iter().flatten() {
+        let Some(entry) = if_there(entry)? else { break };
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
 }
 
 /// `kubepods` or `kubepods.slice`, the latter with any prefix, but none of its classes (`kubepods-burstable.slice`).
@@ -112,7 +132,14 @@ pub fn is_kubepods(cgroup: &Path) -> bool {
 
 /// The UID in a pod's cgroup path, dashes restored.
 pub fn uid_in_path(path: &str) -> Option<String> {
-    path.split('/').find_map(uid_in_component)
+    uid_and_depth_in_path(path).map(|(uid, _)| uid)
+}
+
+/// As [`uid_in_path`], and how far below the pod's cgroup the path leads.
+pub(super) fn uid_and_depth_in_path(path: &str) -> Option<(String, usize)> {
+    let mut components = path.split('/');
+    let uid = components.find_map(uid_in_component)?;
+    Some((uid, components.count()))
 }
 
 /// `pod<UID>` (cgroupfs driver), or `kubepods[-burstable|-besteffort]-pod<UID with underscores>.slice` (systemd driver), the

@@ -39,6 +39,14 @@ impl KernelError {
     pub(super) fn refused(what: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Refused { what: what.into(), source: source.into() }
     }
+
+    /// The system's number of the refusal, where a system call was refused.
+    pub(super) fn raw_os_error(&self) -> Option<i32> {
+        match self {
+            Self::Refused { source, .. } => source.downcast_ref::<io::Error>()?.raw_os_error(),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for KernelError {
@@ -78,4 +86,19 @@ impl<T> Context<T> for io::Result<T> {
     fn context(self, what: impl FnOnce() -> String) -> Result<T, KernelError> {
         self.map_err(|error| KernelError::refused(what(), error))
     }
+}
+
+/// What was read of something that comes and goes: `None` if it has gone, or was never there. That is ENOENT for a path, ENODEV for
+/// the open file of a cgroup, and ESRCH for a process.
+pub(super) fn if_there<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if is_gone(error.raw_os_error()) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether an error says no more than that something has gone: [`if_there`].
+pub(super) fn is_gone(error: Option<i32>) -> bool {
+    matches!(error, Some(libc::ENOENT | libc::ENODEV | libc::ESRCH))
 }

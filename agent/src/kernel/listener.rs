@@ -38,7 +38,7 @@ pub struct PodListener {
 
 impl PodListener {
     /// Opens a pod's listener on the first port of the range that the pod neither declares (`avoid`: its container ports) nor
-    /// uses, and sets the route to it where the pod has IPv6. Non-blocking.
+    /// uses, and sets the route to it where the pod has IPv6; there, routes go that an agent which was killed left. Non-blocking.
     ///
     /// # Errors
     /// [`KernelError::NoPort`]; the namespace cannot be entered.
@@ -55,7 +55,12 @@ impl PodListener {
             };
             let v6 = match listen(netns, options.mark, IpAddr::V6(Ipv6Addr::UNSPECIFIED), port) {
                 Ok(listener) => match route::add(netns, port) {
-                    Ok(()) => Some(listener),
+                    Ok(()) => {
+                        if let Err(error) = sweep(netns, options.mark, port) {
+                            tracing::debug!(%error, "cannot look for IPv6 routes of listeners that are gone");
+                        }
+                        Some(listener)
+                    }
                     Err(error) => {
                         tracing::debug!(%error, "no IPv6 route in a pod: its IPv6 connections go straight");
                         None
@@ -144,6 +149,19 @@ pub fn is_loopback_up(netns: &Netns) -> io::Result<bool> {
     // SAFETY: the call has filled in this field of the union.
     let flags = unsafe { request.ifr_ifru.ifru_flags };
     Ok(i32::from(flags) & libc::IFF_UP != 0)
+}
+
+/// Takes away the routes of listeners that are gone: an agent that was killed could not. Those of another agent, which hands over
+/// to this one, listen.
+fn sweep(netns: &Netns, mark: u32, own_port: u16) -> Result<(), KernelError> {
+    let ports = route::ports(netns).context(|| "listing a pod's IPv6 routes".into())?;
+    let is_free = |port: u16| listen(netns, mark, IpAddr::V6(Ipv6Addr::UNSPECIFIED), port).is_ok();
+    for port in ports.into_iter().filter(|port| *port != own_port) {
+        if is_free(port) {
+            route::remove(netns, port)?;
+        }
+    }
+    Ok(())
 }
 
 fn listen(netns: &Netns, mark: u32, address: IpAddr, port: u16) -> io::Result<TcpListener> {

@@ -216,6 +216,11 @@ impl Kernel {
         Ok(known)
     }
 
+    /// How many addresses may be captured at once.
+    pub fn destination_limit(&self) -> u32 {
+        self.tables().destination_limit
+    }
+
     /// How many ids there may be: those below this number.
     pub fn id_limit(&self) -> u32 {
         self.tables().originals.len().min(DestinationId::SPACE)

@@ -8,7 +8,7 @@
 
 pub mod address;
 pub mod balancers;
-mod bpf;
+pub mod bpf;
 pub mod cgroups;
 pub mod check;
 pub mod events;

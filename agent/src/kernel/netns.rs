@@ -3,10 +3,10 @@
 //! A socket belongs to the namespace it was made in, whatever is done with it later: so nothing but `socket()` is done inside.
 
 use super::error::{Context as _, KernelError};
-use std::fs::{self, File};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
-use std::os::linux::fs::MetadataExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -28,8 +28,9 @@ impl Netns {
     /// # Errors
     /// No such path; not a network namespace; no right to enter it.
     pub fn open(path: &Path) -> Result<Self, KernelError> {
-        let file =
-            File::open(path).context(|| format!("opening the network namespace {}", path.display()))?;
+        // What is no namespace may be a pipe, which would be waited for.
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+        let file = file.context(|| format!("opening the network namespace {}", path.display()))?;
         Self::from_fd(file.into()).context(|| format!("entering the network namespace {}", path.display()))
     }
 
@@ -73,17 +74,9 @@ impl Netns {
     /// Whether this is no pod's to be enrolled: the host's, or the agent's own.
     ///
     /// # Errors
-    /// No more descriptors.
+    /// No CAP_SYS_PTRACE.
     pub fn is_outside_of_pods(&self) -> io::Result<bool> {
-        Ok(is_excluded(&File::from(self.fd.try_clone()?).metadata()?))
-    }
-
-    /// The namespace's inode number, as `/proc/PID/ns/net` has it. Unlike the cookie, it is used again later.
-    ///
-    /// # Errors
-    /// No more descriptors.
-    pub fn inode(&self) -> io::Result<u64> {
-        Ok(File::from(self.fd.try_clone()?).metadata()?.st_ino())
+        is_excluded(identity_of(&self.fd)?)
     }
 
     /// Another handle of the same namespace.
@@ -168,24 +161,23 @@ pub fn cookie_of(socket: BorrowedFd<'_>) -> io::Result<u64> {
 /// # Errors
 /// The process has gone; no CAP_SYS_PTRACE.
 pub fn is_outside_of_pods(pid: u32) -> io::Result<bool> {
-    Ok(is_excluded(&fs::metadata(format!("/proc/{pid}/ns/net"))?))
-}
-
-/// The inode number of a process' network namespace: [`Netns::inode`].
-///
-/// # Errors
-/// As [`is_outside_of_pods`].
-pub(super) fn inode_of_process(pid: u32) -> io::Result<u64> {
-    Ok(fs::metadata(format!("/proc/{pid}/ns/net"))?.st_ino())
+    is_excluded(identity_of_process(pid)?)
 }
 
 /// The host's is the first process's (the agent's pod has hostPID), and this process's where it runs on the host itself.
-fn is_excluded(namespace: &fs::Metadata) -> bool {
-    let identity = |of: &fs::Metadata| (of.st_dev(), of.st_ino());
-    let is_that =
-        |other: io::Result<fs::Metadata>| other.is_ok_and(|other| identity(&other) == identity(namespace));
-    let own = || File::from(home()?.try_clone_to_owned()?).metadata();
-    is_that(fs::metadata("/proc/1/ns/net")) || is_that(own())
+fn is_excluded(namespace: (u64, u64)) -> io::Result<bool> {
+    Ok(namespace == identity_of(home()?)? || namespace == identity_of_process(1)?)
+}
+
+/// What tells a namespace from the others that there are now: its file's device and inode. The inode is used again later.
+fn identity_of(namespace: impl AsFd) -> io::Result<(u64, u64)> {
+    let stat = rustix::fs::fstat(namespace)?;
+    Ok((stat.st_dev, stat.st_ino))
+}
+
+fn identity_of_process(pid: u32) -> io::Result<(u64, u64)> {
+    let stat = rustix::fs::stat(format!("/proc/{pid}/ns/net"))?;
+    Ok((stat.st_dev, stat.st_ino))
 }
 
 /// Sets a socket option.

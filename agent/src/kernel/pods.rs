@@ -1,10 +1,11 @@
 //! Finding a pod on the node: its processes, by their cgroup, and by them its network namespace. Next: [`sandbox`](super::sandbox),
 //! what was found.
 
-use super::cgroups::{by_uid, directories, processes_in, uid_in_path};
-use super::error::{Context as _, KernelError};
+use super::cgroups::{by_uid, directories, processes_in, uid_and_depth_in_path};
+use super::error::{Context as _, KernelError, if_there};
 use std::collections::HashMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// How far below a pod's cgroup its own processes are: in its containers' cgroups, and one further down (CRI-O's `container`, systemd's
@@ -19,25 +20,36 @@ pub struct PodCgroups {
 
 impl PodCgroups {
     /// The pods that have a cgroup below `kubepods` now. Costs as many directories as there are pods, not as there are processes.
-    pub fn below(kubepods: &Path) -> Self {
-        Self { by_uid: by_uid(kubepods) }
+    ///
+    /// # Errors
+    /// The cgroups cannot be read.
+    pub fn below(kubepods: &Path) -> Result<Self, KernelError> {
+        let by_uid = by_uid(kubepods).context(|| format!("looking for pods below {}", kubepods.display()))?;
+        Ok(Self { by_uid })
     }
 
     /// The ids of a pod's processes; 0 stands for one that this process' PID namespace does not show.
-    pub fn processes_of(&self, uid: &str) -> Vec<u32> {
+    ///
+    /// # Errors
+    /// The pod's cgroups cannot be read; not that there are none.
+    pub fn processes_of(&self, uid: &str) -> Result<Vec<u32>, KernelError> {
         let mut found = Vec::new();
         if let Some(cgroup) = self.by_uid.get(uid) {
-            collect(cgroup, DEPTH, &mut found);
+            collect(cgroup, DEPTH, &mut found)
+                .context(|| format!("looking for processes in {}", cgroup.display()))?;
         }
-        found
+        Ok(found)
     }
 }
 
-fn collect(cgroup: &Path, depth: usize, found: &mut Vec<u32>) {
-    found.extend(processes_in(cgroup).into_iter().flatten());
+fn collect(cgroup: &Path, depth: usize, found: &mut Vec<u32>) -> io::Result<()> {
+    found.extend(processes_in(cgroup)?);
     if depth > 0 {
-        directories(cgroup).iter().for_each(|below| collect(below, depth - 1, found));
+        for below in directories(cgroup)? {
+            collect(&below, depth - 1, found)?;
+        }
     }
+    Ok(())
 }
 
 /// The processes of all pods, by the pod's UID, in one pass over /proc: for nodes whose pods have no cgroup in cgroup2.
@@ -47,7 +59,7 @@ fn collect(cgroup: &Path, depth: usize, found: &mut Vec<u32>) {
 pub fn by_process() -> Result<HashMap<String, Vec<u32>>, KernelError> {
     let mut found: HashMap<String, Vec<u32>> = HashMap::new();
     for pid in process_ids()? {
-        if let Some(uid) = pod_of_process(pid) {
+        if let Some(uid) = pod_of_process(pid)? {
             found.entry(uid).or_default().push(pid);
         }
     }
@@ -55,13 +67,17 @@ pub fn by_process() -> Result<HashMap<String, Vec<u32>>, KernelError> {
 }
 
 /// The UID of a process' pod. `None`: the process has ended, or is no pod's.
-pub(super) fn pod_of_process(pid: u32) -> Option<String> {
-    pod_of(&fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)
+pub(super) fn pod_of_process(pid: u32) -> Result<Option<String>, KernelError> {
+    Ok(read_if_there(format!("/proc/{pid}/cgroup"))?.and_then(|cgroups| pod_of(&cgroups)))
 }
 
-/// When a process started, in clock ticks since boot: the 22nd field of proc_pid_stat(5).
-pub(super) fn started_at(pid: u32) -> Option<u64> {
-    started_in(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+/// When a process started, in clock ticks since boot: the 22nd field of proc_pid_stat(5). `None`: it has ended.
+pub(super) fn started_at(pid: u32) -> Result<Option<u64>, KernelError> {
+    Ok(read_if_there(format!("/proc/{pid}/stat"))?.and_then(|stat| started_in(&stat)))
+}
+
+fn read_if_there(path: String) -> Result<Option<String>, KernelError> {
+    if_there(fs::read_to_string(&path)).context(|| format!("reading {path}"))
 }
 
 fn started_in(stat: &str) -> Option<u64> {
@@ -78,12 +94,13 @@ pub(super) fn program_of(pid: u32) -> String {
     name.rsplit('/').next().unwrap_or_default().to_owned()
 }
 
-/// The UID of a process' pod, which any of its hierarchies may name.
+/// The UID of a process' pod, which any of its hierarchies may name. `None` for one of a container within a container, too: [`DEPTH`].
 fn pod_of(cgroups: &str) -> Option<String> {
     cgroups.lines().find_map(|line| {
         // hierarchy-ID:controller-list:path, and a path may hold colons.
         let path = line.splitn(3, ':').nth(2)?;
-        uid_in_path(path)
+        let (uid, depth) = uid_and_depth_in_path(path)?;
+        (depth <= DEPTH).then_some(uid)
     })
 }
 
@@ -110,6 +127,17 @@ mod tests {
         );
         assert_eq!(pod_of(&pure).as_deref(), Some(UID));
         assert_eq!(pod_of("0::/init.scope\n"), None);
+    }
+
+    #[test]
+    fn a_process_of_a_container_within_a_container_is_of_no_pod() {
+        let at = |below: &str| pod_of(&format!("5:memory:/kubepods/besteffort/pod{UID}{below}\n"));
+        for own in ["", "/c0ffee", "/crio-c0ffee.scope/container", "/c0ffee/init.scope"] {
+            assert_eq!(at(own).as_deref(), Some(UID), "{own}");
+        }
+        for nested in ["/c0ffee/docker/decaf", "/c0ffee/kubepods/podinner/decaf"] {
+            assert_eq!(at(nested), None, "{nested}");
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
+use tokio::sync::Mutex;
 
 /// How long nothing may have been sent or received for a connection to count as idle. Longer than a round trip within a cluster,
 /// shorter than the pause between two calls of most clients.
@@ -25,8 +26,11 @@ pub const IDLE: Duration = Duration::from_millis(20);
 /// one server.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How often to look meanwhile.
+/// How long to wait between two looks meanwhile, at the least.
 pub const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// One pod is looked at at a time: hundreds that are enrolled at once would else have all of the runtime's threads look.
+static LOOKING: Mutex<()> = Mutex::const_new(());
 
 /// A TCP connection of a pod, as the pod sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +110,7 @@ pub async fn end_all(
     agents_mark: u32,
 ) -> Result<usize, KernelError> {
     // Only those that are there now: one that is opened meanwhile was dialled after the pod's enrolment, and went straight for a reason.
+    let mut looking = LOOKING.lock().await;
     let mut left: HashSet<(SocketAddr, SocketAddr)> =
         connections(netns, destinations, agents_mark)?.into_iter().map(|c| (c.local, c.peer)).collect();
     let deadline = tokio::time::Instant::now() + PATIENCE;
@@ -121,7 +126,9 @@ pub async fn end_all(
             }
         }
         if !left.is_empty() {
+            drop(looking);
             tokio::time::sleep(LOOK_EVERY).await;
+            looking = LOOKING.lock().await;
         }
     }
     Ok(ended)

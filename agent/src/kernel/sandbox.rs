@@ -1,14 +1,14 @@
 //! A pod's network namespace, found by the pod's first process, and whether the pod is still there. Next: [`events`](super::events), when
 //! to look.
 
-use super::error::KernelError;
-use super::netns::{Netns, inode_of_process, is_outside_of_pods};
+use super::error::{Context as _, KernelError, if_there, is_gone};
+use super::netns::{self, Netns};
 use super::pods::{pod_of_process, program_of, started_at};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 /// Programs that run a pod's apps on another kernel than the node's, which then sees none of their connections; a `*` stands for
 /// the rest of the name.
@@ -49,6 +49,20 @@ pub enum NotFound {
     InNodeNamespace,
     /// Its apps run on another kernel, by this program.
     SandboxedRuntime(String),
+    /// The kernel does not let this process look, or a path leads to no network namespace: what it says.
+    Refused(String),
+}
+
+impl From<KernelError> for NotFound {
+    fn from(error: KernelError) -> Self {
+        let missing = match error.raw_os_error() {
+            Some(libc::EACCES | libc::EPERM) => {
+                ": the agent needs CAP_SYS_PTRACE and CAP_SYS_ADMIN, and no security profile in their way"
+            }
+            _ => "",
+        };
+        Self::Refused(format!("{error}{missing}"))
+    }
 }
 
 impl Sandbox {
@@ -61,23 +75,45 @@ impl Sandbox {
         if visible.is_empty() {
             return Err(if processes.is_empty() { NotFound::NoProcess } else { NotFound::NotVisible });
         }
-        let mut known: Vec<_> = visible.iter().filter_map(|pid| Some((started_at(*pid)?, *pid))).collect();
+        let mut known = Vec::new();
+        for pid in visible {
+            known.extend(started_at(pid)?.map(|started| (started, pid)));
+        }
         // The sandbox's own process comes first; a later one may be in a namespace that an app made for itself.
         known.sort_unstable();
+        // All have ended since.
+        let Some((_, first)) = known.first() else { return Err(NotFound::NoProcess) };
         // And so the first says what runs the pod: a virtual machine within an ordinary pod comes later.
-        if let Some(program) = known.first().and_then(|(_, pid)| sandboxed_runtime(&program_of(*pid))) {
+        if let Some(program) = sandboxed_runtime(&program_of(*first)) {
             return Err(NotFound::SandboxedRuntime(program));
         }
-        let inside = known.iter().filter(|(_, pid)| matches!(is_outside_of_pods(*pid), Ok(false)));
-        inside.copied().find_map(|(_, pid)| Self::of_process(uid, pid)).ok_or(NotFound::InNodeNamespace)
+        let mut not_found = NotFound::NoProcess;
+        for (_, pid) in known {
+            // A refusal ends the search: with the first process out of sight, a later one must not speak for the pod.
+            match is_outside_of_pods(pid)? {
+                None => {}
+                Some(true) => not_found = NotFound::InNodeNamespace,
+                Some(false) => {
+                    if let Some(found) = Self::of_process(uid, pid)? {
+                        return Ok(found);
+                    }
+                }
+            }
+        }
+        Err(not_found)
     }
 
     /// The sandbox whose network namespace is at a path, as `/run/netns/NAME`, for as long as it is.
     ///
     /// # Errors
-    /// As of [`Netns::open`].
-    pub fn at(path: &Path) -> Result<Self, KernelError> {
-        Ok(Self { netns: Netns::open(path)?, witness: Witness::Path(path.to_owned()) })
+    /// [`NotFound::Refused`], also where the path leads nowhere; [`NotFound::InNodeNamespace`].
+    pub fn at(path: &Path) -> Result<Self, NotFound> {
+        let netns = Netns::open(path)?;
+        let is_outside = netns.is_outside_of_pods();
+        if is_outside.context(|| format!("looking at the network namespace {}", path.display()))? {
+            return Err(NotFound::InNodeNamespace);
+        }
+        Ok(Self { netns, witness: Witness::Path(path.to_owned()) })
     }
 
     /// Its network namespace.
@@ -86,35 +122,69 @@ impl Sandbox {
     }
 
     /// Whether the pod still has this network namespace; `processes` gives the pod's, if they have to be asked for.
-    pub fn is_there(&mut self, uid: &str, processes: impl FnOnce() -> Vec<u32>) -> bool {
+    ///
+    /// # Errors
+    /// It cannot be told now: for want of descriptors, of memory, of a right.
+    pub fn is_there<E: From<KernelError>>(
+        &mut self,
+        uid: &str,
+        processes: impl FnOnce() -> Result<Vec<u32>, E>,
+    ) -> Result<bool, E> {
         match &self.witness {
-            Witness::Process(process) if !has_ended(process) => true,
-            Witness::Process(_) => self.find_witness(uid, &processes()),
-            Witness::Path(path) => Netns::open(path).is_ok_and(|named| named.cookie() == self.netns.cookie()),
+            Witness::Process(process) if !has_ended(process) => Ok(true),
+            Witness::Process(_) => Ok(self.find_witness(uid, &processes()?)?),
+            Witness::Path(path) => Ok(self.is_at(path)?),
         }
     }
 
     /// Another process that shows it: the first may have been a runtime's, or there is none for the sandbox alone.
-    fn find_witness(&mut self, uid: &str, processes: &[u32]) -> bool {
-        let Ok(inode) = self.netns.inode() else { return false };
-        let inside = processes.iter().filter(|pid| inode_of_process(**pid).is_ok_and(|of| of == inode));
-        let found = inside.copied().find_map(|pid| Self::of_process(uid, pid));
-        match found {
-            Some(found) => {
-                self.witness = found.witness;
-                true
+    fn find_witness(&mut self, uid: &str, processes: &[u32]) -> Result<bool, KernelError> {
+        let mut refused = None;
+        for pid in processes {
+            match Self::of_process(uid, *pid) {
+                Ok(Some(found)) if found.netns.cookie() == self.netns.cookie() => {
+                    self.witness = found.witness;
+                    return Ok(true);
+                }
+                Ok(_) => {}
+                Err(error) => refused = Some(error),
             }
-            None => false,
+        }
+        refused.map_or(Ok(false), Err)
+    }
+
+    fn is_at(&self, path: &Path) -> Result<bool, KernelError> {
+        match Netns::open(path) {
+            Ok(named) => Ok(named.cookie() == self.netns.cookie()),
+            // The path is gone, or no network namespace any more: `ip netns del` unmounts it before that.
+            Err(error) if is_gone(error.raw_os_error()) => Ok(false),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTDIR | libc::EINVAL)) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
-    fn of_process(uid: &str, pid: u32) -> Option<Self> {
-        let process = pidfd_open(Pid::from_raw(pid.try_into().ok()?)?, PidfdFlags::empty()).ok()?;
-        let netns = Netns::of_process(pid).ok()?;
+    /// The sandbox that the process is in; `None`: it has ended, or its id is of no process of the pod.
+    fn of_process(uid: &str, pid: u32) -> Result<Option<Self>, KernelError> {
+        let Some(id) = pid.try_into().ok().and_then(Pid::from_raw) else { return Ok(None) };
+        let process = pidfd_open(id, PidfdFlags::empty()).map_err(io::Error::from);
+        let Some(process) = if_there(process).context(|| format!("keeping sight of process {pid}"))? else {
+            return Ok(None);
+        };
+        let netns = match Netns::of_process(pid) {
+            Ok(netns) => netns,
+            Err(error) if is_gone(error.raw_os_error()) => return Ok(None),
+            Err(error) => return Err(error),
+        };
         // The id may have gone to another process since it was listed, but not while this one lives.
-        let is_the_pods = pod_of_process(pid).is_some_and(|of| of == uid) && !has_ended(&process);
-        is_the_pods.then_some(Self { netns, witness: Witness::Process(process) })
+        let is_the_pods = pod_of_process(pid)?.is_some_and(|of| of == uid) && !has_ended(&process);
+        Ok(is_the_pods.then_some(Self { netns, witness: Witness::Process(process) }))
     }
+}
+
+/// Whether a process is outside of all pods' network namespaces; `None`: it has ended.
+fn is_outside_of_pods(pid: u32) -> Result<Option<bool>, KernelError> {
+    if_there(netns::is_outside_of_pods(pid))
+        .context(|| format!("looking at the network namespace of process {pid}"))
 }
 
 fn has_ended(process: &OwnedFd) -> bool {
@@ -140,6 +210,7 @@ impl fmt::Display for NotFound {
                 f.write_str("its processes are not visible: the agent needs the host's PIDs (hostPID: true)")
             }
             Self::InNodeNamespace => f.write_str("its processes are in the node's network namespace"),
+            Self::Refused(refusal) => f.write_str(refusal),
             Self::SandboxedRuntime(program) => {
                 write!(
                     f,

@@ -1,5 +1,6 @@
 //! What the node's workers know of an endpoint's load, together.
 
+use super::LeftOut;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Counters of one endpoint of one backend, shared by all worker threads of the node. Kept in an `Arc` from snapshot to
@@ -18,6 +19,8 @@ pub struct Load {
     pub calls: AtomicU64,
     /// Calls of those that ended in a failure: an own error, a reset, or a grpc-status that says the server failed.
     pub failures: AtomicU64,
+    /// Which pods pass it over, as it failed their calls.
+    pub left_out: LeftOut,
 }
 
 impl Load {

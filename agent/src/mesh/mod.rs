@@ -1,16 +1,20 @@
 //! The words that the control path and the data path share. Immutable, no I/O.
 //!
-//! [`names`] says what things are called, [`backend`] what a call can go to, [`pod`] who sends it, and [`snapshot`]
-//! holds one consistent state of all of them. [`load`] is the one mutable word: counters that every worker thread
-//! of the node adds to, and that outlive the snapshot they were first seen in.
+//! [`names`] says what things are called, [`backend`] what a call can go to, [`balancing`] how its owner wants calls spread, [`pod`] who sends it, and [`snapshot`]
+//! holds one consistent state of all of them. [`load`] is the one mutable word, with [`left_out`] in it: what every worker
+//! thread of the node adds to, and what outlives the snapshot that it was first seen in.
 
 mod backend;
+mod balancing;
+mod left_out;
 mod load;
 mod names;
 mod pod;
 mod snapshot;
 
-pub use backend::{Backend, Endpoint, Picker};
+pub use backend::{Backend, Endpoint, HashTable};
+pub use balancing::{Balancing, Ejection, HashOn, NoHashOn, Picker};
+pub use left_out::LeftOut;
 pub use load::Load;
 pub use names::{DestinationId, ObjectName, PodKey, ServicePort};
 pub use pod::Pod;

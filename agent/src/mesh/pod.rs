@@ -1,7 +1,6 @@
 //! Who sends a call.
 
 use super::{ObjectName, PodKey};
-use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 /// A pod of this node that is enrolled.
@@ -11,8 +10,6 @@ pub struct Pod {
     pub key: PodKey,
     /// Its name.
     pub name: ObjectName,
-    /// Its addresses (`status.podIPs`), empty where the source knows none.
-    pub addresses: Vec<IpAddr>,
     /// Its network namespace, in which upstream sockets are created. It lives as long as this descriptor: whoever holds a
     /// `Pod` lets it go when the pod has gone.
     pub netns: OwnedFd,

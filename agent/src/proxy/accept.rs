@@ -3,6 +3,7 @@
 
 use super::mailbox::{Command, Source};
 use super::socket;
+use super::spread;
 use super::target::Origin;
 use super::worker::{LONGEST_SLEEP, Worker};
 use super::workers::ListenerId;
@@ -72,29 +73,30 @@ impl Worker {
             Source::Fixed(_) => None,
         };
         self.shared.census.enter(destination, pod);
-        match source {
+        let mailboxes = &self.shared.mailboxes;
+        let worker = match source {
             Source::Pod(_) => {
-                self.shared.mailboxes[self.index].connections.fetch_add(1, Relaxed);
-                self.take_in(stream, source.origin(), destination);
+                let busy = |worker: usize| mailboxes[worker].busy_permille.load(Relaxed);
+                spread::worker_for(self.index, busy, mailboxes.len())
             }
             Source::Fixed(_) => {
-                let least = (self.shared.mailboxes.iter().enumerate())
+                let least = (mailboxes.iter().enumerate())
                     .min_by_key(|(index, mailbox)| (mailbox.connections.load(Relaxed), *index != self.index));
-                let worker = least.map_or(self.index, |(index, _)| index);
-                self.shared.mailboxes[worker].connections.fetch_add(1, Relaxed);
-                if worker == self.index {
-                    self.take_in(stream, Origin::Agent, destination);
-                } else {
-                    self.shared.mailboxes[worker].tell(Command::Adopt(stream, destination));
-                }
+                least.map_or(self.index, |(index, _)| index)
             }
+        };
+        mailboxes[worker].connections.fetch_add(1, Relaxed);
+        if worker == self.index {
+            self.take_in(stream, source.origin(), destination);
+        } else {
+            mailboxes[worker].tell(Command::Adopt(stream, source.origin(), destination));
         }
     }
 
     /// A connection that is counted already becomes this worker's.
     pub(super) fn take_in(&mut self, stream: TcpStream, origin: Origin, destination: DestinationId) {
         // Without the options it still works.
-        let _ = socket::set_up(&stream);
+        let _ = socket::set_up(&stream).and_then(|()| socket::cap_buffers(&stream));
         let pod = match &origin {
             Origin::Pod(pod) => Some(pod.key.clone()),
             Origin::Agent => None,

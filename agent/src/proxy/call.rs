@@ -1,15 +1,16 @@
 //! A call's life.
 //!
 //! ```text
-//! client's HEADERS → AwaitingEndpoint ─┐            ┌→ retry ─→ AwaitingEndpoint, AwaitingStream
-//!                  → AwaitingStream ───┴→ Open ─────┤
-//!                                                   └→ Answered → gone
+//! client's HEADERS → Received → AwaitingEndpoint ─┐            ┌→ retry ─→ AwaitingEndpoint, AwaitingStream
+//!                             → AwaitingStream ───┴→ Open ─────┤
+//!                                                              └→ Answered → gone
 //! ```
 //!
 //! [`super::dispatch`] takes it to `Open`, [`super::upstream`] and [`super::pump`] move it on, [`super::finish`] counts its
 //! end. Slots are used again with the buffers in them: a call costs no allocation once the worker is warm.
 
 use super::error_reply::Cause;
+use super::finish::Verdict;
 use crate::http2::{FieldList, Name, StreamKey};
 use crate::mesh::Load;
 use std::net::SocketAddr;
@@ -24,6 +25,9 @@ const KEPT_BODY_BYTES: usize = 4 << 10;
 /// And a header list of up to this size.
 const KEPT_FIELDS_BYTES: usize = 4 << 10;
 
+/// Free slots that keep their buffers: more calls than that have only come in a burst.
+const SLOTS_WITH_BUFFERS: usize = 1_024;
+
 /// Endpoints that a call is tried on when connections are refused.
 pub(super) const MAX_ENDPOINTS: usize = 3;
 
@@ -32,6 +36,8 @@ pub(super) const MAX_ENDPOINTS: usize = 3;
 pub(super) enum Stage {
     /// The slot holds no call.
     Free,
+    /// The input that it came in is still being read.
+    Received,
     /// For an endpoint of the Service.
     AwaitingEndpoint,
     /// For a stream on one of its pool's connections.
@@ -55,8 +61,8 @@ pub(super) enum Response {
 /// How a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// A server answered in full; `failure`: with a status that says the server failed.
-    Answered { failure: bool },
+    /// A server answered in full, and what that says about it.
+    Answered(Verdict),
     /// The agent gave its own answer.
     OwnError(Cause),
     /// The client reset the stream or went away.
@@ -73,11 +79,20 @@ pub(super) struct Call {
     /// The call's position among its server connection's calls, while it is open.
     pub(super) upstream_position: u32,
     pub(super) target: u32,
+    /// Whose memory it holds, and how much.
+    pub(super) budget: u32,
+    pub(super) charged: u32,
+    /// It counts among those of its circuit that wait.
+    pub(super) is_pending: bool,
+    /// It counts among those of its circuit.
+    pub(super) in_circuit: bool,
 
     /// The pool of the endpoint that the call is at, or waits for.
     pub(super) pool: u32,
     /// The endpoint's load, which this call is part of while this is set.
     pub(super) load: Option<Arc<Load>>,
+    /// The endpoint's index in its target's list, at the time of the choice.
+    pub(super) endpoint: u32,
     /// Endpoints to which no connection could be opened; no more than [`MAX_ENDPOINTS`].
     pub(super) tried: Vec<SocketAddr>,
     /// The endpoint that refused the stream: the one retry that there is goes to another if it can.
@@ -125,8 +140,13 @@ impl Call {
             downstream_position: NOWHERE,
             upstream_position: NOWHERE,
             target: NOWHERE,
+            budget: NOWHERE,
+            charged: 0,
+            is_pending: false,
+            in_circuit: false,
             pool: NOWHERE,
             load: None,
+            endpoint: NOWHERE,
             tried: Vec::new(),
             refused_by: None,
             request: FieldList::new(),
@@ -149,10 +169,13 @@ impl Call {
     }
 
     /// Back to a fresh call, with the buffers that are worth keeping.
-    fn recycle(&mut self) {
+    fn recycle(&mut self, keeps_buffers: bool) {
         let request = std::mem::take(&mut self.request);
         let body = std::mem::take(&mut self.body);
         *self = Self::free(self.stream);
+        if !keeps_buffers {
+            return;
+        }
         if request.held_bytes() <= KEPT_FIELDS_BYTES {
             self.request = request;
             self.request.clear();
@@ -169,6 +192,15 @@ impl Call {
         self.timeout_ns = self.request.find(Name::GrpcTimeout).and_then(super::deadline::parse);
     }
 
+    /// Everything that it holds in memory, itself included.
+    pub(super) fn held_bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.request.held_bytes()
+            + self.body.capacity()
+            + self.trailers.as_ref().map_or(0, |trailers| size_of::<FieldList>() + trailers.held_bytes())
+            + self.tried.capacity() * size_of::<SocketAddr>()
+    }
+
     /// When the agent itself ends the call.
     pub(super) fn deadline_ns(&self) -> Option<u64> {
         let timeout = self.timeout_ns.filter(|_| self.response != Response::Complete)?;
@@ -180,32 +212,38 @@ impl Call {
         self.timeout_ns.is_some_and(|timeout| self.arrived_ns.saturating_add(timeout) <= now_ns)
     }
 
-    /// Keeps body bytes that are not at any server yet, or may have to be sent again.
-    pub(super) fn hold(&mut self, payload: &[u8]) {
+    /// Keeps body bytes that are not at any server yet, or may have to be sent again. Whether the call holds another amount of
+    /// memory now.
+    pub(super) fn hold(&mut self, payload: &[u8]) -> bool {
         if !self.replayable {
-            return;
+            return false;
         }
         let waiting = !matches!(self.stage, Stage::Open { .. });
         if waiting || self.body.len() + payload.len() <= REPLAY_LIMIT_BYTES {
+            let before = self.body.capacity();
             self.body.extend_from_slice(payload);
+            self.body.capacity() != before
         } else {
-            self.drop_replay();
+            self.drop_replay()
         }
     }
 
-    /// The request will not be sent again.
-    pub(super) fn drop_replay(&mut self) {
+    /// The request will not be sent again. Whether the call holds less memory now.
+    pub(super) fn drop_replay(&mut self) -> bool {
         self.replayable = false;
-        self.trailers = None;
+        let held_trailers = self.trailers.take().is_some();
         // It has served: the choice is made, the request is at the server.
-        if self.request.held_bytes() > KEPT_FIELDS_BYTES {
+        let held_request = self.request.held_bytes() > KEPT_FIELDS_BYTES;
+        if held_request {
             self.request = FieldList::new();
         }
-        if self.body.capacity() > KEPT_BODY_BYTES {
+        let held_body = self.body.capacity() > KEPT_BODY_BYTES;
+        if held_body {
             self.body = Vec::new();
         } else {
             self.body.clear();
         }
+        held_trailers || held_request || held_body
     }
 }
 
@@ -236,7 +274,8 @@ impl Calls {
     }
 
     pub(super) fn remove(&mut self, call: u32) {
-        self[call].recycle();
+        let keeps_buffers = self.free.len() < SLOTS_WITH_BUFFERS;
+        self[call].recycle(keeps_buffers);
         self.free.push(call);
     }
 

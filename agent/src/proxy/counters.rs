@@ -92,8 +92,22 @@ counters! {
     connect_requests,
     /// Calls whose header lists were too large: for the agent, for the server or for the client.
     headers_too_large,
+    /// Calls that were answered or ended because their source's memory was used up.
+    memory_refusals,
+    /// Calls that were answered because their source had as many calls, waiting calls or connections as it may.
+    circuit_refusals,
+    /// Calls that ended because one side took nothing of what the other had sent.
+    stalled_streams,
+    /// Connections of clients that did not read.
+    stalled_clients,
+    /// Connections to servers that did not read.
+    stalled_servers,
+    /// Connections of clients that never ended a frame or a header block.
+    unfinished_headers,
     /// Answers cut off at a drain's end because their clients did not read them.
     cut_off,
+    /// Endpoints that were left out for a time, each time by one source's calls.
+    ejections,
     /// Connections to servers that did not answer a PING.
     silent_servers,
 }

@@ -36,11 +36,12 @@ impl Engine {
         let backs_off = |endpoint: usize| {
             pool_of(endpoint) != NOWHERE && pools[pool_of(endpoint) as usize].back_off_until_ns > now
         };
+        let is_out = |endpoint: usize| backs_off(endpoint) || state.ejections.is_out(endpoint, now);
         let mut pick = |excluded: &dyn Fn(usize) -> bool| {
-            balance::pick(backend.picker, &backend.endpoints, picker, &mut self.random, now, excluded)
+            balance::pick(backend, Some(&slot.request), picker, &mut self.random, now, excluded)
         };
         let refused = |endpoint: usize| slot.refused_by.is_some_and(|by| by == address_of(endpoint));
-        let endpoint = pick(&|endpoint| tried(endpoint) || refused(endpoint) || backs_off(endpoint))
+        let endpoint = pick(&|endpoint| tried(endpoint) || refused(endpoint) || is_out(endpoint))
             .or_else(|| pick(&|endpoint| tried(endpoint) || refused(endpoint)))
             // Where there is no other, a refused stream goes to the same endpoint once more.
             .or_else(|| pick(&tried));
@@ -55,11 +56,15 @@ impl Engine {
         load.active.fetch_add(1, Relaxed);
         load.calls.fetch_add(1, Relaxed);
         self.calls[call].load = Some(load);
+        self.calls[call].endpoint = endpoint as u32;
         let pool = self.pool_of(target, endpoint);
         self.place(call, pool);
     }
 
     fn await_endpoint(&mut self, call: u32) {
+        if !self.enter_pending(call) {
+            return self.refuse_pending(call);
+        }
         self.calls[call].stage = Stage::AwaitingEndpoint;
         self.target_of_call(call).waiting.push(call);
         self.set_call_timer(call);

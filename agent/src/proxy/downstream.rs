@@ -3,6 +3,7 @@
 //! The first bytes decide: HTTP/2's preface leads to calls, anything else, and silence, to a [`super::tunnel`]. A request goes
 //! on to [`super::dispatch`].
 
+use super::budget::Level;
 use super::call::Stage;
 use super::engine::{Action, ConnId, Engine, Role};
 use super::error_reply::{Cause, Oversized};
@@ -67,6 +68,12 @@ impl Downstream {
     pub(super) fn wants_settling(&self) -> bool {
         self.http2.wants_advance() || matches!(self.phase, Phase::LastCalls | Phase::Closing)
     }
+
+    pub(super) fn held_bytes(&self) -> usize {
+        size_of::<Self>() - size_of::<Connection>()
+            + self.http2.held_bytes()
+            + self.calls.capacity() * size_of::<u32>()
+    }
 }
 
 impl Engine {
@@ -74,7 +81,8 @@ impl Engine {
 
     pub(super) fn start_sniffing(&mut self, target: u32) -> ConnId {
         let entry = self.sniffing.vacant_entry();
-        let conn = self.conns.insert(Role::Sniffing(entry.key() as u32));
+        let budget = self.targets.slots[target as usize].budget;
+        let conn = self.conns.insert(Role::Sniffing(entry.key() as u32), budget);
         entry.insert(Sniffing { conn, target, matched: 0 });
         self.conn_timers.set(conn.0, self.now_ns + SILENCE_NS);
         conn
@@ -162,6 +170,8 @@ impl Engine {
             slot.http2.begin_period();
         }
         self.conns.touch(slot.conn);
+        let level = self.budgets.level(self.conns.budget(slot.conn));
+        slot.http2.set_thrift(level.thrift());
         loop {
             let http2 = &mut self.downstreams[downstream as usize].http2;
             match http2.receive(&mut input, &mut self.fields) {
@@ -174,6 +184,7 @@ impl Engine {
                 }
             }
         }
+        self.dispatch_received();
         let slot = &mut self.downstreams[downstream as usize];
         self.counters.client_faults += u64::from(slot.http2.take_faults());
         let pings = slot.http2.pings_received();
@@ -181,6 +192,24 @@ impl Engine {
             slot.pings_seen = pings;
             self.client_pinged(downstream);
         }
+    }
+
+    /// Sends on the calls that began in the input that was just read. What was cancelled in the same input goes nowhere: servers punish
+    /// the connection on which many requests are cancelled before they have looked at them, whoever's they are.
+    fn dispatch_received(&mut self) {
+        let mut received = mem::take(&mut self.received);
+        for call in received.drain(..) {
+            if self.calls[call].stage != Stage::Received {
+                continue;
+            }
+            self.calls[call].stage = Stage::Answered;
+            if self.level_of_call(call) == Level::UsedUp {
+                self.fail_for_memory(call);
+            } else if self.enter_circuit(call) {
+                self.dispatch(call);
+            }
+        }
+        self.received = received;
     }
 
     fn count_protocol_error(&mut self, error: &ConnectionError) {
@@ -202,7 +231,8 @@ impl Engine {
             Event::Data { token, payload, end_stream, .. } => self.request_data(token, payload, end_stream),
             Event::Headers { stream, kind: HeadersKind::Request, end_stream, .. } => {
                 let call = self.begin_call(downstream, stream, end_stream);
-                self.dispatch(call);
+                self.calls[call].stage = Stage::Received;
+                self.received.push(call);
             }
             Event::Headers { stream, kind: HeadersKind::RequestTooLarge, end_stream, .. } => {
                 let call = self.begin_call(downstream, stream, end_stream);
@@ -236,6 +266,7 @@ impl Engine {
         slot.downstream_position = connection.calls.len() as u32;
         connection.calls.push(call);
         slot.target = connection.target;
+        slot.budget = self.conns.budget(connection.conn);
         mem::swap(&mut slot.request, &mut self.fields);
         slot.request_ended = end_stream;
         slot.arrived_ns = self.now_ns;
@@ -244,10 +275,11 @@ impl Engine {
         if slot.timeout_ns.is_some() {
             self.set_call_timer(call);
         }
+        self.charge_call(call);
         call
     }
 
-    fn cancel_calls(&mut self, downstream: u32) {
+    pub(super) fn cancel_calls(&mut self, downstream: u32) {
         while let Some(&call) = self.downstreams[downstream as usize].calls.last() {
             self.cancel(call, ErrorCode::Cancel);
         }
@@ -273,6 +305,9 @@ impl Engine {
     }
 
     pub(super) fn settle_downstream(&mut self, downstream: u32) {
+        let slot = &mut self.downstreams[downstream as usize];
+        let level = self.budgets.level(self.conns.budget(slot.conn));
+        slot.http2.set_thrift(level.thrift());
         if self.downstreams[downstream as usize].http2.wants_advance() {
             self.advance_responses(downstream);
         }

@@ -109,11 +109,16 @@ impl Engine {
         }
         for call in self.downstreams[downstream as usize].calls.clone() {
             self.counters.cut_off += 1;
-            let stream = self.calls[call].stream;
-            self.downstreams[downstream as usize].http2.reset(stream, ErrorCode::InternalError);
-            self.cancel(call, ErrorCode::Cancel);
+            self.cut_call(call, ErrorCode::InternalError);
         }
         self.close_downstream(downstream);
+    }
+
+    /// Ends a call whose client does not read the answer.
+    pub(super) fn cut_call(&mut self, call: u32, code: ErrorCode) {
+        let slot = &self.calls[call];
+        self.downstreams[slot.downstream as usize].http2.reset(slot.stream, code);
+        self.cancel(call, ErrorCode::Cancel);
     }
 
     pub(super) fn drain_is_over(&mut self) {

@@ -5,16 +5,20 @@
 //! connection that [`Engine::settle`] named. This file has the slabs and hands each input to the file of the connection's
 //! role; a client's bytes go on in [`super::downstream`].
 
+use super::budget::Budgets;
 use super::call::{Calls, Stage};
 use super::counters::Counters;
 use super::downstream::{Downstream, Sniffing};
 use super::drain::Drain;
 use super::pool::Pool;
+use super::shared_use::Ledger;
+use super::stall;
 use super::target::{Origin, Target, Targets};
 use super::timers::Timers;
 use super::tunnel::Tunnel;
 use super::upstream::Upstream;
 use crate::balance::Random;
+use crate::config::Protection;
 use crate::http2::{FieldList, Limits, Progress};
 use crate::mesh::{DestinationId, Pod, Snapshot};
 use slab::Slab;
@@ -81,6 +85,11 @@ struct Conn {
     role: Role,
     touched: bool,
     paused: bool,
+    /// Whose memory it holds, and how much.
+    budget: u32,
+    charged: u64,
+    /// Of that, in the kernel's buffers.
+    kernel_bytes: u32,
 }
 
 /// All connections, and which of them something happened to.
@@ -91,8 +100,10 @@ pub(super) struct Conns {
 }
 
 impl Conns {
-    pub(super) fn insert(&mut self, role: Role) -> ConnId {
-        ConnId(self.slots.insert(Conn { role, touched: false, paused: false }) as u32)
+    /// A connection that is charged to a budget.
+    pub(super) fn insert(&mut self, role: Role, budget: u32) -> ConnId {
+        let conn = Conn { role, touched: false, paused: false, budget, charged: 0, kernel_bytes: 0 };
+        ConnId(self.slots.insert(conn) as u32)
     }
 
     pub(super) fn role(&self, conn: ConnId) -> Role {
@@ -112,6 +123,32 @@ impl Conns {
         }
     }
 
+    pub(super) fn budget(&self, conn: ConnId) -> u32 {
+        self.slots[conn.index()].budget
+    }
+
+    pub(super) fn kernel_bytes(&self, conn: ConnId) -> u32 {
+        self.slots[conn.index()].kernel_bytes
+    }
+
+    /// Whether that is news.
+    pub(super) fn set_kernel_bytes(&mut self, conn: ConnId, bytes: u32) -> bool {
+        let Some(slot) = self.slots.get_mut(conn.index()) else { return false };
+        std::mem::replace(&mut slot.kernel_bytes, bytes) != bytes
+    }
+
+    /// Notes what the connection is charged; its budget, and what it was charged before.
+    pub(super) fn set_charged(&mut self, conn: ConnId, bytes: u64) -> (u32, u64) {
+        let slot = &mut self.slots[conn.index()];
+        (slot.budget, std::mem::replace(&mut slot.charged, bytes))
+    }
+
+    /// All connections with their budgets.
+    #[cfg(test)]
+    pub(super) fn all(&self) -> impl Iterator<Item = (ConnId, u32)> {
+        self.slots.iter().map(|(index, conn)| (ConnId(index as u32), conn.budget))
+    }
+
     fn is_paused(&self, conn: ConnId) -> bool {
         self.slots[conn.index()].paused
     }
@@ -128,6 +165,9 @@ pub struct Engine {
     pub(super) random: Random,
     pub(super) limits: Limits,
     pub(super) share_upstreams: bool,
+    pub(super) protection: Protection,
+    pub(super) ledger: Ledger,
+    pub(super) budgets: Budgets,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) conns: Conns,
     pub(super) sniffing: Slab<Sniffing>,
@@ -151,8 +191,13 @@ pub struct Engine {
     pub(super) progress: Vec<Progress>,
     /// Buffers of tunnels that hold nothing at the moment.
     pub(super) spare_buffers: Vec<Vec<u8>>,
+    /// Calls that began in the input in hand.
+    pub(super) received: Vec<u32>,
+    /// Calls that stall.
+    pub(super) slow: Vec<u32>,
     expired: Vec<u32>,
     swept_ns: u64,
+    looked_ns: u64,
 }
 
 /// How often targets that nobody uses, and pools whose calls wait, are looked for.
@@ -161,7 +206,14 @@ const SWEEP_NS: u64 = 1_000_000_000;
 impl Engine {
     /// An engine that knows no destination yet. `seed` decides every random choice that it makes.
     pub fn new(limits: Limits, seed: u64, now_ns: u64) -> Self {
+        let (protection, ledger) = (Protection::default(), Ledger::default());
         Self {
+            budgets: Budgets::new(protection, Arc::clone(&ledger.memory)),
+            protection,
+            ledger,
+            received: Vec::new(),
+            slow: Vec::new(),
+            looked_ns: now_ns,
             now_ns,
             random: Random::new(seed),
             limits,
@@ -197,6 +249,15 @@ impl Engine {
         self
     }
 
+    /// Holds each source of calls to these limits, together with the engines that share the ledger.
+    #[must_use]
+    pub(super) fn protected(mut self, protection: Protection, ledger: Ledger) -> Self {
+        self.protection = protection;
+        self.budgets = Budgets::new(protection, Arc::clone(&ledger.memory));
+        self.ledger = ledger;
+        self
+    }
+
     // ---- inputs
 
     /// Moves the clock (monotonic nanoseconds).
@@ -224,6 +285,10 @@ impl Engine {
             self.swept_ns = self.now_ns;
             self.sweep_targets();
             self.sweep_pools();
+        }
+        if self.now_ns - self.looked_ns >= stall::LOOK_EVERY_NS {
+            self.looked_ns = self.now_ns;
+            self.look_for_stalls();
         }
     }
 
@@ -263,6 +328,15 @@ impl Engine {
             Role::Downstream(downstream) => self.downstreams[downstream as usize].http2.restore(buffer),
             Role::Upstream(upstream) => self.upstreams[upstream as usize].http2.restore(buffer),
             _ => 0,
+        }
+    }
+
+    /// Nothing came behind what [`Self::restore`] put there.
+    pub fn put_back(&mut self, conn: ConnId, held: &[u8]) {
+        match self.conns.role(conn) {
+            Role::Downstream(downstream) => self.downstreams[downstream as usize].http2.keep(held),
+            Role::Upstream(upstream) => self.upstreams[upstream as usize].http2.keep(held),
+            _ => {}
         }
     }
 
@@ -356,10 +430,12 @@ impl Engine {
                 Role::TunnelClient(tunnel) | Role::TunnelServer(tunnel) => self.settle_tunnel(tunnel),
                 Role::Sniffing(_) | Role::Closed => {}
             }
+            self.charge(conn);
             if !self.output(conn).is_empty() {
                 flush.push(conn);
             }
         }
+        self.budgets.publish();
     }
 
     /// What the driver has to do, in this order.
@@ -407,8 +483,9 @@ impl Engine {
             }
             Role::TunnelClient(tunnel) => self.tunnel_sent(tunnel, true, bytes),
             Role::TunnelServer(tunnel) => self.tunnel_sent(tunnel, false, bytes),
-            Role::Sniffing(_) | Role::Closed => {}
+            Role::Sniffing(_) | Role::Closed => return,
         }
+        self.charge(conn);
     }
 
     /// What has been counted.
@@ -432,6 +509,7 @@ impl Engine {
     /// The connection is over: its socket is closed, its timer cleared, its output forgotten.
     pub(super) fn close(&mut self, conn: ConnId, reset: bool) {
         self.conns.set_role(conn, Role::Closed);
+        self.charge(conn);
         self.conn_timers.clear(conn.0);
         self.actions.push(Action::Close { conn, reset });
     }

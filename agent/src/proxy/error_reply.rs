@@ -4,6 +4,8 @@
 //! request an HTTP status. After this, [`super::finish`] counts the call.
 
 use super::call::Call;
+use super::circuit::Breaker;
+use super::target::Origin;
 use crate::http2::{ErrorCode, FieldList};
 use crate::mesh::ServicePort;
 use std::fmt;
@@ -32,6 +34,12 @@ pub(super) enum Cause {
     TooLarge(Oversized),
     /// A CONNECT request: there is nobody to connect to.
     Connect,
+    /// The server does not read the request.
+    Unread { by: SocketAddr },
+    /// What the source may hold in memory is used up.
+    Memory { limit: u64 },
+    /// The source has as much under way to the Service as it may.
+    Circuit { breaker: Breaker, limit: u32 },
 }
 
 /// Which header list is too large, and for whom.
@@ -64,11 +72,16 @@ impl Cause {
     pub(super) fn grpc_status(self) -> u8 {
         match self {
             Self::NoRoute => grpc::UNIMPLEMENTED,
-            Self::NoEndpoint | Self::Refused { .. } | Self::Lost { .. } | Self::Draining => grpc::UNAVAILABLE,
+            Self::NoEndpoint
+            | Self::Refused { .. }
+            | Self::Lost { .. }
+            | Self::Unread { .. }
+            | Self::Circuit { .. }
+            | Self::Draining => grpc::UNAVAILABLE,
             Self::Reset { code, .. } => status_of_reset(code),
             Self::Malformed { .. } => grpc::INTERNAL,
             Self::Deadline => grpc::DEADLINE_EXCEEDED,
-            Self::TooLarge(_) => grpc::RESOURCE_EXHAUSTED,
+            Self::TooLarge(_) | Self::Memory { .. } => grpc::RESOURCE_EXHAUSTED,
             Self::Connect => grpc::UNIMPLEMENTED,
         }
     }
@@ -77,8 +90,12 @@ impl Cause {
     pub(super) fn http_status(self) -> u16 {
         match self {
             Self::NoRoute => 404,
-            Self::NoEndpoint | Self::Refused { .. } | Self::Draining => 503,
-            Self::Reset { .. } | Self::Malformed { .. } | Self::Lost { .. } => 502,
+            Self::NoEndpoint
+            | Self::Refused { .. }
+            | Self::Memory { .. }
+            | Self::Circuit { .. }
+            | Self::Draining => 503,
+            Self::Reset { .. } | Self::Malformed { .. } | Self::Lost { .. } | Self::Unread { .. } => 502,
             Self::Deadline => 504,
             Self::TooLarge(Oversized::Request { .. } | Oversized::RequestForServer { .. }) => 431,
             Self::TooLarge(Oversized::Response { .. } | Oversized::ResponseForClient { .. }) => 502,
@@ -92,6 +109,8 @@ impl Cause {
             Self::Reset { code: ErrorCode::NoError, .. } => ErrorCode::InternalError,
             Self::Reset { code, .. } => code,
             Self::Deadline => ErrorCode::Cancel,
+            // Which gRPC reads as RESOURCE_EXHAUSTED.
+            Self::Memory { .. } => ErrorCode::EnhanceYourCalm,
             _ => ErrorCode::InternalError,
         }
     }
@@ -116,8 +135,16 @@ fn status_of_reset(code: ErrorCode) -> u8 {
     }
 }
 
+/// Whose call it was, and to what.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct About<'a> {
+    /// `None` where the destination is gone.
+    pub(super) service: Option<&'a ServicePort>,
+    pub(super) source: &'a Origin,
+}
+
 /// A cause, told to the person at the other end.
-struct Told<'a>(Cause, Option<&'a ServicePort>);
+struct Told<'a>(Cause, About<'a>);
 
 impl fmt::Display for Told<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -155,8 +182,17 @@ impl fmt::Display for Told<'_> {
                 )?,
             },
             Cause::Connect => write!(f, "CONNECT is not supported")?,
+            Cause::Unread { by } => write!(f, "{by} does not read the request")?,
+            Cause::Memory { limit } => match self.1.source {
+                Origin::Pod(pod) => write!(f, "the {limit} bytes of memory of pod {} are used up", pod.name)?,
+                Origin::Agent => write!(f, "the proxy's {limit} bytes of memory are used up")?,
+            },
+            Cause::Circuit { breaker, limit } => match self.1.source {
+                Origin::Pod(pod) => write!(f, "pod {} has {limit} {breaker} already", pod.name)?,
+                Origin::Agent => write!(f, "there are {limit} {breaker} already")?,
+            },
         }
-        match self.1 {
+        match self.1.service {
             Some(service_port) => write!(f, " (Service {service_port})"),
             None => Ok(()),
         }
@@ -164,18 +200,13 @@ impl fmt::Display for Told<'_> {
 }
 
 /// Fills in the header list of a whole answer without a body.
-pub(super) fn trailers_only(
-    fields: &mut FieldList,
-    call: &Call,
-    cause: Cause,
-    service: Option<&ServicePort>,
-) {
+pub(super) fn trailers_only(fields: &mut FieldList, call: &Call, cause: Cause, about: About<'_>) {
     fields.clear();
     // A 2xx to CONNECT would mean a tunnel (RFC 9113 §8.5), whatever the content type says.
     if call.is_grpc && cause != Cause::Connect {
         fields.push(b":status", b"200");
         fields.push(b"content-type", b"application/grpc");
-        push_status(fields, cause, service);
+        push_status(fields, cause, about);
     } else {
         fields.push(b":status", cause.http_status().to_string().as_bytes());
         fields.push(b"content-length", b"0");
@@ -183,15 +214,15 @@ pub(super) fn trailers_only(
 }
 
 /// Fills in the trailers of a gRPC answer that a server began and nobody can finish.
-pub(super) fn trailers(fields: &mut FieldList, cause: Cause, service: Option<&ServicePort>) {
+pub(super) fn trailers(fields: &mut FieldList, cause: Cause, about: About<'_>) {
     fields.clear();
-    push_status(fields, cause, service);
+    push_status(fields, cause, about);
 }
 
-fn push_status(fields: &mut FieldList, cause: Cause, service: Option<&ServicePort>) {
+fn push_status(fields: &mut FieldList, cause: Cause, about: About<'_>) {
     fields.push(b"grpc-status", cause.grpc_status().to_string().as_bytes());
     // Every character of these messages may stand in a field as it is: no percent sign and nothing beyond ASCII.
-    fields.push(b"grpc-message", Told(cause, service).to_string().as_bytes());
+    fields.push(b"grpc-message", Told(cause, about).to_string().as_bytes());
 }
 
 #[cfg(test)]
@@ -220,6 +251,9 @@ mod tests {
             (Cause::TooLarge(Oversized::Response { by }), 8, 502),
             (Cause::TooLarge(Oversized::ResponseForClient { by, limit: 9 }), 8, 502),
             (Cause::Connect, 12, 501),
+            (Cause::Unread { by }, 14, 502),
+            (Cause::Memory { limit: 9 }, 8, 503),
+            (Cause::Circuit { breaker: Breaker::Pending, limit: 9 }, 14, 503),
         ] {
             assert_eq!((cause.grpc_status(), cause.http_status()), (grpc, http), "{cause:?}");
         }
@@ -230,10 +264,18 @@ mod tests {
         let service = ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 };
         let mut fields = FieldList::new();
         let cause = Cause::Refused { last: "10.0.0.3:50051".parse().unwrap(), tried: 3 };
-        trailers(&mut fields, cause, Some(&service));
+        let mut message = |cause| {
+            let about = About { service: Some(&service), source: &Origin::Agent };
+            trailers(&mut fields, cause, about);
+            String::from_utf8(fields.find(Name::GrpcMessage).unwrap().to_vec()).unwrap()
+        };
         assert_eq!(
-            std::str::from_utf8(fields.find(Name::GrpcMessage).unwrap()).unwrap(),
+            message(cause),
             "evenkeel: cannot connect to any of 3 endpoints, 10.0.0.3:50051 the last (Service shop/cart:50051)"
+        );
+        assert_eq!(
+            message(Cause::Circuit { breaker: Breaker::Pending, limit: 9 }),
+            "evenkeel: there are 9 waiting calls already (Service shop/cart:50051)"
         );
     }
 }

@@ -2,7 +2,8 @@
 
 use super::call::{Outcome, Response, Stage};
 use super::engine::Engine;
-use super::error_reply::{self, Cause};
+use super::error_reply::{self, About, Cause};
+use crate::balance::Observation;
 use crate::balance::latency::{self, Sample};
 use crate::http2::{ErrorCode, FieldList, Name};
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,8 +13,29 @@ use std::sync::atomic::Ordering::Relaxed;
 pub(super) enum Verdict {
     /// Nothing beyond what its latency said.
     None,
+    /// It is well.
+    Success,
+    /// It would not do more for this caller: it gets less, and is not ejected for it.
+    Exhausted,
     /// It failed the call.
     Failure,
+    /// The call fell with its connection, or with the try to open one, and others with it.
+    LostConnection,
+}
+
+impl Verdict {
+    fn is_failure(self) -> bool {
+        matches!(self, Self::Exhausted | Self::Failure | Self::LostConnection)
+    }
+
+    fn observation(self) -> Option<Observation> {
+        match self {
+            Self::None | Self::Exhausted => None,
+            Self::Success => Some(Observation::Success),
+            Self::Failure => Some(Observation::Failure),
+            Self::LostConnection => Some(Observation::LostConnection),
+        }
+    }
 }
 
 impl Engine {
@@ -21,9 +43,13 @@ impl Engine {
     pub(super) fn response_complete(&mut self, call: u32) {
         let slot = &mut self.calls[call];
         slot.response = Response::Complete;
-        let failure = if slot.is_grpc { is_grpc_failure(&self.fields) } else { slot.server_failed };
+        let verdict = match slot.is_grpc {
+            true => grpc_verdict(&self.fields),
+            false if slot.server_failed => Verdict::Failure,
+            false => Verdict::Success,
+        };
         let is_grpc = slot.is_grpc;
-        self.finish(call, Outcome::Answered { failure });
+        self.finish(call, Outcome::Answered(verdict));
         if is_grpc {
             // The status ends the call, whatever the client still sends.
             self.detach(call);
@@ -43,7 +69,6 @@ impl Engine {
     /// Answers a call that is at no server.
     pub(super) fn answer(&mut self, call: u32, cause: Cause) {
         let slot = &self.calls[call];
-        let target = slot.target;
         // Between the client's deadline and the agent's own, which leaves the server's status a moment to come: what a server does
         // then, it does because of the deadline.
         let is_late = slot.is_out_of_time(self.now_ns)
@@ -52,20 +77,26 @@ impl Engine {
                 Cause::Reset { .. } | Cause::Lost { .. } | Cause::Refused { .. } | Cause::NoEndpoint
             );
         let cause = if is_late { Cause::Deadline } else { cause };
-        let destination = self.targets.slots[target as usize].destination.as_ref();
-        let service = destination.map(|destination| &destination.backend.service_port);
+        let target = &self.targets.slots[slot.target as usize];
+        let about = About {
+            service: target.destination.as_ref().map(|destination| &destination.backend.service_port),
+            source: &target.origin,
+        };
         let client = &mut self.downstreams[slot.downstream as usize];
         match slot.response {
             Response::Nothing => {
-                error_reply::trailers_only(&mut self.reply, slot, cause, service);
+                error_reply::trailers_only(&mut self.reply, slot, cause, about);
                 client.http2.send_headers(slot.stream, &self.reply, true);
             }
             // A client that does not read what is there will not read a status behind it.
-            Response::Headers if cause == Cause::Deadline && client.http2.queued(slot.stream) > 0 => {
+            Response::Headers
+                if matches!(cause, Cause::Deadline | Cause::Memory { .. })
+                    && client.http2.queued(slot.stream) > 0 =>
+            {
                 client.http2.reset(slot.stream, cause.reset_code());
             }
             Response::Headers if slot.is_grpc && !slot.response_is_sized => {
-                error_reply::trailers(&mut self.reply, cause, service);
+                error_reply::trailers(&mut self.reply, cause, about);
                 client.http2.send_trailers(slot.stream, &self.reply);
             }
             Response::Headers => client.http2.reset(slot.stream, cause.reset_code()),
@@ -104,7 +135,7 @@ impl Engine {
                 self.upstreams[upstream as usize].http2.reset(stream, code);
                 self.detach(call);
             }
-            Stage::Answered | Stage::Free => {}
+            Stage::Received | Stage::Answered | Stage::Free => {}
         }
         self.calls[call].stage = Stage::Answered;
     }
@@ -116,15 +147,17 @@ impl Engine {
             return;
         }
         slot.outcome = Some(outcome);
+        self.leave_circuit(call);
+        let slot = &self.calls[call];
         if slot.timeout_ns.is_some() || slot.stage == Stage::AwaitingEndpoint {
             self.call_timers.clear(call);
         }
         let counters = &mut self.counters;
         let verdict = match outcome {
-            Outcome::Answered { failure } => {
+            Outcome::Answered(verdict) => {
                 counters.answered += 1;
-                counters.server_failures += u64::from(failure);
-                if failure { Verdict::Failure } else { Verdict::None }
+                counters.server_failures += u64::from(verdict.is_failure());
+                verdict
             }
             Outcome::OwnError(cause) => {
                 counters.own_errors += 1;
@@ -132,14 +165,18 @@ impl Engine {
                 counters.connect_requests += u64::from(cause == Cause::Connect);
                 counters.headers_too_large += u64::from(matches!(cause, Cause::TooLarge(_)));
                 match cause {
-                    Cause::Reset { .. } | Cause::Malformed { .. } | Cause::Lost { .. } | Cause::Deadline => {
-                        Verdict::Failure
-                    }
+                    Cause::Reset { .. }
+                    | Cause::Malformed { .. }
+                    | Cause::Unread { .. }
+                    | Cause::Deadline => Verdict::Failure,
+                    Cause::Lost { .. } => Verdict::LostConnection,
                     Cause::Refused { .. }
                     | Cause::NoEndpoint
                     | Cause::NoRoute
                     | Cause::Draining
                     | Cause::TooLarge(_)
+                    | Cause::Memory { .. }
+                    | Cause::Circuit { .. }
                     | Cause::Connect => Verdict::None,
                 }
             }
@@ -156,9 +193,16 @@ impl Engine {
         let slot = &mut self.calls[call];
         let Some(load) = slot.load.take() else { return };
         load.active.fetch_sub(1, Relaxed);
-        if verdict == Verdict::Failure {
+        if verdict.is_failure() {
             load.failures.fetch_add(1, Relaxed);
             latency::observe(&load, self.now_ns, self.now_ns.saturating_sub(slot.sent_ns), Sample::Failure);
+        }
+        let Some(observation) = verdict.observation() else { return };
+        let target = &mut self.targets.slots[slot.target as usize];
+        if target.observe(slot.endpoint, &load, observation, self.now_ns) {
+            self.counters.ejections += 1;
+            let address = self.pools[slot.pool as usize].address;
+            tracing::info!(endpoint = %address, "ejected: it failed several calls in a row");
         }
     }
 
@@ -187,16 +231,23 @@ impl Engine {
         self.downstreams[slot.downstream as usize].http2.release(slot.stream);
         self.leave_downstream(call);
         self.call_timers.clear(call);
+        self.release_call_charge(call);
         self.calls.remove(call);
     }
 }
 
-/// A grpc-status that says the server, and not the request, was at fault: UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED,
-/// INTERNAL, UNAVAILABLE, DATA_LOSS; or none at all.
-fn is_grpc_failure(fields: &FieldList) -> bool {
+/// Whether a header list that ends an answer says that the server failed the call.
+pub(super) fn is_failure(fields: &FieldList, is_grpc: bool) -> bool {
+    if is_grpc { grpc_verdict(fields) != Verdict::Success } else { is_http_failure(fields) }
+}
+
+/// The statuses that say the server, and not the request, was at fault: UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE,
+/// DATA_LOSS, or none at all. RESOURCE_EXHAUSTED may be a caller's own quota.
+fn grpc_verdict(fields: &FieldList) -> Verdict {
     match fields.find(Name::GrpcStatus) {
-        Some(status) => matches!(status, b"2" | b"4" | b"8" | b"13" | b"14" | b"15"),
-        None => true,
+        Some(b"2" | b"4" | b"13" | b"14" | b"15") | None => Verdict::Failure,
+        Some(b"8") => Verdict::Exhausted,
+        Some(_) => Verdict::Success,
     }
 }
 

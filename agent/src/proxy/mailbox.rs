@@ -2,6 +2,7 @@
 
 use super::census::Census;
 use super::counters::SharedCounters;
+use super::shared_use::Ledger;
 use super::socket::Dialer;
 use super::target::Origin;
 use super::workers::{Applied, ListenerId};
@@ -9,7 +10,7 @@ use crate::mesh::{DestinationId, Pod, Snapshot};
 use mio::Waker;
 use mio::net::TcpStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::mpsc::Sender;
 
 /// What a listener's connections are.
@@ -39,7 +40,7 @@ pub(super) enum Command {
     /// Reset every connection of the origin (to the destination).
     End(Origin, Option<DestinationId>),
     /// A connection that another worker has accepted.
-    Adopt(TcpStream, DestinationId),
+    Adopt(TcpStream, Origin, DestinationId),
     Drain {
         deadline_ns: u64,
     },
@@ -52,6 +53,8 @@ pub(super) struct Mailbox {
     pub(super) waker: Waker,
     /// Client connections, with those that are on their way here.
     pub(super) connections: AtomicU64,
+    /// How much of its time it has worked of late, in thousandths.
+    pub(super) busy_permille: AtomicU32,
     pub(super) counters: SharedCounters,
     pub(super) drained: AtomicBool,
 }
@@ -72,4 +75,5 @@ pub(super) struct Shared {
     pub(super) census: Census,
     pub(super) applied: Applied,
     pub(super) dialer: Arc<dyn Dialer>,
+    pub(super) ledger: Ledger,
 }

@@ -1,15 +1,19 @@
 //! The data path. Synchronous, and sans-I/O but for the driver.
 //!
 //! The files, in the order in which a call meets them: `worker` threads accept a connection and read it
-//! (`workers` is their handle, `socket` knows the options, `census` who is connected); the
+//! (`workers` is their handle, `spread` chooses one, `socket` knows the options, `census` who is connected); the
 //! [`Engine`] takes the bytes; `downstream` sniffs them and gets requests out of them (what is no HTTP/2 goes to `tunnel`);
 //! `target` knows the connection's destination; `call` is a request's state; `dispatch` asks routing and balance; `pool` has
 //! connections to the endpoint, `upstream` is one of them, `probe` asks whether it lives; `pump` moves bodies and trailers; `error_reply` answers where no
 //! server does; `finish` counts the end. `deadline` and `timers` watch the clock, `drain` ends it all.
+//! What a source of calls may cost: `budget` counts its memory, `circuit` its calls and connections to a Service, `stall` sees to
+//! peers that keep it waiting; `shared_use` is what the workers know of it together.
 
 mod accept;
+mod budget;
 mod call;
 mod census;
+mod circuit;
 mod counters;
 mod deadline;
 mod dispatch;
@@ -22,9 +26,12 @@ mod mailbox;
 mod pool;
 mod probe;
 mod pump;
+mod shared_use;
 #[cfg(test)]
 mod sim;
 mod socket;
+mod spread;
+mod stall;
 mod target;
 #[cfg(test)]
 mod tests;

@@ -9,11 +9,13 @@ use super::engine::{Action, Engine, Role};
 use super::error_reply::{Cause, Oversized};
 use super::finish::Verdict;
 use super::probe;
+use super::shared_use::Circuit;
 use super::target::Origin;
 use super::upstream::{Phase, Upstream};
 use crate::http2::{Connection, OpenError};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// Connections to one endpoint from one pod on one worker: beyond this, calls queue for a stream. Servers allow 100
 /// streams a connection or more, so this is some 800 calls in flight to one endpoint.
@@ -28,6 +30,8 @@ const MAX_BACK_OFF_NS: u64 = 5_000_000_000;
 pub(super) struct Pool {
     pub(super) origin: Origin,
     pub(super) address: SocketAddr,
+    /// Whose memory its connections hold.
+    pub(super) budget: u32,
     /// Targets that lead here. None: the endpoint is gone, or nobody has called it for a time.
     pub(super) targets: u32,
     pub(super) connections: Vec<u32>,
@@ -43,10 +47,11 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    pub(super) fn new(origin: Origin, address: SocketAddr) -> Self {
+    pub(super) fn new(origin: Origin, address: SocketAddr, budget: u32) -> Self {
         Self {
             origin,
             address,
+            budget,
             targets: 0,
             connections: Vec::new(),
             opening: 0,
@@ -67,6 +72,10 @@ impl Engine {
             return;
         }
         self.calls[call].stage = Stage::AwaitingStream;
+        if !self.enter_pending(call) {
+            self.calls[call].stage = Stage::Answered;
+            return self.refuse_pending(call);
+        }
         self.pools[pool as usize].waiting.push_back(call);
         self.dial_if_needed(pool);
     }
@@ -109,14 +118,16 @@ impl Engine {
     /// Opens the call's stream and sends what is held of the request. False if the connection does not take it.
     fn open(&mut self, call: u32, upstream: u32) -> bool {
         let slot = &mut self.calls[call];
-        let connection = &mut self.upstreams[upstream as usize];
         if let Some(timeout) = slot.timeout_ns {
             let mut buffer = [0; 16];
             let spent = self.now_ns - slot.arrived_ns;
             if let Some(remaining) = super::deadline::remaining(timeout, spent, &mut buffer) {
                 slot.request.set(crate::http2::Name::GrpcTimeout, remaining);
+                self.charge_call(call);
             }
         }
+        let slot = &mut self.calls[call];
+        let connection = &mut self.upstreams[upstream as usize];
         let limit = connection.http2.peer_max_header_list();
         if slot.request.size() > limit as usize {
             let by = self.pools[slot.pool as usize].address;
@@ -142,6 +153,7 @@ impl Engine {
         connection.calls.push(call);
         let conn = connection.conn;
         self.conns.touch(conn);
+        self.leave_pending(call);
         if !nothing_follows {
             self.send_held(call);
         }
@@ -156,8 +168,18 @@ impl Engine {
         let live = self.live_connections(pool);
         // Calls that have connections to wait for can wait until the endpoint takes another one.
         let backs_off = live > 0 && slot.back_off_until_ns > self.now_ns;
-        if live < MAX_CONNECTIONS && !backs_off {
-            self.dial(pool);
+        if live >= MAX_CONNECTIONS || backs_off {
+            return;
+        }
+        let Some(&first) = self.pools[pool as usize].waiting.front() else { return };
+        match self.enter_connection(first) {
+            Some(circuit) => self.dial(pool, circuit),
+            None if live == 0 => {
+                let waiting = std::mem::take(&mut self.pools[pool as usize].waiting);
+                self.refuse_connection(waiting);
+            }
+            // They wait for the connections that there are.
+            None => {}
         }
     }
 
@@ -176,17 +198,19 @@ impl Engine {
         connections.iter().filter(|u| self.upstreams[**u as usize].phase <= Phase::Ready).count()
     }
 
-    fn dial(&mut self, pool: u32) {
+    fn dial(&mut self, pool: u32, circuit: Arc<Circuit>) {
         let slot = &mut self.pools[pool as usize];
         let entry = self.upstreams.vacant_entry();
         let upstream = entry.key() as u32;
-        let conn = self.conns.insert(Role::Upstream(upstream));
-        entry.insert(Upstream::new(conn, pool, Connection::client(&self.limits)));
+        let conn = self.conns.insert(Role::Upstream(upstream), slot.budget);
+        entry.insert(Upstream::new(conn, pool, Connection::client(&self.limits), circuit));
         slot.connections.push(upstream);
         slot.opening += 1;
         self.counters.connects += 1;
         self.conn_timers.set(conn.0, self.now_ns + CONNECT_TIMEOUT_NS);
         self.actions.push(Action::Connect { conn, pod: slot.origin.pod(), address: slot.address });
+        // Its preface waits already.
+        self.charge(conn);
     }
 
     /// A connection could not be opened.
@@ -206,9 +230,10 @@ impl Engine {
         if self.live_connections(pool) == 0 {
             let address = self.pools[pool as usize].address;
             for call in std::mem::take(&mut self.pools[pool as usize].waiting) {
-                self.leave_endpoint(call, Verdict::Failure);
+                self.leave_endpoint(call, Verdict::LostConnection);
                 self.calls[call].stage = Stage::Answered;
                 self.calls[call].tried.push(address);
+                self.charge_call(call);
                 self.reconnect(call, address);
             }
         }

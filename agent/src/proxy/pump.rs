@@ -5,6 +5,7 @@
 //! stalls its neighbours.
 
 use super::PAUSE_READING_BYTES;
+use super::budget::Level;
 use super::call::{Call, REPLAY_LIMIT_BYTES, Response, Stage};
 use super::downstream::Downstream;
 use super::engine::{Conns, Engine};
@@ -21,17 +22,28 @@ impl Engine {
     pub(super) fn request_data(&mut self, call: u32, payload: &[u8], end_stream: bool) {
         let Some(slot) = self.calls.find(call) else { return };
         slot.request_ended |= end_stream;
-        if slot.response != Response::Complete {
-            slot.hold(payload);
+        if slot.response != Response::Complete && slot.hold(payload) {
+            self.charge_call(call);
         }
-        let Stage::Open { upstream, stream } = slot.stage else { return };
+        let slot = &mut self.calls[call];
+        let Stage::Open { upstream, stream } = slot.stage else {
+            let waits = matches!(slot.stage, Stage::AwaitingEndpoint | Stage::AwaitingStream);
+            if waits && self.level_of_call(call) >= Level::Full {
+                self.fail_for_memory(call);
+            }
+            return;
+        };
         if payload.is_empty() && !end_stream {
             return;
         }
         let connection = &mut self.upstreams[upstream as usize];
+        let conn = connection.conn;
         let sent = connection.http2.send_data(stream, payload, end_stream);
-        self.conns.touch(connection.conn);
+        self.conns.touch(conn);
         credit_client(slot, &mut self.downstreams, &mut self.conns, sent);
+        if self.has_no_room(call, conn, payload.len() - sent) {
+            return;
+        }
         if end_stream {
             self.check_done(call);
         }
@@ -45,7 +57,9 @@ impl Engine {
             let mut trailers = Box::default();
             mem::swap(&mut *trailers, &mut self.fields);
             slot.trailers = Some(trailers);
+            self.charge_call(call);
         }
+        let slot = &mut self.calls[call];
         if let Stage::Open { upstream, stream } = slot.stage {
             let connection = &mut self.upstreams[upstream as usize];
             connection.http2.send_trailers(stream, slot.trailers.as_deref().unwrap_or(&self.fields));
@@ -69,6 +83,7 @@ impl Engine {
         }
         if slot.body.len() > REPLAY_LIMIT_BYTES {
             slot.drop_replay();
+            self.charge_call(call);
         }
     }
 
@@ -108,8 +123,13 @@ impl Engine {
         }
         let Some(slot) = self.calls.find(call) else { return };
         slot.response = Response::Headers;
-        slot.drop_replay();
-        if let Some(load) = &slot.load {
+        if slot.drop_replay() {
+            self.charge_call(call);
+        }
+        let slot = &mut self.calls[call];
+        // An answer that is nothing but a failure is no sample of the latency: it is charged where the call ends.
+        let fails = end_stream && finish::is_failure(&self.fields, slot.is_grpc);
+        if let Some(load) = slot.load.as_ref().filter(|_| !fails) {
             latency::observe(load, self.now_ns, self.now_ns - slot.sent_ns, Sample::Response);
         }
         let client = &mut self.downstreams[slot.downstream as usize];
@@ -144,10 +164,14 @@ impl Engine {
             return;
         }
         let client = &mut self.downstreams[slot.downstream as usize];
+        let conn = client.conn;
         let sent = client.http2.send_data(slot.stream, payload, end_stream);
-        self.conns.touch(client.conn);
+        self.conns.touch(conn);
         if sent > 0 {
             self.upstreams[upstream as usize].http2.grant(stream, sent as u32);
+        }
+        if self.has_no_room(call, conn, payload.len() - sent) {
+            return;
         }
         if end_stream {
             self.fields.clear();

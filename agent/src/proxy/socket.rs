@@ -5,6 +5,7 @@ use mio::net::TcpStream;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 /// Unsent bytes that the kernel holds for a socket at most: what lies there can neither be reordered nor counted.
@@ -45,6 +46,7 @@ pub(super) fn connect(socket: Socket, address: SocketAddr) -> io::Result<(TcpStr
         .with_retries(KEEP_ALIVE_PROBES);
     socket.set_tcp_keepalive(&keep_alive)?;
     socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    cap_window(&socket)?;
     let connected = match socket.connect(&address.into()) {
         Ok(()) => true,
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => false,
@@ -55,10 +57,59 @@ pub(super) fn connect(socket: Socket, address: SocketAddr) -> io::Result<(TcpStr
     Ok((stream, connected))
 }
 
+/// The kernel's buffers of a client's connection, each way: it comes over the pod's own loopback, where a full one is never far
+/// from being read. The kernel allows itself twice as much.
+const CLIENT_BUFFER_BYTES: usize = 256 << 10;
+
+/// What the kernel takes from a server that is not read: a stream's largest window.
+const SERVER_WINDOW_BYTES: libc::c_int = 4 << 20;
+
+/// Caps what the kernel may hold of a client's connection.
+pub(super) fn cap_buffers(stream: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    socket.set_recv_buffer_size(CLIENT_BUFFER_BYTES)?;
+    socket.set_send_buffer_size(CLIENT_BUFFER_BYTES)
+}
+
+/// Caps what a server may send that is not read. What is sent to it is bounded by [`NOTSENT_LOWAT_BYTES`] and its own window.
+fn cap_window(socket: &Socket) -> io::Result<()> {
+    let value = SERVER_WINDOW_BYTES;
+    // SAFETY: the kernel reads one integer.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_WINDOW_CLAMP,
+            (&raw const value).cast(),
+            size_of_val(&value) as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// What holds for every socket that bytes are relayed over.
 pub(super) fn set_up(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     SockRef::from(stream).set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)
+}
+
+/// What the kernel holds of a connection: received and not read, written and not acknowledged; with its own overhead.
+pub(super) fn kernel_bytes(stream: &TcpStream) -> u32 {
+    // As the kernel orders them: SK_MEMINFO_RMEM_ALLOC … SK_MEMINFO_DROPS.
+    let mut values = [0_u32; 9];
+    let mut length = size_of_val(&values) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes of integers into the array, and then how many.
+    let result = unsafe {
+        libc::getsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            values.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    let [received, _, _, _, _, written, _, waiting, _] = values;
+    if result == 0 { received.saturating_add(written).saturating_add(waiting) } else { 0 }
 }
 
 /// Makes the coming close a TCP reset.

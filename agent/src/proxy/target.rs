@@ -4,8 +4,9 @@
 use super::call::NOWHERE;
 use super::engine::{Engine, Role};
 use super::pool::Pool;
-use crate::balance::{PickerState, Random};
-use crate::mesh::{Destination, DestinationId, Pod, PodKey};
+use super::shared_use::Circuit;
+use crate::balance::{Ejections, Observation, PickerState, Random};
+use crate::mesh::{Destination, DestinationId, Load, Pod, PodKey};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use slab::Slab;
 use std::hash::BuildHasher as _;
@@ -22,7 +23,7 @@ pub enum Origin {
 }
 
 impl Origin {
-    fn key(&self) -> Option<PodKey> {
+    pub(super) fn key(&self) -> Option<PodKey> {
         match self {
             Self::Pod(pod) => Some(pod.key.clone()),
             Self::Agent => None,
@@ -42,10 +43,18 @@ impl Origin {
     /// than its first call comes; a client of `evenkeel proxy` counts as many sources as it has connections.
     pub(super) fn picker(&self, random: &mut Random) -> PickerState {
         let source = match self {
-            Self::Pod(pod) => FxBuildHasher.hash_one(&pod.key.uid),
+            Self::Pod(_) => self.source(),
             Self::Agent => random.next(),
         };
         PickerState::new(random, source)
+    }
+
+    /// Stands for whose calls fail: a pod's, or those of all clients of `evenkeel proxy`.
+    fn source(&self) -> u64 {
+        match self {
+            Self::Pod(pod) => FxBuildHasher.hash_one(&pod.key.uid),
+            Self::Agent => 0,
+        }
     }
 
     pub(super) fn pod(&self) -> Option<Arc<Pod>> {
@@ -64,12 +73,18 @@ pub(super) struct Target {
     pub(super) origin: Origin,
     origin_key: Option<PodKey>,
     pub(super) id: DestinationId,
+    /// Whose memory its connections and calls hold.
+    pub(super) budget: u32,
+    /// What the source has under way to its Service port.
+    pub(super) circuit: Arc<Circuit>,
     /// `None` once the snapshot does not hold the id any more.
     pub(super) destination: Option<Destination>,
     /// For what is relayed untouched.
     pub(super) picker: PickerState,
     /// The pool of each of the backend's endpoints, or [`NOWHERE`] before its first call.
     pub(super) pools: Vec<u32>,
+    /// Which of them are passed over, as they fail.
+    pub(super) ejections: Ejections,
     /// Client connections.
     pub(super) connections: u32,
     idle_since_ns: u64,
@@ -96,6 +111,35 @@ impl Targets {
     }
 }
 
+impl Target {
+    /// What a call says about the endpoint that had this index when it was sent there; true if that is left out from now on.
+    pub(super) fn observe(
+        &mut self,
+        endpoint: u32,
+        load: &Arc<Load>,
+        observation: Observation,
+        now_ns: u64,
+    ) -> bool {
+        let Some(destination) = &self.destination else { return false };
+        let backend = &destination.backend;
+        let is_it = |index: &usize| {
+            backend.endpoints.get(*index).is_some_and(|endpoint| Arc::ptr_eq(&endpoint.load, load))
+        };
+        // The list may have changed since.
+        let index =
+            Some(endpoint as usize).filter(is_it).or_else(|| (0..backend.endpoints.len()).find(is_it));
+        let Some(index) = index else { return false };
+        let (rule, source) = (backend.balancing.ejection, self.origin.source());
+        self.ejections.observe(index, observation, rule, &backend.endpoints, source, now_ns)
+    }
+
+    fn review_ejections(&mut self, now_ns: u64) -> usize {
+        let Some(destination) = &self.destination else { return 0 };
+        let backend = &destination.backend;
+        self.ejections.review(backend.balancing.ejection, &backend.endpoints, self.origin.source(), now_ns)
+    }
+}
+
 impl Engine {
     /// The target for a client connection, counted as one of its connections; `None` if the destination is unknown.
     pub(super) fn join_target(&mut self, origin: Origin, id: DestinationId) -> Option<u32> {
@@ -108,11 +152,15 @@ impl Engine {
         }
         let destination = self.snapshot.destinations.get(&id)?.clone();
         let picker = origin.picker(&mut self.random);
+        let circuit = (key.0.clone(), destination.backend.service_port.clone());
         let target = Target {
+            budget: self.budgets.join(&origin),
+            circuit: self.ledger.circuits.of(circuit),
             origin,
             origin_key: key.0.clone(),
             id,
             pools: vec![NOWHERE; destination.backend.endpoints.len()],
+            ejections: Ejections::new(destination.backend.endpoints.len()),
             destination: Some(destination),
             picker,
             connections: 1,
@@ -140,11 +188,10 @@ impl Engine {
         let destination = slot.destination.as_ref().expect("an endpoint was picked from it");
         let address = destination.backend.endpoints[endpoint].address;
         let owner = if self.share_upstreams { Origin::Agent } else { slot.origin.clone() };
-        let pool = *self
-            .targets
-            .pool_by_key
-            .entry((owner.key(), address))
-            .or_insert_with(|| self.pools.insert(Pool::new(owner, address)) as u32);
+        let pool = *self.targets.pool_by_key.entry((owner.key(), address)).or_insert_with(|| {
+            let budget = self.budgets.join(&owner);
+            self.pools.insert(Pool::new(owner, address, budget)) as u32
+        });
         slot.pools[endpoint] = pool;
         self.pools[pool as usize].targets += 1;
         pool
@@ -171,19 +218,28 @@ impl Engine {
         let endpoints = &destination.backend.endpoints;
         let mut pools = vec![NOWHERE; endpoints.len()];
         let mut gone = Vec::new();
+        let mut same = Vec::new();
         if let Some(before) = &slot.destination {
             // Both lists are sorted by address.
-            for (endpoint, &pool) in before.backend.endpoints.iter().zip(&slot.pools) {
+            for (position, (endpoint, &pool)) in before.backend.endpoints.iter().zip(&slot.pools).enumerate()
+            {
                 match endpoints.binary_search_by(|other| other.address.cmp(&endpoint.address)) {
-                    Ok(index) => pools[index] = pool,
+                    Ok(index) => {
+                        pools[index] = pool;
+                        if Arc::ptr_eq(&endpoints[index].load, &endpoint.load) {
+                            same.push((index, position));
+                        }
+                    }
                     Err(_) if pool != NOWHERE => gone.push(pool),
                     Err(_) => {}
                 }
             }
         }
         let has_endpoints = !endpoints.is_empty();
+        slot.ejections = Ejections::carried_over(&slot.ejections, endpoints.len(), same.into_iter());
         slot.destination = Some(destination);
         slot.pools = pools;
+        slot.review_ejections(self.now_ns);
         let waiting = if has_endpoints { std::mem::take(&mut slot.waiting) } else { Vec::new() };
         for pool in gone {
             self.leave_pool(pool);
@@ -219,14 +275,18 @@ impl Engine {
     fn remove_target(&mut self, target: u32) {
         let target = self.targets.slots.remove(target as usize);
         debug_assert!(target.connections == 0 && target.waiting.is_empty());
+        self.budgets.leave(target.budget);
         self.targets.by_key.remove(&(target.origin_key, target.id));
         for pool in target.pools.into_iter().filter(|pool| *pool != NOWHERE) {
             self.leave_pool(pool);
         }
     }
 
-    /// Forgets targets that no client has been connected to for a time.
+    /// Forgets targets that no client has been connected to for a time, and looks who is left out of the others.
     pub(super) fn sweep_targets(&mut self) {
+        for (_, target) in &mut self.targets.slots {
+            self.counters.ejections += target.review_ejections(self.now_ns) as u64;
+        }
         let idle =
             |target: &Target| target.connections == 0 && self.now_ns - target.idle_since_ns >= TARGET_IDLE_NS;
         let idle: Vec<u32> =
@@ -244,6 +304,7 @@ impl Engine {
         if self.targets.pool_by_key.get(&key) == Some(&pool) {
             self.targets.pool_by_key.remove(&key);
         }
-        self.pools.remove(pool as usize);
+        let forgotten = self.pools.remove(pool as usize);
+        self.budgets.leave(forgotten.budget);
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Each half ends by itself, as TCP's do; a reset of one side resets the other, behind what was said before it.
 
+use super::budget::Level;
 use super::engine::{Action, ConnId, Engine, Role};
 use crate::balance;
 
@@ -47,6 +48,14 @@ impl Pipe {
 }
 
 impl Tunnel {
+    /// What the direction towards this side holds in memory; the tunnel itself counts with its client.
+    pub(super) fn held_bytes(&self, to_client: bool) -> usize {
+        match to_client {
+            true => size_of::<Self>() + self.to_client.buffer.capacity(),
+            false => self.to_server.buffer.capacity(),
+        }
+    }
+
     pub(super) fn output(&self, to_client: bool) -> &[u8] {
         match to_client {
             true => self.to_client.waiting(),
@@ -68,12 +77,12 @@ impl Engine {
             // `evenkeel proxy` was dialled itself: any endpoint may have been meant.
             let backend = &destination.backend;
             let (picker, random) = (&mut slot.picker, &mut self.random);
-            balance::pick(backend.picker, &backend.endpoints, picker, random, self.now_ns, |_| false)
+            balance::pick(backend, None, picker, random, self.now_ns, |_| false)
                 .map(|endpoint| backend.endpoints[endpoint].address)
         });
         let entry = self.tunnels.vacant_entry();
         let tunnel = entry.key() as u32;
-        let server = self.conns.insert(Role::TunnelServer(tunnel));
+        let server = self.conns.insert(Role::TunnelServer(tunnel), slot.budget);
         self.conns.set_role(client, Role::TunnelClient(tunnel));
         entry.insert(Tunnel {
             client,
@@ -93,6 +102,8 @@ impl Engine {
             // Ends once the input that led here is through.
             None => self.conns.touch(server),
         }
+        self.charge(client);
+        self.charge(server);
         tunnel
     }
 
@@ -115,7 +126,9 @@ impl Engine {
             pipe.buffer = spare;
         }
         pipe.buffer.extend_from_slice(input);
-        if pipe.waiting().len() >= HIGH_WATER_BYTES {
+        let is_tight = self.budgets.level(self.conns.budget(source)) >= Level::Tight;
+        let most = if is_tight { LOW_WATER_BYTES + 1 } else { HIGH_WATER_BYTES };
+        if pipe.waiting().len() >= most {
             self.conns.set_paused(source, true);
         }
         self.conns.touch(destination);
@@ -177,7 +190,8 @@ impl Engine {
         slot.broken = true;
         let (toward, _, _) = slot.pipe(!of_client);
         *toward = Pipe::default();
-        let (_, _, other) = slot.pipe(of_client);
+        let (_, side, other) = slot.pipe(of_client);
+        self.conns.touch(side);
         self.conns.touch(other);
     }
 

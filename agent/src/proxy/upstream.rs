@@ -6,7 +6,10 @@ use super::engine::{ConnId, Engine};
 use super::error_reply::{Cause, Oversized};
 use super::finish::Verdict;
 use super::probe::Probe;
+use super::shared_use::Circuit;
 use crate::http2::{Connection, ConnectionError, ErrorCode, Event, HeadersKind, LastStream};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// An idle connection is closed after this: before servers and middleboxes do, of which 60 s is the shortest in the field.
 const IDLE_NS: u64 = 50_000_000_000;
@@ -45,13 +48,23 @@ pub(super) struct Upstream {
     pub(super) heard_ns: u64,
     pub(super) probe: Probe,
     period_began_ns: u64,
+    /// In which it counts as a connection.
+    circuit: Arc<Circuit>,
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.circuit.connections.fetch_sub(1, Relaxed);
+    }
 }
 
 impl Upstream {
-    pub(super) fn new(conn: ConnId, pool: u32, http2: Connection) -> Self {
+    /// A connection that is counted in the circuit already.
+    pub(super) fn new(conn: ConnId, pool: u32, http2: Connection, circuit: Arc<Circuit>) -> Self {
         Self {
             conn,
             pool,
+            circuit,
             http2,
             phase: Phase::Connecting,
             calls: Vec::new(),
@@ -70,6 +83,12 @@ impl Upstream {
 
     pub(super) fn wants_settling(&self) -> bool {
         self.http2.wants_advance() || self.phase == Phase::Closing
+    }
+
+    pub(super) fn held_bytes(&self) -> usize {
+        size_of::<Self>() - size_of::<Connection>()
+            + self.http2.held_bytes()
+            + self.calls.capacity() * size_of::<u32>()
     }
 
     /// Its end now is as good as a refused connection: no call was lost with it, and to dial at once again would go on
@@ -112,6 +131,8 @@ impl Engine {
             slot.http2.begin_period();
         }
         self.conns.touch(slot.conn);
+        let level = self.budgets.level(self.conns.budget(slot.conn));
+        slot.http2.set_thrift(level.thrift());
         loop {
             let http2 = &mut self.upstreams[upstream as usize].http2;
             match http2.receive(&mut input, &mut self.fields) {
@@ -291,6 +312,9 @@ impl Engine {
     }
 
     pub(super) fn settle_upstream(&mut self, upstream: u32) {
+        let slot = &mut self.upstreams[upstream as usize];
+        let level = self.budgets.level(self.conns.budget(slot.conn));
+        slot.http2.set_thrift(level.thrift());
         if self.upstreams[upstream as usize].http2.wants_advance() {
             self.advance_requests(upstream);
         }

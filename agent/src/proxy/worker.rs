@@ -5,7 +5,6 @@ use super::accept::{FIRST_LISTENER, Listener};
 use super::engine::{Action, ConnId, Engine};
 use super::mailbox::{Command, Shared};
 use super::socket;
-use super::target::Origin;
 use crate::clock::monotonic_ns;
 use crate::mesh::{DestinationId, PodKey};
 use mio::event::Event;
@@ -25,6 +24,9 @@ const READ_BUDGET_BYTES: usize = 64 << 10;
 const READ_BUFFER_BYTES: usize = READ_BUDGET_BYTES + (17 << 10);
 /// The longest sleep: the heartbeat that the kernel programs watch stands still meanwhile.
 pub(super) const LONGEST_SLEEP: Duration = Duration::from_millis(100);
+/// How often a worker looks at itself: how busy it is, and what the kernel holds of its connections, a tenth of them each time.
+const MEASURE_EVERY_NS: u64 = 100_000_000;
+const MEASURED_SHARE: usize = 10;
 /// Events taken from the kernel at once.
 const EVENTS: usize = 1024;
 
@@ -43,6 +45,8 @@ struct Socket {
     broken: bool,
     in_read_queue: bool,
     in_flush_queue: bool,
+    /// The kernel may hold something of it.
+    stirred: bool,
     /// A client's: what it counts as in the census.
     client: Option<(DestinationId, Option<PodKey>)>,
 }
@@ -67,6 +71,11 @@ pub(super) struct Worker {
     actions: Vec<Action>,
     /// Turns in which timers have waited for events that the kernel still has.
     postponed: usize,
+    measured_ns: u64,
+    /// Time spent in the poll since then.
+    slept_ns: u64,
+    /// The next connection to be measured.
+    measured: usize,
     stopped: bool,
 }
 
@@ -97,6 +106,9 @@ impl Worker {
             flush: Vec::new(),
             actions: Vec::new(),
             postponed: 0,
+            measured_ns: monotonic_ns(),
+            slept_ns: 0,
+            measured: 0,
             stopped: false,
         }
     }
@@ -108,11 +120,19 @@ impl Worker {
     pub(super) fn run(mut self) -> io::Result<()> {
         let mut events = Self::events();
         while !self.stopped {
-            match self.poll.poll(&mut events, Some(self.sleep())) {
+            let sleep = self.sleep();
+            let from = if sleep.is_zero() { None } else { Some(monotonic_ns()) };
+            match self.poll.poll(&mut events, Some(sleep)) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 result => result?,
             }
-            self.turn(&events, monotonic_ns());
+            let now = monotonic_ns();
+            self.slept_ns += from.map_or(0, |from| now - from);
+            self.turn(&events, now);
+            if now - self.measured_ns >= MEASURE_EVERY_NS {
+                self.measure_time(now);
+                self.measure_buffers();
+            }
         }
         Ok(())
     }
@@ -120,6 +140,31 @@ impl Worker {
     /// Room for what the kernel has to tell.
     pub(super) fn events() -> Events {
         Events::with_capacity(EVENTS)
+    }
+
+    /// Tells the other workers how busy this one is: half by the last period, half by those before.
+    fn measure_time(&mut self, now: u64) {
+        let period = now - self.measured_ns;
+        let worked = period.saturating_sub(std::mem::take(&mut self.slept_ns));
+        self.measured_ns = now;
+        let busy = &self.shared.mailboxes[self.index].busy_permille;
+        busy.store((busy.load(Relaxed) + (worked * 1_000 / period) as u32) / 2, Relaxed);
+    }
+
+    /// Tells the engine what the kernel holds of the next few connections.
+    fn measure_buffers(&mut self) {
+        for _ in 0..self.sockets.len().div_ceil(MEASURED_SHARE) {
+            let index = self.measured % self.sockets.len();
+            self.measured = index + 1;
+            if let Some(socket) = &mut self.sockets[index]
+                && socket.stirred
+            {
+                let bytes = socket::kernel_bytes(&socket.stream);
+                // What is written or left unread later stirs it again.
+                socket.stirred = bytes > 0;
+                self.engine.kernel_holds(ConnId(index as u32), bytes);
+            }
+        }
     }
 
     fn sleep(&self) -> Duration {
@@ -163,6 +208,7 @@ impl Worker {
         socket.read_closed |= event.is_read_closed() || is_error;
         if event.is_readable() || socket.read_closed {
             socket.readable = true;
+            socket.stirred = true;
             self.queue_read(conn);
         }
         if event.is_writable() {
@@ -328,6 +374,7 @@ impl Worker {
             broken: false,
             in_read_queue: false,
             in_flush_queue: false,
+            stirred: true,
             client,
         });
         Ok(())
@@ -390,9 +437,7 @@ impl Worker {
                     if error.kind() == ErrorKind::WouldBlock {
                         socket.readable = false;
                     }
-                    if held > 0 {
-                        self.engine.receive(conn, &self.buffer[..held]);
-                    }
+                    self.engine.put_back(conn, &self.buffer[..held]);
                     match error.kind() {
                         ErrorKind::WouldBlock if !broken => return,
                         ErrorKind::Interrupted => {}
@@ -415,6 +460,7 @@ impl Worker {
         match socket.stream.write(output) {
             Ok(written) => {
                 socket.writable = written == output.len();
+                socket.stirred = true;
                 self.engine.sent(conn, written);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => socket.writable = false,
@@ -440,7 +486,7 @@ impl Worker {
             Command::Listen(id, listener, source) => self.listen(id, listener, source),
             Command::Unlisten(id) => self.unlisten(id),
             Command::End(origin, destination) => self.engine.end_origin(&origin, destination),
-            Command::Adopt(stream, destination) => self.take_in(stream, Origin::Agent, destination),
+            Command::Adopt(stream, origin, destination) => self.take_in(stream, origin, destination),
             Command::Drain { deadline_ns } => self.engine.drain(deadline_ns),
             Command::Stop => self.stopped = true,
         }

@@ -4,25 +4,32 @@ use super::census::Census;
 use super::counters::{Counters, SharedCounters};
 use super::engine::Engine;
 use super::mailbox::{Command, Mailbox, Shared, Source};
+use super::shared_use::Ledger;
 use super::socket::Dialer;
 use super::worker::{WAKE, Worker};
 use crate::clock::monotonic_ns;
+use crate::config::Protection;
 use crate::http2::Limits;
 use crate::mesh::{DestinationId, PodKey, Snapshot};
 use mio::{Poll, Waker};
 use rustc_hash::FxHashMap;
 use std::io;
 use std::net::TcpListener;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// How the workers are set up.
 pub struct WorkersConfig {
     /// What one connection may cost.
     pub limits: Limits,
+    /// What each source of calls may cost.
+    pub protection: Protection,
+    /// Connections of a pod from which on it is at its limit: [`Workers::is_at_connection_limit`].
+    pub max_pod_connections: u32,
     /// Where sockets to servers come from.
     pub dialer: Arc<dyn Dialer>,
     /// Whether pods share connections to servers, which are then opened in the agent's own network namespace.
@@ -73,7 +80,7 @@ struct Listening {
 
 /// The worker threads. Dropping the handle leaves them running; [`Workers::stop`] ends them.
 pub struct Workers {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     threads: Vec<JoinHandle<io::Result<()>>>,
     listeners: Mutex<FxHashMap<ListenerId, Listening>>,
     next_listener: AtomicU64,
@@ -111,6 +118,7 @@ impl Workers {
                 inbox,
                 waker,
                 connections: AtomicU64::new(0),
+                busy_permille: AtomicU32::new(0),
                 counters: SharedCounters::default(),
                 drained: AtomicBool::new(false),
             });
@@ -118,16 +126,18 @@ impl Workers {
         }
         let shared = Arc::new(Shared {
             mailboxes,
-            census: Census::default(),
+            census: Census::new(config.max_pod_connections),
             applied: Applied::new(ticks.len()),
             dialer: Arc::clone(&config.dialer),
+            ledger: Ledger::default(),
         });
         let mut ready = Vec::new();
         for (index, ((poll, commands), tick)) in ends.into_iter().zip(ticks).enumerate() {
             let now = monotonic_ns();
             tick.store(now, Relaxed);
             let engine = Engine::new(config.limits.clone(), config.seed.wrapping_add(index as u64), now)
-                .sharing_upstreams(config.share_upstreams);
+                .sharing_upstreams(config.share_upstreams)
+                .protected(config.protection, shared.ledger.clone());
             ready.push(Worker::new(index, Arc::clone(&shared), commands, tick, poll, engine));
         }
         let (threads, listeners, next_listener) = (Vec::new(), Mutex::default(), AtomicU64::new(0));
@@ -155,7 +165,7 @@ impl Workers {
         Applied::lowest(&versions) >= version
     }
 
-    /// Begins to accept. A pod's listeners are all with one worker, its home.
+    /// Begins to accept. A pod's listeners are all with one worker, its home; others take connections over while that is busy.
     ///
     /// # Errors
     /// If the socket cannot be made non-blocking.
@@ -207,6 +217,22 @@ impl Workers {
     /// Client connections of the pod.
     pub fn pod_connections(&self, pod: &PodKey) -> u64 {
         self.shared.census.of_pod(pod)
+    }
+
+    /// Whether the pod has as many connections as it may: further ones are to go straight.
+    pub fn is_at_connection_limit(&self, pod: &PodKey) -> bool {
+        self.shared.census.is_at_limit(pod)
+    }
+
+    /// Tells whoever waits that a pod has come to its limit of connections, or is below it again.
+    pub fn limit_crossings(&self) -> Arc<Notify> {
+        Arc::clone(&self.shared.census.crossings)
+    }
+
+    /// What the pod's connections and calls hold in memory, in bytes, and how many of its calls were refused or ended for it.
+    pub fn pod_memory(&self, pod: &PodKey) -> (u64, u64) {
+        let found = self.shared.ledger.memory.find(&Some(pod.clone()));
+        found.map_or((0, 0), |pod| (pod.held.load(Relaxed), pod.refused.load(Relaxed)))
     }
 
     /// What all workers together have counted.

@@ -25,15 +25,12 @@ pub fn route<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mesh::{ObjectName, Picker, ServicePort};
+    use crate::mesh::{Balancing, ObjectName, ServicePort};
 
     #[test]
     fn a_known_destination_leads_to_its_backend_and_an_unknown_one_nowhere() {
-        let backend = Arc::new(Backend {
-            service_port: ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 },
-            endpoints: Arc::from([]),
-            picker: Picker::default(),
-        });
+        let service_port = ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 };
+        let backend = Arc::new(Backend::new(service_port, Arc::from([]), Balancing::default()));
         let destination =
             Destination { original: "10.96.0.7:50051".parse().unwrap(), backend: Arc::clone(&backend) };
         let request = FieldList::new();

@@ -6,26 +6,34 @@
 //! When most records are of rows that have changed since, the rows are written anew into another file.
 
 use super::intern::Interner;
-use super::rows::{Change, Row, RowKey, SliceRow};
+use super::rows::{Change, Hints, Row, RowKey, SliceRow};
 use rustix::fs::{MemfdFlags, memfd_create};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Begins the header, with the version of its form.
-const MAGIC: [u8; 8] = *b"EVKNROW1";
+const MAGIC: [u8; 8] = *b"EVKNROW2";
 
-/// The header: the magic, which program wrote it (size and time of its file), and starts since all was well.
-const HEADER_BYTES: u64 = 28;
+/// The header: the magic, which program wrote it (size and time of its file), starts since all was well, and the stamps.
+const HEADER_BYTES: u64 = STAMPS_AT + 8 * STAMPS as u64;
 const STARTS_AT: u64 = 24;
+const STAMPS_AT: u64 = 28;
+
+/// How many times are kept: one for each kind that a source has, and some to spare.
+const STAMPS: usize = 16;
 
 /// A worker that has died so many times in a row after it started from the journal starts without it: what kills it may be in
 /// there.
 const MAX_STARTS: u32 = 3;
+
+/// After how long it is tried again to write what could not be written: each try writes all rows.
+const TRY_AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// The journal is not written anew below this size.
 const SMALLEST_REWRITE_BYTES: u64 = 1 << 20;
@@ -37,32 +45,46 @@ type Hold = Box<dyn Fn(BorrowedFd<'_>) -> io::Result<()> + Send>;
 pub struct Journal {
     file: Option<File>,
     bytes: u64,
-    /// How large it was when it held each row once.
+    /// How large it was, or would have been, when it held each row once.
     compact_bytes: u64,
+    stamps: [u64; STAMPS],
+    /// When it could not be written last, until it can.
+    failed_at: Option<Instant>,
     hold: Hold,
+}
+
+/// What a process before this one knew last.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// The rows.
+    pub rows: Vec<Row>,
+    /// The times that [`Journal::stamp`] was given last; 0 where there is none.
+    pub stamps: [u64; STAMPS],
 }
 
 impl Journal {
     /// A new one.
     pub fn new(hold: impl Fn(BorrowedFd<'_>) -> io::Result<()> + Send + 'static) -> Self {
-        Self { file: None, bytes: 0, compact_bytes: 0, hold: Box::new(hold) }
+        let stamps = [0; STAMPS];
+        Self { file: None, bytes: 0, compact_bytes: 0, stamps, failed_at: None, hold: Box::new(hold) }
     }
 
-    /// What a process before this one wrote, and the journal to go on with. No rows where it can't be used.
+    /// What a process before this one wrote, and the journal to go on with. Nothing where it can't be used.
     pub fn restore(
         file: OwnedFd,
         hold: impl Fn(BorrowedFd<'_>) -> io::Result<()> + Send + 'static,
-    ) -> (Self, Vec<Row>) {
+    ) -> (Self, Restored) {
         let mut journal = Self::new(hold);
         let file = File::from(file);
         match read(&file) {
-            Ok((rows, bytes)) => {
-                (journal.bytes, journal.compact_bytes, journal.file) = (bytes, bytes, Some(file));
-                (journal, rows)
+            Ok(Whole { restored, bytes, compact_bytes }) => {
+                (journal.bytes, journal.compact_bytes) = (bytes, compact_bytes);
+                (journal.stamps, journal.file) = (restored.stamps, Some(file));
+                (journal, restored)
             }
             Err(why) => {
                 tracing::warn!("what was known last is not used: {why}");
-                (journal, Vec::new())
+                (journal, Restored::default())
             }
         }
     }
@@ -73,14 +95,36 @@ impl Journal {
         batch: &[Change],
         rows: impl FnOnce() -> Rows,
     ) {
+        if self.failed_at.is_some_and(|at| at.elapsed() < TRY_AGAIN_AFTER) {
+            return;
+        }
         let written = match &self.file {
             Some(_) if self.bytes < SMALLEST_REWRITE_BYTES.max(2 * self.compact_bytes) => self.append(batch),
             _ => self.rewrite(rows()),
         };
-        if let Err(error) = written {
-            // What is known is only lost to a worker that starts again while the API server is away.
-            tracing::warn!(%error, "what is known can't be kept for a restart");
-            self.file = None;
+        match written {
+            Ok(()) if self.failed_at.take().is_some() => {
+                tracing::info!("what is known is kept for a restart again");
+            }
+            Ok(()) => {}
+            Err(error) => {
+                if self.failed_at.is_none() {
+                    // It is only lost to a worker that starts again while the API server is away.
+                    tracing::warn!(%error, "what is known can't be kept for a restart");
+                }
+                (self.file, self.failed_at) = (None, Some(Instant::now()));
+            }
+        }
+    }
+
+    /// Writes down times for the next process, one for each of a source's kinds.
+    pub fn stamp(&mut self, stamps: impl Iterator<Item = u64>) {
+        let before = self.stamps;
+        self.stamps.iter_mut().zip(stamps).for_each(|(known, stamp)| *known = stamp);
+        if let Some(file) = self.file.as_ref().filter(|_| self.stamps != before)
+            && let Err(error) = file.write_all_at(&bytes_of(&self.stamps), STAMPS_AT)
+        {
+            tracing::debug!(%error, "the journal's header can't be written");
         }
     }
 
@@ -106,6 +150,7 @@ impl Journal {
         let mut header = MAGIC.to_vec();
         header.extend(program()?);
         header.extend(0u32.to_le_bytes());
+        header.extend(bytes_of(&self.stamps));
         fresh.write_all_at(&header, 0)?;
         (self.file, self.bytes) = (Some(fresh), HEADER_BYTES);
         let mut records = Vec::new();
@@ -148,13 +193,27 @@ fn record(change: &Change, records: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-/// The rows of a journal, and the length of what is whole of it. Counts the start.
-fn read(file: &File) -> Result<(Vec<Row>, u64), String> {
+fn bytes_of(stamps: &[u64; STAMPS]) -> Vec<u8> {
+    stamps.iter().flat_map(|stamp| stamp.to_le_bytes()).collect()
+}
+
+/// A journal as it was read.
+struct Whole {
+    restored: Restored,
+    /// The length of what is whole of it.
+    bytes: u64,
+    /// The length that it would have with each row once.
+    compact_bytes: u64,
+}
+
+/// Reads a journal. Counts the start.
+fn read(file: &File) -> Result<Whole, String> {
     let length = file.metadata().map_err(|error| error.to_string())?.len();
     let mut bytes = vec![0; usize::try_from(length).map_err(|error| error.to_string())?];
     file.read_exact_at(&mut bytes, 0).map_err(|error| error.to_string())?;
     let (header, mut records) = bytes.split_at_checked(HEADER_BYTES as usize).ok_or("it has no header")?;
-    let (written_by, starts) = header.split_at(STARTS_AT as usize);
+    let (written_by, rest) = header.split_at(STARTS_AT as usize);
+    let (starts, stamps) = rest.split_at((STAMPS_AT - STARTS_AT) as usize);
     let mut ours = MAGIC.to_vec();
     ours.extend(program().map_err(|error| error.to_string())?);
     if written_by != ours {
@@ -166,16 +225,24 @@ fn read(file: &File) -> Result<(Vec<Row>, u64), String> {
     }
     file.write_all_at(&(starts + 1).to_le_bytes(), STARTS_AT).map_err(|error| error.to_string())?;
 
-    let mut rows: HashMap<RowKey, Row> = HashMap::new();
-    let mut names = Interner::default();
+    // Each row with the length of its last record.
+    let mut rows: HashMap<RowKey, (Row, u64)> = HashMap::new();
+    let (mut names, mut hints) = (Interner::default(), HashSet::new());
     while let Some((change, rest)) = next_record(records) {
+        let length = (records.len() - rest.len()) as u64;
         records = rest;
         match change {
-            Change::Set(row) => drop(rows.insert(row.key(), shared(row, &mut names))),
+            Change::Set(row) => drop(rows.insert(row.key(), (shared(row, &mut names, &mut hints), length))),
             Change::Remove(key) => drop(rows.remove(&key)),
         }
     }
-    Ok((rows.into_values().collect(), length - records.len() as u64))
+    let mut restored = Restored::default();
+    for (known, stamp) in restored.stamps.iter_mut().zip(stamps.as_chunks().0) {
+        *known = u64::from_le_bytes(*stamp);
+    }
+    let compact_bytes = HEADER_BYTES + rows.values().map(|(_, length)| length).sum::<u64>();
+    restored.rows = rows.into_values().map(|(row, _)| row).collect();
+    Ok(Whole { restored, bytes: length - records.len() as u64, compact_bytes })
 }
 
 fn next_record(records: &[u8]) -> Option<(Change, &[u8])> {
@@ -185,7 +252,7 @@ fn next_record(records: &[u8]) -> Option<(Change, &[u8])> {
 }
 
 /// The row, with its strings held once that many have in common. Slices are what there is much of.
-fn shared(row: Row, names: &mut Interner) -> Row {
+fn shared(row: Row, names: &mut Interner, known_hints: &mut HashSet<Arc<Hints>>) -> Row {
     let Row::Slice(mut row) = row else { return row };
     let SliceRow { name, service, ports, endpoints } = Arc::make_mut(&mut row);
     let mut share = |text: &mut Arc<str>| *text = names.intern(text);
@@ -195,6 +262,16 @@ fn shared(row: Row, names: &mut Interner) -> Row {
     for endpoint in endpoints {
         endpoint.zone.as_mut().map(&mut share);
         endpoint.node.as_mut().map(&mut share);
+        if let Some(hints) = &mut endpoint.hints {
+            match known_hints.get(hints) {
+                Some(known) => *hints = known.clone(),
+                None => {
+                    let own = Arc::make_mut(hints);
+                    own.zones.iter_mut().chain(&mut own.nodes).for_each(&mut share);
+                    known_hints.insert(hints.clone());
+                }
+            }
+        }
     }
     Row::Slice(row)
 }
@@ -213,6 +290,7 @@ mod tests {
     use super::*;
     use crate::sources::rows::NodeRow;
     use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
     type Held = Arc<Mutex<Option<OwnedFd>>>;
 
@@ -247,11 +325,11 @@ mod tests {
         let batch = [Change::Set(row(1, "b")), Change::Remove(row(2, "a").key()), Change::Set(row(3, "c"))];
         journal.write(&batch, || [].iter());
         drop(journal);
-        let (mut journal, rows) = Journal::restore(held(&file), hold.clone());
-        assert_eq!(sorted(rows), [row(1, "b"), row(3, "c")]);
+        let (mut journal, before) = Journal::restore(held(&file), hold.clone());
+        assert_eq!(sorted(before.rows), [row(1, "b"), row(3, "c")]);
         journal.write(&[Change::Set(row(4, "d"))], || [].iter());
-        let (_, rows) = Journal::restore(held(&file), hold);
-        assert_eq!(sorted(rows), [row(1, "b"), row(3, "c"), row(4, "d")]);
+        let (_, before) = Journal::restore(held(&file), hold);
+        assert_eq!(sorted(before.rows), [row(1, "b"), row(3, "c"), row(4, "d")]);
     }
 
     #[test]
@@ -262,10 +340,10 @@ mod tests {
         journal.write(&[Change::Set(row(1, "a")), Change::Set(row(2, "a"))], || [].iter());
         let whole = File::from(held(&file)).metadata().unwrap().len();
         File::from(held(&file)).set_len(whole - 1).unwrap();
-        let (mut journal, rows) = Journal::restore(held(&file), hold.clone());
-        assert_eq!(rows, [row(1, "a")]);
+        let (mut journal, before) = Journal::restore(held(&file), hold.clone());
+        assert_eq!(before.rows, [row(1, "a")]);
         journal.write(&[Change::Set(row(3, "a"))], || [].iter());
-        assert_eq!(sorted(Journal::restore(held(&file), hold).1), [row(1, "a"), row(3, "a")]);
+        assert_eq!(sorted(Journal::restore(held(&file), hold).1.rows), [row(1, "a"), row(3, "a")]);
     }
 
     #[test]
@@ -278,7 +356,51 @@ mod tests {
             journal.write(&last.clone().map(Change::Set), || last.iter());
         }
         assert!(journal.bytes < 2 * SMALLEST_REWRITE_BYTES, "{}", journal.bytes);
-        assert_eq!(Journal::restore(held(&file), hold).1, last);
+        // Nor does it with restarts.
+        for _ in 0..10 {
+            let (mut journal, before) = Journal::restore(held(&file), hold.clone());
+            journal.well();
+            assert_eq!(before.rows, last);
+            assert!(journal.compact_bytes < 2000, "{}", journal.compact_bytes);
+            for _ in 0..1_000 {
+                journal.write(&last.clone().map(Change::Set), || last.iter());
+            }
+            assert!(journal.bytes < 2 * SMALLEST_REWRITE_BYTES, "{}", journal.bytes);
+        }
+    }
+
+    #[test]
+    fn the_times_are_there_for_the_next_process_also_after_a_rewrite() {
+        let (file, hold) = holder();
+        let mut journal = Journal::new(hold.clone());
+        journal.stamp([7, 8].into_iter());
+        journal.write(&[], || [].iter());
+        assert_eq!(Journal::restore(held(&file), hold.clone()).1.stamps[..3], [7, 8, 0]);
+        journal.stamp([9].into_iter());
+        assert_eq!(Journal::restore(held(&file), hold).1.stamps[..3], [9, 8, 0]);
+    }
+
+    #[test]
+    fn what_can_not_be_kept_is_tried_again_after_a_while_and_not_with_each_batch() {
+        let (file, hold) = holder();
+        let (tries, refuses) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(true)));
+        let (count, refused) = (tries.clone(), refuses.clone());
+        let mut journal = Journal::new(move |file: BorrowedFd<'_>| {
+            count.fetch_add(1, Relaxed);
+            if refused.load(Relaxed) { Err(io::ErrorKind::StorageFull.into()) } else { hold(file) }
+        });
+        let rows = [row(1, "a")];
+        for _ in 0..100 {
+            journal.write(&rows.clone().map(Change::Set), || rows.iter());
+        }
+        assert_eq!(tries.load(Relaxed), 1);
+        refuses.store(false, Relaxed);
+        journal.failed_at = Instant::now().checked_sub(TRY_AGAIN_AFTER);
+        journal.write(&[], || rows.iter());
+        journal.write(&[Change::Set(row(2, "a"))], || [].iter());
+        assert_eq!((tries.load(Relaxed), journal.failed_at), (2, None));
+        let (_, before) = Journal::restore(held(&file), |_| Ok(()));
+        assert_eq!(sorted(before.rows), [row(1, "a"), row(2, "a")]);
     }
 
     #[test]
@@ -287,13 +409,13 @@ mod tests {
         let mut journal = Journal::new(hold.clone());
         journal.write(&[], || [row(1, "a")].into_iter().collect::<Vec<_>>().leak().iter());
         for _ in 0..MAX_STARTS - 1 {
-            assert_eq!(Journal::restore(held(&file), hold.clone()).1.len(), 1);
+            assert_eq!(Journal::restore(held(&file), hold.clone()).1.rows.len(), 1);
         }
         Journal::restore(held(&file), hold.clone()).0.well();
         for _ in 0..MAX_STARTS {
-            assert_eq!(Journal::restore(held(&file), hold.clone()).1.len(), 1);
+            assert_eq!(Journal::restore(held(&file), hold.clone()).1.rows.len(), 1);
         }
-        assert!(Journal::restore(held(&file), hold).1.is_empty());
+        assert!(Journal::restore(held(&file), hold).1.rows.is_empty());
     }
 
     #[test]
@@ -302,8 +424,8 @@ mod tests {
         let mut journal = Journal::new(hold.clone());
         journal.write(&[Change::Set(row(1, "a"))], || [].iter());
         File::from(held(&file)).write_all_at(&[0xff; 8], 8).unwrap();
-        assert!(Journal::restore(held(&file), hold.clone()).1.is_empty());
+        assert!(Journal::restore(held(&file), hold.clone()).1.rows.is_empty());
         let empty = memfd_create("empty", MemfdFlags::CLOEXEC).unwrap();
-        assert!(Journal::restore(empty, hold).1.is_empty());
+        assert!(Journal::restore(empty, hold).1.rows.is_empty());
     }
 }

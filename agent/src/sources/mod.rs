@@ -16,7 +16,7 @@ pub(crate) mod sample;
 
 pub use dns::{NameSource, Target};
 pub use folder::{FolderError, FolderSource};
-pub use journal::Journal;
+pub use journal::{Journal, Restored};
 pub use kubernetes::KubernetesSource;
 pub use problems::{Problem, Problems, Severity};
 pub use rows::{Change, Row, RowKey};

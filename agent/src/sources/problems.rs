@@ -35,6 +35,13 @@ pub enum Severity {
     Warning,
 }
 
+impl Problem {
+    /// A warning that is in no file.
+    pub fn warning(object: Option<String>, cause: String) -> Self {
+        Self { severity: Severity::Warning, file: None, line: None, column: None, object, cause }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(file) = &self.file {

@@ -2,7 +2,7 @@
 //!
 //! Rows say what was written, not what follows from it: the rules are in [`control`](crate::control).
 
-use crate::mesh::{ObjectName, Picker};
+use crate::mesh::{Balancing, ObjectName};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
@@ -100,7 +100,7 @@ pub struct ServiceRow {
     /// Its ports.
     pub ports: Vec<ServicePortRow>,
     /// How an endpoint is chosen for a call.
-    pub picker: Picker,
+    pub balancing: Balancing,
     /// A headless Service whose owner asks for its calls to be balanced all the same.
     pub balance_headless: bool,
     /// Another proxy than the node's serves it (`service.kubernetes.io/service-proxy-name`).
@@ -204,7 +204,7 @@ pub struct EndpointRow {
 }
 
 /// Whom an endpoint is meant for. Each list may be empty.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Hints {
     /// Clients in these zones (`hints.forZones`).
     pub zones: Box<[Arc<str>]>,
@@ -257,6 +257,8 @@ pub struct PodRow {
     pub ambient: Option<bool>,
     /// `spec.runtimeClassName`.
     pub runtime_class: Option<Arc<str>>,
+    /// What the agent wrote on it ([`STATUS`](crate::sources::kubernetes::labels::STATUS)).
+    pub status_label: Option<Arc<str>>,
 }
 
 /// A service mesh that redirects a pod's connections to a proxy of its own.

@@ -4,7 +4,7 @@ use super::rows::{
     Conditions, Enabled, EndpointRow, Hints, NamespaceRow, PodRow, ServiceKind, ServicePortRow, ServiceRow,
     SlicePortRow, SliceRow, Transport, Waypoint,
 };
-use crate::mesh::{ObjectName, Picker};
+use crate::mesh::{Balancing, ObjectName};
 use std::sync::Arc;
 
 /// A Service of the namespace `shop`, with a cluster address.
@@ -21,7 +21,7 @@ pub(crate) fn service(name: &str) -> ServiceRow {
         waypoint: Waypoint::Unset,
         with_mesh: None,
         ports: Vec::new(),
-        picker: Picker::default(),
+        balancing: Balancing::default(),
         balance_headless: false,
         other_proxy: false,
     }
@@ -103,5 +103,6 @@ pub(crate) fn pod(name: &str, enabled: Enabled) -> PodRow {
         with_mesh: None,
         ambient: None,
         runtime_class: None,
+        status_label: None,
     }
 }

@@ -18,9 +18,11 @@ pub struct Numbers {
     pub pods: Vec<PodCounts>,
     /// Pods that are to be enrolled and are not, or not yet.
     pub pods_waiting: Vec<PodObstacle>,
+    /// Pods that somebody asked for and that are never enrolled as they are.
+    pub pods_refused: Vec<PodObstacle>,
     /// What others attached and is in the way of the agent's programs.
     pub legacy_attachments: Vec<LegacyAttachment>,
-    /// The endpoints.
+    /// The endpoints that this node has sent calls to.
     pub endpoints: Vec<EndpointCounts>,
     /// Destinations whose connections are taken.
     pub destinations: usize,
@@ -58,8 +60,21 @@ pub struct PodCounts {
     pub pod: String,
     /// How many connections met each outcome at `connect()`, by its name: taken, or straight because of what.
     pub connections: Vec<(&'static str, u64)>,
+    /// What its connections and calls hold.
+    pub memory: MemoryCounts,
     /// Those that it had when it was enrolled.
     pub opened_before: OpenedBefore,
+}
+
+/// What a pod's connections and calls hold in memory.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MemoryCounts {
+    /// Bytes.
+    pub held: u64,
+    /// Bytes that they may hold.
+    pub limit: u64,
+    /// Calls that were refused or ended because that was used up. From 0 on again when the pod has had no connection for a time.
+    pub refused: u64,
 }
 
 /// Connections to captured addresses that a pod had when it was enrolled: they go straight until they end.
@@ -106,6 +121,16 @@ pub struct EndpointCounts {
     pub failures: u64,
     /// Calls under way.
     pub active: u32,
+    /// How often a pod ejected it.
+    pub ejections: u64,
+    /// Pods that pass it over at the moment.
+    pub ejected_by: usize,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PodLabels {
+    namespace: String,
+    pod: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -157,6 +182,7 @@ struct StateLabel {
 enum State {
     enrolled,
     waiting,
+    refused,
     live,
     resting,
 }
@@ -166,7 +192,15 @@ pub fn exposition(numbers: &Numbers) -> String {
     let mut registry = Registry::with_prefix("evenkeel");
     let connections = Family::<ConnectionLabels, Counter>::default();
     let opened_before = Family::<OpenedBeforeLabels, Gauge>::default();
-    for PodCounts { namespace, pod, connections: outcomes, opened_before: before } in &numbers.pods {
+    let [memory, memory_limit] = [(); 2].map(|()| Family::<PodLabels, Gauge>::default());
+    let refused_calls = Family::<PodLabels, Counter>::default();
+    for PodCounts { namespace, pod, connections: outcomes, memory: held, opened_before: before } in
+        &numbers.pods
+    {
+        let labels = PodLabels { namespace: escaped(namespace), pod: escaped(pod) };
+        memory.get_or_create(&labels).set(held.held as i64);
+        memory_limit.get_or_create(&labels).set(held.limit as i64);
+        refused_calls.get_or_create(&labels).inc_by(held.refused);
         let cause = before.cause;
         let labels = OpenedBeforeLabels { namespace: escaped(namespace), pod: escaped(pod), cause };
         opened_before.get_or_create(&labels).set(before.connections as i64);
@@ -177,16 +211,20 @@ pub fn exposition(numbers: &Numbers) -> String {
     }
     let (calls, failures) =
         (Family::<EndpointLabels, Counter>::default(), Family::<EndpointLabels, Counter>::default());
-    let active = Family::<EndpointLabels, Gauge>::default();
+    let (active, ejected) =
+        (Family::<EndpointLabels, Gauge>::default(), Family::<EndpointLabels, Gauge>::default());
+    let ejections = Family::<EndpointLabels, Counter>::default();
     for counts in &numbers.endpoints {
         let labels =
             EndpointLabels { service: escaped(&counts.service), endpoint: escaped(&counts.endpoint) };
         calls.get_or_create(&labels).inc_by(counts.calls);
         failures.get_or_create(&labels).inc_by(counts.failures);
         active.get_or_create(&labels).set(counts.active.into());
+        ejections.get_or_create(&labels).inc_by(counts.ejections);
+        ejected.get_or_create(&labels).set(counts.ejected_by as i64);
     }
     let not_enrolled = Family::<ObstacleLabels, Gauge>::default();
-    for PodObstacle { namespace, pod, reason } in &numbers.pods_waiting {
+    for PodObstacle { namespace, pod, reason } in numbers.pods_waiting.iter().chain(&numbers.pods_refused) {
         let labels = ObstacleLabels { namespace: escaped(namespace), pod: escaped(pod), reason };
         not_enrolled.get_or_create(&labels).set(1);
     }
@@ -194,8 +232,12 @@ pub fn exposition(numbers: &Numbers) -> String {
     for LegacyAttachment { cgroup, kind, effect } in &numbers.legacy_attachments {
         legacy.get_or_create(&LegacyLabels { cgroup: escaped(cgroup), kind, effect }).set(1);
     }
-    let pods = states([(State::enrolled, numbers.pods.len()), (State::waiting, numbers.pods_waiting.len())]);
-    let destinations = states([(State::live, numbers.destinations), (State::resting, numbers.resting_ids)]);
+    let pods = states(&[
+        (State::enrolled, numbers.pods.len()),
+        (State::waiting, numbers.pods_waiting.len()),
+        (State::refused, numbers.pods_refused.len()),
+    ]);
+    let destinations = states(&[(State::live, numbers.destinations), (State::resting, numbers.resting_ids)]);
     let problems = Gauge::<i64>::default();
     problems.set(numbers.problems as i64);
 
@@ -209,7 +251,22 @@ pub fn exposition(numbers: &Numbers) -> String {
         "Connections to captured addresses that a pod had when it was enrolled, by why they had not been taken",
         opened_before,
     );
-    registry.register("pod_not_enrolled", "A pod that is to be enrolled and is not, and why", not_enrolled);
+    registry.register(
+        "pod_memory_bytes",
+        "What a pod's connections and calls hold in the agent and in the kernel's buffers",
+        memory,
+    );
+    registry.register("pod_memory_limit_bytes", "What a pod's connections and calls may hold", memory_limit);
+    registry.register(
+        "pod_memory_refused_calls",
+        "Calls of a pod that were refused or ended because its memory was used up",
+        refused_calls,
+    );
+    registry.register(
+        "pod_not_enrolled",
+        "A pod that is to be enrolled and is not, or not yet, and why",
+        not_enrolled,
+    );
     registry.register(
         "legacy_attachment",
         "A cgroup program of another's, attached in the old way, that is in the way of the agent's",
@@ -218,7 +275,21 @@ pub fn exposition(numbers: &Numbers) -> String {
     registry.register("endpoint_calls", "Calls begun to an endpoint", calls);
     registry.register("endpoint_failures", "Calls to an endpoint that failed", failures);
     registry.register("endpoint_active_calls", "Calls to an endpoint that are under way", active);
-    registry.register("pods", "Pods of this node that are to be enrolled", pods);
+    registry.register(
+        "endpoint_ejections",
+        "Times that a pod's calls left an endpoint out, as it failed them",
+        ejections,
+    );
+    registry.register(
+        "endpoint_ejected",
+        "Pods of this node whose calls leave an endpoint out at the moment; from two on, all do",
+        ejected,
+    );
+    registry.register(
+        "pods",
+        "Pods of this node that are to be enrolled: those that are, that wait, and that can't be as they are",
+        pods,
+    );
     registry.register(
         "destinations",
         "Ids of destinations: live, or resting before they are used again",
@@ -249,7 +320,7 @@ fn register_kinds(kinds: &[KindCounts], registry: &mut Registry) {
         staleness,
     );
     registry.register("source_objects", "Objects that are known", objects);
-    registry.register("source_bytes", "Bytes that came from the API server", bytes);
+    registry.register("source_bytes", "Bytes that came from the API server, after any decompression", bytes);
     registry.register("source_lists", "Lists that were asked of the API server", lists);
     registry.register("source_failures", "Lists and watches that failed", failures);
 }
@@ -259,10 +330,10 @@ fn escaped(value: &str) -> String {
     value.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n")
 }
 
-fn states(counts: [(State, usize); 2]) -> Family<StateLabel, Gauge> {
+fn states(counts: &[(State, usize)]) -> Family<StateLabel, Gauge> {
     let family = Family::<StateLabel, Gauge>::default();
     for (state, count) in counts {
-        family.get_or_create(&StateLabel { state }).set(count as i64);
+        family.get_or_create(&StateLabel { state: state.clone() }).set(*count as i64);
     }
     family
 }
@@ -278,6 +349,7 @@ mod tests {
                 namespace: "a".into(),
                 pod: "b\"c".into(),
                 connections: vec![("taken", 3)],
+                memory: MemoryCounts { held: 5, limit: 9, refused: 1 },
                 opened_before: OpenedBefore { cause: "agent_absent", connections: 2 },
             }],
             pods_waiting: vec![PodObstacle { namespace: "a".into(), pod: "d".into(), reason: "no_process" }],
@@ -292,6 +364,8 @@ mod tests {
                 calls: 7,
                 failures: 1,
                 active: 2,
+                ejections: 3,
+                ejected_by: 1,
             }],
             destinations: 4,
             kinds: vec![KindCounts {
@@ -306,11 +380,15 @@ mod tests {
         });
         for line in [
             r#"evenkeel_connections_total{namespace="a",pod="b\"c",outcome="taken"} 3"#,
+            r#"evenkeel_pod_memory_bytes{namespace="a",pod="b\"c"} 5"#,
+            r#"evenkeel_pod_memory_refused_calls_total{namespace="a",pod="b\"c"} 1"#,
             r#"evenkeel_opened_before{namespace="a",pod="b\"c",cause="agent_absent"} 2"#,
             r#"evenkeel_pod_not_enrolled{namespace="a",pod="d",reason="no_process"} 1"#,
             r#"evenkeel_legacy_attachment{cgroup="/sys",kind="connect4",effect="refuses"} 1"#,
             r#"evenkeel_endpoint_calls_total{service="a/s:1",endpoint="10.0.0.1:2"} 7"#,
             r#"evenkeel_endpoint_active_calls{service="a/s:1",endpoint="10.0.0.1:2"} 2"#,
+            r#"evenkeel_endpoint_ejections_total{service="a/s:1",endpoint="10.0.0.1:2"} 3"#,
+            r#"evenkeel_endpoint_ejected{service="a/s:1",endpoint="10.0.0.1:2"} 1"#,
             r#"evenkeel_pods{state="enrolled"} 1"#,
             r#"evenkeel_destinations{state="live"} 4"#,
             r#"evenkeel_source_seconds_since_contact{kind="services"} 1.5"#,

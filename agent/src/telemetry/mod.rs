@@ -4,5 +4,6 @@
 mod exposition;
 
 pub use exposition::{
-    EndpointCounts, KindCounts, LegacyAttachment, Numbers, OpenedBefore, PodCounts, PodObstacle, exposition,
+    EndpointCounts, KindCounts, LegacyAttachment, MemoryCounts, Numbers, OpenedBefore, PodCounts,
+    PodObstacle, exposition,
 };

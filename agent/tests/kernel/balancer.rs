@@ -2,12 +2,13 @@
 
 use crate::app::{Dial, dial};
 use crate::node::{Node, SERVICE_V4, can_run, listen};
+use evenkeel::kernel::bpf::{AttachType, link_to_cgroup};
 use evenkeel::kernel::{Netns, balancers, cgroups, reconnect};
 use evenkeel_common::DEFAULT_MARK;
 use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, SocketAddrV4};
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd};
 use std::path::Path;
 
 /// Where the load balancer sends what is dialled at the Service's address.
@@ -98,9 +99,9 @@ fn node_with_balancer() -> (Node, Vec<OwnedFd>) {
     (node, balancer)
 }
 
-/// `enum bpf_attach_type`, each with the offset in `struct bpf_sock_addr` of the (last word of the) address.
-const CONNECT: [(u32, i16); 2] = [(10, 4), (11, 20)];
-const GETPEERNAME: [(u32, i16); 2] = [(29, 4), (30, 20)];
+/// Where the programs attach, each with the offset in `struct bpf_sock_addr` of the (last word of the) address.
+const CONNECT: [(AttachType, i16); 2] = [(AttachType::Connect4, 4), (AttachType::Connect6, 20)];
+const GETPEERNAME: [(AttachType, i16); 2] = [(AttachType::GetPeerName4, 4), (AttachType::GetPeerName6, 20)];
 const PORT_OFFSET: i16 = 24;
 
 /// Attaches programs that make the endpoint of the Service at `connect()`, and the Service of the endpoint at `getpeername()`.
@@ -111,8 +112,8 @@ fn attach_balancer(cgroup: &Path) -> Vec<OwnedFd> {
     let back = GETPEERNAME.map(|kind| (kind, endpoint, service));
     let cgroup = File::open(cgroup).unwrap();
     let attach = |((attach_type, offset), from, to)| {
-        let program = load(attach_type, &rewrite(offset, from, to)).unwrap();
-        link(&program, &cgroup, attach_type).unwrap()
+        let program = load(attach_type as u32, &rewrite(offset, from, to)).unwrap();
+        link_to_cgroup(program.as_fd(), cgroup.as_fd(), attach_type).unwrap()
     };
     there.into_iter().chain(back).map(attach).collect()
 }
@@ -164,7 +165,6 @@ struct ProgLoad {
 }
 
 fn load(attach_type: u32, program: &[Instruction]) -> io::Result<OwnedFd> {
-    const BPF_PROG_LOAD: i64 = 5;
     const CGROUP_SOCK_ADDR: u32 = 18;
     let mut name = [0; 16];
     name[..NAME.len()].copy_from_slice(NAME.as_bytes());
@@ -177,27 +177,14 @@ fn load(attach_type: u32, program: &[Instruction]) -> io::Result<OwnedFd> {
         attach_type,
         ..ProgLoad::default()
     };
-    bpf(BPF_PROG_LOAD, &attributes)
+    bpf_load(&attributes)
 }
 
-#[repr(C)]
-struct LinkCreate {
-    program: i32,
-    target: i32,
-    attach_type: u32,
-    flags: u32,
-}
-
-fn link(program: &OwnedFd, cgroup: &File, attach_type: u32) -> io::Result<OwnedFd> {
-    const BPF_LINK_CREATE: i64 = 28;
-    let (program, target) = (program.as_raw_fd(), cgroup.as_raw_fd());
-    bpf(BPF_LINK_CREATE, &LinkCreate { program, target, attach_type, flags: 0 })
-}
-
-fn bpf<Attributes>(command: i64, attributes: &Attributes) -> io::Result<OwnedFd> {
+fn bpf_load(attributes: &ProgLoad) -> io::Result<OwnedFd> {
+    const BPF_PROG_LOAD: i64 = 5;
     // SAFETY: the structure is a prefix of `union bpf_attr` for the command, and what it points to outlives the call.
     let fd = unsafe {
-        libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<Attributes>())
+        libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, std::ptr::from_ref(attributes), size_of::<ProgLoad>())
     };
     // SAFETY: the kernel has just made this descriptor for us.
     if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) }) }

@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::node::{Cgroup, can_run};
 use evenkeel::kernel::pods::{self, PodCgroups};
-use evenkeel::kernel::{Kernel, LoadOptions, Netns, NotFound, PodEvent, PodEventKind, Sandbox};
+use evenkeel::kernel::{Kernel, KernelError, LoadOptions, Netns, NotFound, PodEvent, PodEventKind, Sandbox};
 use std::fs;
 
 const UID: &str = "6ec0a7e5-0000-4000-8000";
@@ -49,7 +49,8 @@ fn a_pods_first_process_is_announced_and_found() {
         assert!(made.path.ends_with(&form) && made.is_of_container(), "{made:?}");
         assert_eq!(made.kind, PodEventKind::Made);
         let top = cgroup.path.join(form.split('/').next().unwrap());
-        let find = || Sandbox::of(&uid, &PodCgroups::below(&top).processes_of(&uid));
+        let processes = || PodCgroups::below(&top)?.processes_of(&uid);
+        let find = || Sandbox::of(&uid, &processes().unwrap());
         assert_eq!(find().unwrap_err(), NotFound::NoProcess);
 
         let mut app = App::start(&container);
@@ -65,11 +66,11 @@ fn a_pods_first_process_is_announced_and_found() {
         };
         assert_eq!(sandbox.netns().cookie(), Netns::of_process(app.pid()).unwrap().cookie());
         let by_process = pods::by_process().unwrap();
-        assert_eq!(by_process[&uid], PodCgroups::below(&top).processes_of(&uid), "both ways lead there");
-        assert!(sandbox.is_there(&uid, || unreachable!("its process lives")));
+        assert_eq!(by_process[&uid], processes().unwrap(), "both ways lead there");
+        assert!(sandbox.is_there::<KernelError>(&uid, || unreachable!("its process lives")).unwrap());
 
         app.kill();
-        assert!(!sandbox.is_there(&uid, || PodCgroups::below(&top).processes_of(&uid)));
+        assert!(!sandbox.is_there(&uid, processes).unwrap());
         cgroup.clear();
         let removed = next_of(&mut next, &uid);
         assert!(removed.path.ends_with(&form), "{removed:?}");

@@ -163,6 +163,24 @@ fn a_port_that_the_pod_declares_or_uses_is_never_the_listeners() {
 }
 
 #[test]
+fn the_route_of_an_agent_that_was_killed_goes_when_the_next_one_listens() {
+    if !can_run() {
+        return;
+    }
+    let mut node = Node::start();
+    let route = |verb: &str, port: u16| {
+        format!("-6 route {verb} local fd65:766b:656c:{port:x}::/96 dev lo table local")
+    };
+    let killed = PodListener::open(&node.netns, &listener_options(), &[]).unwrap().port;
+    assert!(!node.app.try_ip(&route("add", killed)), "it stands, though its listener is closed");
+    let next = PodListener::open(&node.netns, &listener_options(), &[killed]).unwrap();
+    assert!(!node.app.try_ip(&route("del", killed)));
+    // That of an agent which still listens stays.
+    node.taken(dial(SERVICE_V6), 6);
+    assert!(node.app.try_ip(&route("del", node.listener.port)) && node.app.try_ip(&route("del", next.port)));
+}
+
+#[test]
 fn nobody_outside_of_the_pod_reaches_its_listener() {
     if !can_run() {
         return;

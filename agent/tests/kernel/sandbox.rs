@@ -2,18 +2,25 @@
 
 use crate::app::App;
 use crate::node::{Cgroup, can_run};
-use evenkeel::kernel::pods::PodCgroups;
-use evenkeel::kernel::{Netns, NotFound, Sandbox, address, cgroups};
-use std::fs::File;
+use evenkeel::kernel::pods::{self, PodCgroups};
+use evenkeel::kernel::{KernelError, Netns, NotFound, Sandbox, address, cgroups};
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+use std::fs::{self, File};
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::thread;
 
 const UID: &str = "6ec0a7e5-0000-4000-8000-0000000002aa";
 
-fn processes(kubepods: &Path) -> Vec<u32> {
-    PodCgroups::below(kubepods).processes_of(UID)
+fn processes(kubepods: &Path) -> Result<Vec<u32>, KernelError> {
+    PodCgroups::below(kubepods)?.processes_of(UID)
+}
+
+fn find(kubepods: &Path) -> Result<Sandbox, NotFound> {
+    Sandbox::of(UID, &processes(kubepods)?)
 }
 
 /// A program of that name, in a cgroup, and in a network namespace: that of a process, or its own.
@@ -44,6 +51,29 @@ fn end(mut process: Child) {
 }
 
 #[test]
+fn a_path_leads_to_a_pods_namespace_or_nowhere_and_nothing_is_waited_for() {
+    if !can_run() {
+        return;
+    }
+    let mut cgroup = Cgroup::new();
+    let pod = start("pause", &cgroup.make("pod"), None);
+    let netns = format!("/proc/{}/ns/net", pod.id());
+    let mut found = Sandbox::at(Path::new(&netns)).unwrap();
+    assert_eq!(found.netns().cookie(), Netns::of_process(pod.id()).unwrap().cookie());
+    for own in ["/proc/1/ns/net", "/proc/self/ns/net"] {
+        assert_eq!(Sandbox::at(Path::new(own)).unwrap_err(), NotFound::InNodeNamespace, "{own}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    for none in [pipe.as_path(), Path::new("/proc/self/ns/mnt"), Path::new("/no/such")] {
+        assert!(matches!(Sandbox::at(none), Err(NotFound::Refused(_))), "{}", none.display());
+    }
+    end(pod);
+    assert!(!found.is_there(UID, || Ok::<_, KernelError>(vec![])).unwrap());
+}
+
+#[test]
 fn a_container_within_a_container_is_not_the_pod() {
     if !can_run() {
         return;
@@ -54,14 +84,85 @@ fn a_container_within_a_container_is_not_the_pod() {
         .map(|name| cgroup.make(&format!("kubepods/besteffort/pod{UID}/{name}")));
     // The nested one is the first, and all that there is: still it is none of the pod's.
     let nested = start("nested", &nested, None);
-    assert_eq!(Sandbox::of(UID, &processes(&kubepods)).unwrap_err(), NotFound::NoProcess);
+    assert_eq!(find(&kubepods).unwrap_err(), NotFound::NoProcess);
 
     let pause = start("pause", &sandbox, None);
     // An app may make a namespace of its own: its process is later than the sandbox's.
     let unshared = start("unshared", &container, None);
-    let found = Sandbox::of(UID, &processes(&kubepods)).unwrap();
+    let found = find(&kubepods).unwrap();
     assert_eq!(found.netns().cookie(), Netns::of_process(pause.id()).unwrap().cookie());
     [nested, unshared, pause].into_iter().for_each(end);
+}
+
+#[test]
+fn a_pass_over_all_processes_takes_no_nested_container_for_the_pod_either() {
+    /// No other test's, since the pass sees them all.
+    const OWN_UID: &str = "6ec0a7e5-0000-4000-8000-0000000002ab";
+    if !can_run() {
+        return;
+    }
+    let mut cgroup = Cgroup::new();
+    let [container, nested] =
+        ["app", "app/docker/nested"].map(|name| cgroup.make(&format!("kubepods/pod{OWN_UID}/{name}")));
+    let nested = start("nested", &nested, None);
+    assert_eq!(pods::by_process().unwrap().get(OWN_UID), None);
+    assert_eq!(Sandbox::of(OWN_UID, &[nested.id()]).unwrap_err(), NotFound::NoProcess);
+    let own = start("app", &container, None);
+    assert_eq!(pods::by_process().unwrap()[OWN_UID], [own.id()]);
+    [own, nested].into_iter().for_each(end);
+}
+
+#[test]
+fn without_the_right_to_look_the_refusal_is_named() {
+    if !can_run() {
+        return;
+    }
+    let mut cgroup = Cgroup::new();
+    let kubepods = cgroup.make("kubepods");
+    let pause = start("pause", &cgroup.make(&format!("kubepods/pod{UID}/sandbox")), None);
+    // Rights are a thread's.
+    let find_without = || {
+        let mut rights = capabilities(None).unwrap();
+        rights.effective.remove(CapabilitySet::SYS_PTRACE);
+        set_capabilities(None, rights).unwrap();
+        find(&kubepods)
+    };
+    let not_found = thread::scope(|scope| scope.spawn(find_without).join().unwrap()).unwrap_err();
+    let NotFound::Refused(text) = not_found else { panic!("{not_found:?}") };
+    assert!(text.contains("Permission denied") && text.contains("CAP_SYS_PTRACE"), "{text}");
+    assert!(find(&kubepods).is_ok());
+    end(pause);
+}
+
+#[test]
+fn a_sandbox_at_a_path_is_there_while_the_path_leads_to_it() {
+    if !can_run() {
+        return;
+    }
+    let mut cgroup = Cgroup::new();
+    let pod = cgroup.make("pod");
+    let [one, other] = ["one", "other"].map(|name| start(name, &pod, None));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("netns");
+    let lead_to = |target: &Path| {
+        let _ = fs::remove_file(&path);
+        symlink(target, &path).unwrap();
+    };
+    let netns = |of: &Child| PathBuf::from(format!("/proc/{}/ns/net", of.id()));
+    lead_to(&netns(&one));
+    let mut sandbox = Sandbox::at(&path).unwrap();
+    let mut is_there =
+        || sandbox.is_there::<KernelError>(UID, || unreachable!("a path is asked, no process"));
+    assert!(is_there().unwrap());
+    lead_to(&path);
+    assert!(is_there().is_err(), "a path that cannot be followed says nothing of the pod");
+    lead_to(&netns(&other));
+    assert!(!is_there().unwrap());
+    lead_to(Path::new("/proc/self/status"));
+    assert!(!is_there().unwrap(), "no network namespace");
+    fs::remove_file(&path).unwrap();
+    assert!(!is_there().unwrap());
+    [one, other].into_iter().for_each(end);
 }
 
 #[test]
@@ -73,19 +174,23 @@ fn a_sandbox_is_there_while_any_process_of_the_pod_is_in_it() {
     let kubepods = cgroup.make("kubepods");
     let pod = cgroup.make(&format!("kubepods/pod{UID}/sandbox"));
     let first = start("runc-init", &pod, None);
-    let mut sandbox = Sandbox::of(UID, &processes(&kubepods)).unwrap();
+    let mut sandbox = find(&kubepods).unwrap();
     let second = start("pause", &pod, Some(first.id()));
     end(first);
-    assert!(sandbox.is_there(UID, || processes(&kubepods)), "another process is in it");
-    assert!(sandbox.is_there(UID, || unreachable!("that one is its witness now")));
+    assert!(sandbox.is_there(UID, || processes(&kubepods)).unwrap(), "another process is in it");
+    let its_witness = || unreachable!("that one is its witness now");
+    assert!(sandbox.is_there::<KernelError>(UID, its_witness).unwrap());
 
     // Killed and made anew: the same pod, another namespace.
     end(second);
+    let unknown = || Err(KernelError::NoObject);
+    assert!(sandbox.is_there(UID, unknown).is_err(), "that says nothing of the pod");
     let anew = start("pause", &pod, None);
-    assert!(!sandbox.is_there(UID, || processes(&kubepods)));
-    let found = Sandbox::of(UID, &processes(&kubepods)).unwrap();
+    assert!(!sandbox.is_there(UID, || processes(&kubepods)).unwrap());
+    let found = find(&kubepods).unwrap();
     assert_ne!(found.netns().cookie(), sandbox.netns().cookie());
-    assert!(!sandbox.is_there(UID, || vec![std::process::id()]), "nor is a process of no pod in it");
+    let none_of_its = || Ok::<_, KernelError>(vec![std::process::id()]);
+    assert!(!sandbox.is_there(UID, none_of_its).unwrap(), "nor is a process of no pod in it");
     end(anew);
 }
 
@@ -100,7 +205,7 @@ fn a_pod_on_another_kernel_is_told_by_its_first_process() {
     let gvisor = start("/usr/bin/runsc-sandbox", &pod, None);
     // The program's name is there once it has been executed.
     let not_found = loop {
-        match Sandbox::of(UID, &processes(&kubepods)) {
+        match find(&kubepods) {
             Err(not_found @ NotFound::SandboxedRuntime(_)) => break not_found,
             _ => std::thread::yield_now(),
         }
@@ -110,7 +215,7 @@ fn a_pod_on_another_kernel_is_told_by_its_first_process() {
     // A virtual machine that an ordinary pod runs is its app's business.
     let pause = start("pause", &pod, None);
     let machine = start("qemu-system-x86_64", &pod, Some(pause.id()));
-    assert!(Sandbox::of(UID, &processes(&kubepods)).is_ok());
+    assert!(find(&kubepods).is_ok());
     [machine, pause].into_iter().for_each(end);
 }
 

@@ -1,12 +1,12 @@
 //! What load and backend say to each other: gRPC messages that name their call, so that an answer that went astray,
 //! or lost a byte, is seen.
 
-use bytes::{BufMut as _, Bytes, BytesMut};
+use bytes::BufMut as _;
 
 /// gRPC's prefix of a message: one byte of flags, four of length.
 pub(crate) const PREFIX: usize = 5;
 /// What a request's message begins with.
-const ORDER: usize = 16;
+pub(crate) const ORDER: usize = 16;
 /// What an answer's message begins with: the backend's number, the call's, the message's.
 const HEAD: usize = 13;
 /// What an answer's message ends with: the call's number again.
@@ -22,17 +22,15 @@ pub(crate) struct Order {
 }
 
 impl Order {
-    /// The request's only message, `size` bytes long.
-    pub(crate) fn encode(&self, size: usize) -> Bytes {
-        let size = size.max(ORDER);
-        let mut request = BytesMut::with_capacity(PREFIX + size);
-        request.put_u8(0);
-        request.put_u32(size as u32);
-        request.put_u64(self.call);
-        request.put_u32(self.message);
-        request.put_u32(self.messages);
-        request.resize(PREFIX + size, 0x5a);
-        request.freeze()
+    /// Writes the request's only message, `size` bytes long, behind `out`.
+    pub(crate) fn write(&self, size: usize, out: &mut Vec<u8>) {
+        let end = out.len() + PREFIX + size.max(ORDER);
+        out.put_u8(0);
+        out.put_u32(size.max(ORDER) as u32);
+        out.put_u64(self.call);
+        out.put_u32(self.message);
+        out.put_u32(self.messages);
+        out.resize(end, 0x5a);
     }
 
     /// From the start of a request; `None` if it is too short.
@@ -48,18 +46,16 @@ impl Order {
         self.messages as usize * (PREFIX + self.message as usize)
     }
 
-    /// The answer's message of that number.
-    pub(crate) fn answer(&self, backend: u8, number: u32) -> Bytes {
-        let size = self.message as usize;
-        let mut message = BytesMut::with_capacity(PREFIX + size);
-        message.put_u8(0);
-        message.put_u32(self.message);
-        message.put_u8(backend);
-        message.put_u64(self.call);
-        message.put_u32(number);
-        message.resize(PREFIX + size - TAIL, 0xa5);
-        message.put_u64(self.call);
-        message.freeze()
+    /// Writes the answer's message of that number behind `out`.
+    pub(crate) fn write_answer(&self, backend: u8, number: u32, out: &mut Vec<u8>) {
+        let end = out.len() + PREFIX + self.message as usize;
+        out.put_u8(0);
+        out.put_u32(self.message);
+        out.put_u8(backend);
+        out.put_u64(self.call);
+        out.put_u32(number);
+        out.resize(end - TAIL, 0xa5);
+        out.put_u64(self.call);
     }
 }
 
@@ -156,13 +152,16 @@ mod tests {
     const ORDER: Order = Order { call: 7, message: 64, messages: 3 };
 
     fn whole(order: &Order) -> Vec<u8> {
-        (0..order.messages).flat_map(|number| order.answer(2, number)).collect()
+        let mut whole = Vec::new();
+        (0..order.messages).for_each(|number| order.write_answer(2, number, &mut whole));
+        whole
     }
 
     #[test]
     fn a_request_names_what_it_asks_for() {
-        assert_eq!(Order::decode(&ORDER.encode(1024)), Some(ORDER));
-        assert_eq!(ORDER.encode(1024).len(), PREFIX + 1024);
+        let mut request = Vec::new();
+        ORDER.write(1024, &mut request);
+        assert_eq!((Order::decode(&request), request.len()), (Some(ORDER), PREFIX + 1024));
     }
 
     #[test]

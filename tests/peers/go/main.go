@@ -17,6 +17,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -119,12 +120,13 @@ func load(arguments []string) error {
 	to := flags.String("to", "", "where to")
 	rate := flags.Int("rate", 200, "calls a second")
 	calls := flags.Int("calls", 0, "ends after so many (0: when asked to stop)")
+	wait := flags.Bool("wait-for-ready", false, "calls wait for a server instead of failing")
 	if err := flags.Parse(arguments); err != nil {
 		return err
 	}
 	connection, err := grpc.NewClient("passthrough:///"+*to,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithDefaultCallOptions(grpc.ForceCodec(raw{})))
+		grpc.WithDefaultCallOptions(grpc.ForceCodec(raw{}), grpc.WaitForReady(*wait)))
 	if err != nil {
 		return err
 	}
@@ -161,6 +163,7 @@ func serve(arguments []string) error {
 	flags := flag.NewFlagSet("serve", flag.ExitOnError)
 	listen := flags.String("listen", "", "address")
 	name := flags.String("name", "", "what the replies call this server")
+	age := flags.Duration("max-connection-age", 0, "says GOAWAY on a connection of that age (0: never)")
 	if err := flags.Parse(arguments); err != nil {
 		return err
 	}
@@ -168,7 +171,9 @@ func serve(arguments []string) error {
 	if err != nil {
 		return err
 	}
-	server := grpc.NewServer(grpc.ForceServerCodec(raw{}), grpc.UnknownServiceHandler(
+	server := grpc.NewServer(grpc.ForceServerCodec(raw{}), grpc.KeepaliveParams(keepalive.ServerParameters{
+		MaxConnectionAge: *age,
+	}), grpc.UnknownServiceHandler(
 		func(_ any, stream grpc.ServerStream) error {
 			var request []byte
 			if err := stream.RecvMsg(&request); err != nil {
@@ -180,6 +185,7 @@ func serve(arguments []string) error {
 			}
 			reply := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), *name)
 			reply = protowire.AppendString(protowire.AppendTag(reply, 2, protowire.BytesType), seen)
+			reply = protowire.AppendVarint(protowire.AppendTag(reply, 3, protowire.VarintType), 1)
 			return stream.SendMsg(&reply)
 		}))
 	fmt.Println("ready", listener.Addr())

@@ -1,7 +1,7 @@
 //! The gRPC client: calls at a steady rate, each on a channel that stays.
 
 use super::socket::SocketOptions;
-use super::{asked_to_stop, pattern};
+use super::{MAX_MESSAGE_BYTES, asked_to_stop, pattern};
 use crate::Tally;
 use crate::greeter::greeter_client::GreeterClient;
 use crate::greeter::{HelloReply, HelloRequest};
@@ -21,6 +21,10 @@ const TELL_EVERY: Duration = Duration::from_millis(50);
 
 /// A call without an answer for so long is an error of its own: nothing in a test holds a call so long.
 const NO_ANSWER: Duration = Duration::from_secs(30);
+
+/// How long the server holds a call that is cancelled, and the latest moment of its cancellation.
+const HOLD_UNTIL_CANCELLED_MS: u32 = 60_000;
+const LATEST_CANCEL_MS: u64 = 20;
 
 /// Messages of a streaming call.
 const STREAM_MESSAGES: u32 = 5;
@@ -66,6 +70,9 @@ pub(super) struct Load {
     payload_bytes: u32,
     #[arg(long, default_value_t = 0)]
     reply_bytes: u32,
+    /// Cancels each so many-th call while the server holds it (0: none).
+    #[arg(long, default_value_t = 0)]
+    cancel_every: u64,
 }
 
 type Shared = Arc<Mutex<Tally>>;
@@ -104,7 +111,12 @@ impl Load {
                     let due = (start.elapsed().as_secs_f64() * f64::from(self.rate)) as u64 + 1;
                     while begun < due.min(limit) {
                         let channel = channels[begun as usize % channels.len()].clone();
-                        calls.spawn(call(channel, self.kind.of(begun), request.clone(), Arc::clone(&tally)));
+                        let (kind, tally) = (self.kind.of(begun), Arc::clone(&tally));
+                        if self.cancel_every > 0 && begun % self.cancel_every == 0 {
+                            calls.spawn(cancelled_call(channel, kind, request.clone(), begun, tally));
+                        } else {
+                            calls.spawn(call(channel, kind, request.clone(), tally));
+                        }
                         begun += 1;
                     }
                     while calls.try_join_next().is_some() {}
@@ -165,8 +177,25 @@ fn print_changed(tally: &Shared, told: &mut String) -> Result<()> {
     Ok(())
 }
 
+/// A call that the server would hold longer than the client waits: up to [`LATEST_CANCEL_MS`], so that some are cancelled before
+/// they have left, and others with the server.
+async fn cancelled_call(channel: Channel, kind: Kind, mut request: HelloRequest, number: u64, tally: Shared) {
+    request.hold_milliseconds = HOLD_UNTIL_CANCELLED_MS;
+    let mut client = greeter(channel);
+    let patience = Duration::from_millis(number * 7 % LATEST_CANCEL_MS);
+    match tokio::time::timeout(patience, speak(&mut client, kind, request)).await {
+        Err(_) => lock(&tally).cancelled += 1,
+        Ok(Ok(_)) => *lock(&tally).errors.entry("answered, and not held".to_owned()).or_default() += 1,
+        Ok(Err(status)) => *lock(&tally).errors.entry(format!("{status}")).or_default() += 1,
+    }
+}
+
+fn greeter(channel: Channel) -> GreeterClient<Channel> {
+    GreeterClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)
+}
+
 async fn call(channel: Channel, kind: Kind, request: HelloRequest, tally: Shared) {
-    let mut client = GreeterClient::new(channel);
+    let mut client = greeter(channel);
     let answers = async {
         loop {
             match speak(&mut client, kind, request.clone()).await {

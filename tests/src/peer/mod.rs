@@ -1,6 +1,6 @@
 //! The programs that run inside pods: gRPC servers and clients (tonic), and plain sockets of every kind.
 //!
-//! One binary, `peer`, with a subcommand each: [`serve`], [`load`], [`dial`], [`echo`], [`pour`]. What they say on standard output are
+//! One binary, `peer`, with a subcommand each: [`serve`], [`load`], [`stall`], [`dial`], [`echo`], [`pour`]. What they say on standard output are
 //! lines of a keyword and, mostly, JSON: [`crate::peers`] reads them.
 
 mod dial;
@@ -9,11 +9,13 @@ mod load;
 mod pour;
 mod serve;
 mod socket;
+mod stall;
 
 pub use dial::Dialled;
 pub use load::Kind;
 pub use pour::{Opening, Poured};
 pub use socket::Family;
+pub use stall::Manner;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -31,6 +33,8 @@ enum Role {
     Serve(serve::Serve),
     /// A gRPC client that calls at a steady rate and counts who answered.
     Load(load::Load),
+    /// Clients that ask for much and do not read it.
+    Stall(stall::Stall),
     /// One connection: what the app's own socket says of its ends, and the first line of the answer.
     Dial(dial::Dial),
     /// A TCP or UDP server that sends everything back.
@@ -48,6 +52,7 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<()> {
     match role {
         Role::Serve(serve) => asynchronously(serve.run()),
         Role::Load(load) => asynchronously(load.run()),
+        Role::Stall(stall) => stall.run(),
         Role::Dial(dial) => dial.run(),
         Role::Echo(echo) => echo.run(),
         Role::Pour(pour) => pour.run(),
@@ -57,6 +62,9 @@ pub fn run(arguments: impl Iterator<Item = String>) -> Result<()> {
 fn asynchronously(role: impl Future<Output = Result<()>>) -> Result<()> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(role)
 }
+
+/// The largest message that clients and servers take: gRPC's own default is 4 MiB with what is around the payload.
+const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
 /// Ends when someone asks the process to stop.
 async fn asked_to_stop() -> Result<()> {

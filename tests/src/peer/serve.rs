@@ -2,7 +2,7 @@
 
 use crate::greeter::greeter_server::{Greeter, GreeterServer};
 use crate::greeter::{HelloReply, HelloRequest};
-use crate::peer::{asked_to_stop, pattern};
+use crate::peer::{MAX_MESSAGE_BYTES, asked_to_stop, pattern};
 use anyhow::Result;
 use clap::Args;
 use std::net::{IpAddr, SocketAddr};
@@ -24,14 +24,20 @@ pub(super) struct Serve {
     /// What the replies call this server; in a pod, its name if nothing else is said.
     #[arg(long, env = "HOSTNAME")]
     name: String,
+    /// SETTINGS_MAX_CONCURRENT_STREAMS.
+    #[arg(long)]
+    max_streams: Option<u32>,
 }
 
 impl Serve {
     pub(super) async fn run(self) -> Result<()> {
         let listener = TcpListener::bind(self.listen).await?;
         println!("ready {}", listener.local_addr()?);
+        let greeter =
+            GreeterServer::new(Named { name: self.name }).max_decoding_message_size(MAX_MESSAGE_BYTES);
         tonic::transport::Server::builder()
-            .add_service(GreeterServer::new(Named { name: self.name }))
+            .max_concurrent_streams(self.max_streams)
+            .add_service(greeter)
             .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async {
                 let _ = asked_to_stop().await;
             })

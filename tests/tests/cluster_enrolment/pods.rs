@@ -113,6 +113,52 @@ fn a_static_pod_is_enrolled_too() -> Outcome {
     outcome
 }
 
+/// The mirror has a new UID each time, the pod itself runs on.
+#[test]
+fn a_static_pod_stays_enrolled_when_its_mirror_is_deleted() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let cluster = cluster()?;
+    let shop = Shop::enrolled(&cluster, "mirror")?;
+    let address = shop.serve(2)?;
+    shop.captured(GREETER, SERVICE_PORT, 2)?;
+    let mut object = client("mirrored", "node-2", address);
+    object["metadata"]["namespace"] = json!(shop.namespace);
+    object["spec"].as_object_mut().context("a pod has a spec")?.remove("nodeName");
+    let file = cluster.nodes[1].static_pods().join("mirrored.yaml");
+    std::fs::write(&file, object.to_string())?;
+    let enrolled_besides = |uid: &Value| {
+        shop.shown("node-2", "/pods", "a mirror is enrolled", |pods| {
+            let mirrors = pods.as_array()?.iter().filter(|view| view["name"] == "mirrored-node-2");
+            mirrors.filter(|view| view["enrolled"] == true).find(|view| view["uid"] != *uid).cloned()
+        })
+    };
+    let outcome = (|| {
+        cluster.wait_for("pod/mirrored-node-2", &shop.namespace)?;
+        let pod = shop.ready("mirrored-node-2")?;
+        let first = enrolled_besides(&Value::Null)?;
+        pod.more_calls(CLIENT, 20)?;
+        shop.kubectl(&["delete", "pod/mirrored-node-2"])?;
+        let next = enrolled_besides(&first["uid"])?;
+        for same in ["netns_cookie", "listener_port"] {
+            ensure!(next[same] == first[same], "{same}: {first}, {next}");
+        }
+        pod.more_calls(CLIENT, 20)?;
+        let tally = pod.tally(CLIENT)?;
+        shop.is_clean(&pod, &tally)?;
+        ensure!(tally.connections == 1, "{tally:?}");
+        // The last connection of the first mirror's ends, and another is taken.
+        signal_to(*pod.pids_of("peer").first().context("the client runs")?, libc::SIGKILL);
+        let tally = pod.until(CLIENT, "both servers answer", &Tally::default(), |t| t.calls.len() == 2)?;
+        shop.is_clean(&pod, &tally)?;
+        ensure!(!pod.goes_straight_to(address)?);
+        Ok(())
+    })();
+    std::fs::remove_file(file)?;
+    outcome
+}
+
 #[test]
 fn a_pod_on_the_nodes_own_network_is_left_alone() -> Outcome {
     if !privileged() {

@@ -1,6 +1,6 @@
 //! One enrolled pod: how it becomes one, what is kept up to date meanwhile, and how it is let go of.
 
-use super::missed::{Missed, opened_before};
+use super::missed::{Cause, Missed, opened_before};
 use super::obstacle::Obstacle;
 use super::sighting::Sighting;
 use super::{LISTENER_LABEL, Tools};
@@ -12,9 +12,10 @@ use crate::mesh::{Pod, PodKey};
 use crate::proxy::{ListenerId, ListenerSpec, Source};
 use crate::sources::rows::PodRow;
 use anyhow::Result;
+use evenkeel_common::Reason;
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, TcpListener};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tracing::{info, warn};
@@ -31,52 +32,76 @@ pub(super) struct Enrolled {
     pub(super) after: Option<Duration>,
     /// What the kernel knows of it.
     pub(super) facts: kernel::Enrolment,
+    /// Whether an earlier worker process had enrolled it.
+    was_known: bool,
     pub(super) missed: Missed,
+    /// What kept the agent from looking at it last, which is said once.
+    trouble: Option<String>,
 }
 
 impl Enrolled {
-    /// Finds the pod's namespace, opens or takes over its listener, and tells the kernel, in this order: a connection that
-    /// the kernel sends must find the listener, and a listener's worker must be there.
+    /// Opens or takes over the pod's listener, and tells the kernel, in this order: a connection that the kernel sends must find the
+    /// listener, and a listener's worker must be there. Leaves nothing behind where that fails.
     pub(super) fn enrol(
         wanted: &Enrolment,
-        sighting: &Sighting<'_>,
+        sandbox: Sandbox,
         restored: &mut HashMap<u64, PodListener>,
         tools: &Tools<'_>,
     ) -> Result<Self, Obstacle> {
         let row = &wanted.pod;
-        let sandbox = sighting.find(row)?;
         let netns = sandbox.netns();
         let cookie = netns.cookie();
-        let listener = match restored.remove(&cookie) {
-            Some(listener) => listener,
-            None => {
-                let ports = tools.config.listener_ports;
-                let options = ListenerOptions { ports: ports.first..=ports.last, mark: tools.config.mark };
-                PodListener::open(netns, &options, &row.declared_ports)?
-            }
-        };
-        for (family, socket) in [("v4", Some(&listener.v4)), ("v6", listener.v6.as_ref())] {
-            if let Some(socket) = socket {
-                tools.keeper.hold(&format!("{LISTENER_LABEL}{cookie}/{family}"), socket)?;
-            }
-        }
-        let facts = facts_of(netns, wanted, listener.port, listener.v6.is_some(), tools)?;
+        let was_known = tools.kernel.counters(cookie)?.is_some();
+        let mut facts = facts_of(netns, wanted, tools)?;
         let pod = Arc::new(Pod {
             key: PodKey { uid: row.uid.clone(), netns_cookie: cookie },
             name: row.name.clone(),
-            addresses: row.addresses.clone(),
             netns: netns.try_clone()?.into_fd(),
         });
-        let port = listener.port;
-        let listen = |socket: TcpListener| {
-            tools.workers.listen(ListenerSpec { socket, source: Source::Pod(pod.clone()) })
+        // Last of what may fail: redials may wait in its backlog.
+        let (listener, is_held) = match restored.remove(&cookie) {
+            Some(listener) => (listener, true),
+            None => {
+                let ports = tools.config.listener_ports;
+                let options = ListenerOptions { ports: ports.first..=ports.last, mark: tools.config.mark };
+                (PodListener::open(netns, &options, &row.declared_ports)?, false)
+            }
         };
-        let mut listeners = vec![listen(listener.v4)?];
-        listeners.extend(listener.v6.map(listen).transpose()?);
-        tools.kernel.enrol(cookie, &facts)?;
-        let missed = opened_before(netns, wanted, tools);
-        let since = SystemTime::now();
-        Ok(Self { pod, row: row.clone(), sandbox, port, listeners, since, after: None, facts, missed })
+        facts.listener_port = listener.port;
+        facts.ipv6_route = listener.v6.is_some();
+        let mut enrolled = Self {
+            pod,
+            row: row.clone(),
+            sandbox,
+            port: listener.port,
+            listeners: Vec::new(),
+            since: SystemTime::now(),
+            after: None,
+            facts,
+            was_known,
+            missed: Missed { count: 0, cause: Cause::of(tools.serving, None) },
+            trouble: None,
+        };
+        match enrolled.begin(listener, is_held, tools) {
+            Ok(()) => Ok(enrolled),
+            Err(obstacle) => {
+                enrolled.forget(false, tools);
+                Err(obstacle)
+            }
+        }
+    }
+
+    fn begin(&mut self, listener: PodListener, is_held: bool, tools: &Tools<'_>) -> Result<(), Obstacle> {
+        let cookie = self.cookie();
+        for (family, socket) in [("v4", Some(listener.v4)), ("v6", listener.v6)] {
+            let Some(socket) = socket else { continue };
+            if !is_held {
+                tools.keeper.hold(&format!("{LISTENER_LABEL}{cookie}/{family}"), &socket)?;
+            }
+            let source = Source::Pod(self.pod.clone());
+            self.listeners.push(tools.workers.listen(ListenerSpec { socket, source })?);
+        }
+        Ok(tools.kernel.enrol(cookie, &self.facts)?)
     }
 
     /// The cookie of its network namespace.
@@ -84,25 +109,75 @@ impl Enrolled {
         self.pod.key.netns_cookie
     }
 
-    /// Whether its sandbox is still there.
-    pub(super) fn is_there(&mut self, sighting: &Sighting<'_>) -> bool {
+    /// Whether its sandbox is still there. An error says that it cannot be told now.
+    pub(super) fn is_there(&mut self, sighting: &Sighting) -> Result<bool, Obstacle> {
         sighting.is_there(&self.row, &mut self.sandbox)
     }
 
-    /// Tells the kernel what has changed about it.
-    pub(super) fn update(&mut self, wanted: &Enrolment, tools: &Tools<'_>) {
-        let update = || -> Result<Option<kernel::Enrolment>, Obstacle> {
-            let facts = facts_of(self.sandbox.netns(), wanted, self.port, self.facts.ipv6_route, tools)?;
-            if facts == self.facts {
-                return Ok(None);
-            }
+    /// Tells the kernel what has changed about it, if it is still there.
+    pub(super) fn update(&mut self, wanted: &Enrolment, sighting: &Sighting, tools: &Tools<'_>) {
+        let trouble = self.try_update(wanted, sighting, tools).err().map(|obstacle| obstacle.text);
+        if let Some(text) = &trouble
+            && self.trouble != trouble
+        {
+            warn!(pod = %self.pod.name, "cannot look at the pod again: {text}");
+        }
+        self.trouble = trouble;
+    }
+
+    fn try_update(
+        &mut self,
+        wanted: &Enrolment,
+        sighting: &Sighting,
+        tools: &Tools<'_>,
+    ) -> Result<(), Obstacle> {
+        if !self.is_there(sighting)? {
+            return Ok(());
+        }
+        let facts = self.facts_now(wanted, tools)?;
+        if facts != self.facts {
             tools.kernel.enrol(self.cookie(), &facts)?;
-            Ok(Some(facts))
+            self.facts = facts;
+        }
+        Ok(())
+    }
+
+    fn facts_now(&self, wanted: &Enrolment, tools: &Tools<'_>) -> io::Result<kernel::Enrolment> {
+        let facts = facts_of(self.sandbox.netns(), wanted, tools)?;
+        Ok(kernel::Enrolment { listener_port: self.port, ipv6_route: self.facts.ipv6_route, ..facts })
+    }
+
+    /// Counts the connections that the pod opened before its enrolment, and has them ended where that is asked for.
+    /// `at_start`: it was enrolled before connections were taken.
+    pub(super) fn count_missed(&mut self, wanted: &Enrolment, at_start: bool, tools: &Tools<'_>) {
+        let silent = || {
+            let counters = tools.kernel.counters(self.cookie()).ok().flatten();
+            counters.map(|counters| counters.of(Reason::AgentSilent))
         };
-        match update() {
-            Ok(None) => (),
-            Ok(Some(facts)) => self.facts = facts,
-            Err(obstacle) => warn!(pod = %self.pod.name, "cannot look at the pod again: {}", obstacle.text),
+        let cause = Cause::of(!at_start, if self.was_known { silent() } else { None });
+        self.missed = opened_before(self.sandbox.netns(), wanted, cause, tools);
+    }
+
+    /// Tells the kernel whether the pod has as many connections as it may, if that has changed.
+    pub(super) fn mind_connection_limit(&mut self, tools: &Tools<'_>) {
+        let at_connection_limit = tools.workers.is_at_connection_limit(&self.pod.key);
+        if at_connection_limit == self.facts.at_connection_limit {
+            return;
+        }
+        let facts = kernel::Enrolment { at_connection_limit, ..self.facts };
+        match tools.kernel.enrol(self.cookie(), &facts) {
+            Ok(()) => {
+                self.facts = facts;
+                let limit = tools.config.max_pod_connections;
+                if at_connection_limit {
+                    warn!(pod = %self.pod.name, limit, "at its connection limit: further ones go straight");
+                } else {
+                    info!(pod = %self.pod.name, limit, "below its connection limit again");
+                }
+            }
+            Err(error) => {
+                warn!(pod = %self.pod.name, "the kernel does not learn of its connection limit: {error}");
+            }
         }
     }
 
@@ -117,26 +192,35 @@ impl Enrolled {
     }
 
     /// Takes back a pod that was let go, with its listener: there is one enrolment a network namespace, so what is left of
-    /// the old one must not end the other.
-    pub(super) fn come_back(mut self, wanted: &Enrolment, tools: &Tools<'_>) -> Result<Self, Obstacle> {
-        let netns = self.sandbox.netns();
-        self.facts = facts_of(netns, wanted, self.port, self.facts.ipv6_route, tools)?;
-        tools.kernel.enrol(self.cookie(), &self.facts)?;
+    /// the old one must not end the other. A static pod's has another UID each time that its mirror is made anew.
+    pub(super) fn come_back(
+        &mut self,
+        wanted: &Enrolment,
+        sandbox: Sandbox,
+        tools: &Tools<'_>,
+    ) -> Result<(), Obstacle> {
+        let facts = self.facts_now(wanted, tools)?;
+        tools.kernel.enrol(self.cookie(), &facts)?;
+        self.facts = facts;
+        self.sandbox = sandbox;
         self.row = wanted.pod.clone();
         self.since = SystemTime::now();
-        self.missed = opened_before(netns, wanted, tools);
-        Ok(self)
+        Ok(())
     }
 
-    /// Leaves nothing of the agent in the pod. What a pod that is `gone` had goes with its namespace.
+    /// Leaves nothing of the agent in the pod. Of a pod that is `gone` the namespace may still be held by the runtime, for its next
+    /// processes.
     pub(super) fn forget(&self, gone: bool, tools: &Tools<'_>) {
         for listener in &self.listeners {
             tools.workers.unlisten(*listener, true);
         }
         let forget = || -> Result<()> {
             tools.kernel.withdraw(self.cookie())?;
-            if !gone && self.facts.ipv6_route {
-                PodListener::clean_up(self.sandbox.netns(), self.port)?;
+            if self.facts.ipv6_route {
+                let cleaned_up = PodListener::clean_up(self.sandbox.netns(), self.port);
+                if !gone {
+                    cleaned_up?;
+                }
             }
             // Last: the keeper may be gone itself.
             Ok(release(self.cookie(), tools.keeper)?)
@@ -153,31 +237,23 @@ pub(super) fn release(cookie: u64, keeper: &Handover) -> io::Result<()> {
     keeper.release(&format!("{LISTENER_LABEL}{cookie}/v6"))
 }
 
-fn facts_of(
-    netns: &Netns,
-    wanted: &Enrolment,
-    listener_port: u16,
-    ipv6_route: bool,
-    tools: &Tools<'_>,
-) -> Result<kernel::Enrolment, Obstacle> {
-    let known = &wanted.pod.addresses;
-    let v4 = known.iter().find_map(|address| match address {
-        IpAddr::V4(address) => Some(*address),
-        IpAddr::V6(_) => None,
-    });
-    let v6 = known.iter().find_map(|address| match address {
-        IpAddr::V6(address) => Some(*address),
-        IpAddr::V4(_) => None,
-    });
+/// What is to be seen of a pod, all but its listener.
+fn facts_of(netns: &Netns, wanted: &Enrolment, tools: &Tools<'_>) -> io::Result<kernel::Enrolment> {
+    let (mut ipv4, mut ipv6) = (None, None);
+    for address in &wanted.pod.addresses {
+        match address {
+            IpAddr::V4(address) => ipv4 = ipv4.or(Some(*address)),
+            IpAddr::V6(address) => ipv6 = ipv6.or(Some(*address)),
+        }
+    }
     let mark = tools.config.mark;
+    let key = PodKey { uid: wanted.pod.uid.clone(), netns_cookie: netns.cookie() };
     Ok(kernel::Enrolment {
-        listener_port,
         // The kubelet tells the API of them after the sandbox' start, and the app may dial before that.
-        ipv4: v4.or_else(|| address::own_v4(netns, mark)),
-        ipv6: v6.or_else(|| address::own_v6(netns, mark)),
-        ipv6_route,
+        ipv4: ipv4.or_else(|| address::own_v4(netns, mark)),
+        ipv6: ipv6.or_else(|| address::own_v6(netns, mark)),
         loopback_down: !is_loopback_up(netns)?,
-        at_connection_limit: false,
-        leaving: false,
+        at_connection_limit: tools.workers.is_at_connection_limit(&key),
+        ..kernel::Enrolment::default()
     })
 }

@@ -3,13 +3,18 @@
 use super::Tools;
 use crate::control::Enrolment;
 use crate::kernel::{Netns, reconnect};
+use crate::mesh::ObjectName;
 use crate::sources::rows::OnEnrol;
+use std::collections::HashSet;
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use tracing::{info, warn};
 
 /// Connections from before an enrolment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Missed {
-    /// How many there were at the enrolment.
+    /// How many there were at the enrolment, or, where the agent was starting, when it began to serve.
     pub(super) count: usize,
     /// Why they were not taken when they were opened.
     pub(super) cause: Cause,
@@ -26,6 +31,12 @@ pub(super) enum Cause {
 }
 
 impl Cause {
+    /// The cause for a pod that was enrolled while the agent was `serving`, or at its start. `silent`, of a pod that an earlier worker
+    /// process had enrolled: how many connections the kernel has sent straight since for want of one.
+    pub(super) fn of(serving: bool, silent: Option<u64>) -> Self {
+        if serving || silent == Some(0) { Self::NotEnrolled } else { Self::AgentAbsent }
+    }
+
     /// Its name in metrics, logs and at the admin endpoint.
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -35,11 +46,10 @@ impl Cause {
     }
 }
 
-/// Counts the connections that the pod opened before it was enrolled, and has them ended where that is asked for.
-pub(super) fn opened_before(netns: &Netns, wanted: &Enrolment, tools: &Tools<'_>) -> Missed {
-    let name = wanted.pod.name.clone();
-    let mut serving = tools.serving.subscribe();
-    let cause = if *serving.borrow() { Cause::NotEnrolled } else { Cause::AgentAbsent };
+/// Counts the connections that the pod opened before it was enrolled, and has them ended where that is asked for. To be called once
+/// connections are taken: their clients dial again at once.
+pub(super) fn opened_before(netns: &Netns, wanted: &Enrolment, cause: Cause, tools: &Tools<'_>) -> Missed {
+    let name = &wanted.pod.name;
     let (destinations, mark) = (tools.captured.peers(), tools.config.mark);
     let count = match reconnect::connections(netns, &destinations, mark) {
         Ok(connections) => connections.len(),
@@ -48,28 +58,27 @@ pub(super) fn opened_before(netns: &Netns, wanted: &Enrolment, tools: &Tools<'_>
             0
         }
     };
-    let missed = Missed { count, cause };
-    if count == 0 || !is_to_be_ended(wanted.on_enrol, cause) {
-        return missed;
+    if count > 0 {
+        info!(pod = %name, count, cause = cause.name(), "it has connections from before its enrolment");
     }
-    match netns.try_clone() {
-        Ok(netns) => {
-            tokio::spawn(async move {
-                // Their clients dial again at once, and are to be taken then.
-                if serving.wait_for(|serving| *serving).await.is_err() {
-                    return;
-                }
-                match reconnect::end_all(&netns, &destinations, mark).await {
-                    Ok(ended) => info!(pod = %name, ended, "ended the connections that it opened before"),
-                    Err(error) => {
-                        warn!(pod = %name, "cannot end the connections that it opened before: {error}");
-                    }
-                }
-            });
+    if count > 0 && is_to_be_ended(wanted.on_enrol, cause) {
+        match netns.try_clone() {
+            Ok(netns) => drop(tokio::spawn(end(name.clone(), netns, destinations, mark))),
+            Err(error) => cannot_end(name, &error),
         }
-        Err(error) => warn!(pod = %name, "cannot end the connections that it opened before: {error}"),
     }
-    missed
+    Missed { count, cause }
+}
+
+async fn end(name: ObjectName, netns: Netns, destinations: Arc<HashSet<SocketAddr>>, mark: u32) {
+    match reconnect::end_all(&netns, &destinations, mark).await {
+        Ok(ended) => info!(pod = %name, ended, "ended the connections that it opened before"),
+        Err(error) => cannot_end(&name, &error),
+    }
+}
+
+fn cannot_end(name: &ObjectName, error: &dyn Display) {
+    warn!(pod = %name, "cannot end the connections that it opened before: {error}");
 }
 
 /// Whether connections from before are to be ended.
@@ -97,6 +106,19 @@ mod tests {
             (OnEnrol::ReconnectMissed, NotEnrolled, false),
         ] {
             assert_eq!(is_to_be_ended(on_enrol, cause), ended, "{on_enrol:?}, {cause:?}");
+        }
+    }
+
+    #[test]
+    fn a_workers_crash_makes_no_late_label_an_absent_agent() {
+        use Cause::{AgentAbsent, NotEnrolled};
+        for (serving, silent, cause, what) in [
+            (true, None, NotEnrolled, "a label while the agent runs"),
+            (false, None, AgentAbsent, "the agent's own start"),
+            (false, Some(0), NotEnrolled, "a crash that no connection noticed: whatever is open was before"),
+            (false, Some(1), AgentAbsent, "a crash that a connection fell into"),
+        ] {
+            assert_eq!(Cause::of(serving, silent), cause, "{what}");
         }
     }
 }

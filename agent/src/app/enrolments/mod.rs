@@ -2,9 +2,11 @@
 //!
 //! A pod that is wanted and cannot be found yet is looked for again with each event of its cgroup, within milliseconds while its sandbox
 //! is being made ([`soon`]), and from time to time. [`sighting`] looks, [`enrolled`] is a pod from then on, [`obstacle`] says why one
-//! is not, [`missed`] counts what it had opened before, [`show`] tells of all of it.
+//! is not, [`missed`] counts what it had opened before, [`leaving`] keeps what was let go, [`show`] tells of all of it.
 
+mod cgroup_uids;
 mod enrolled;
+mod leaving;
 mod missed;
 mod obstacle;
 mod show;
@@ -16,11 +18,13 @@ pub(super) use show::LastingObstacle;
 use super::captured::Captured;
 use crate::config::AgentConfig;
 use crate::control::Enrolment;
-use crate::kernel::{Kernel, Netns, PodEvent, PodEventKind, PodListener};
+use crate::kernel::{Kernel, Netns, NotFound, PodEvent, PodEventKind, PodListener};
 use crate::lifecycle::handover::Handover;
 use crate::proxy::Workers;
 use anyhow::Result;
+use cgroup_uids::CgroupUids;
 use enrolled::{Enrolled, release};
+use leaving::Leaving;
 use obstacle::Obstacle;
 use sighting::{Depth, Sighting};
 use soon::Soon;
@@ -29,7 +33,6 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
-use tokio::sync::watch;
 use tracing::{info, warn};
 
 /// Begins the labels of the pods' listeners.
@@ -49,7 +52,7 @@ pub(super) struct Tools<'a> {
     pub(super) captured: &'a Captured,
     /// Whether connections are taken that are opened now. Before, the agent itself is starting, and the pods that it finds were there
     /// before it.
-    pub(super) serving: &'a watch::Sender<bool>,
+    pub(super) serving: bool,
 }
 
 /// The pods that are to be enrolled, and those that are.
@@ -57,15 +60,15 @@ pub(super) struct Tools<'a> {
 pub(super) struct Enrolments {
     /// By UID.
     wanted: HashMap<Arc<str>, Wanted>,
-    /// The UIDs of the wanted pods, by that in the path of their cgroups.
-    by_cgroup_uid: HashMap<Arc<str>, Arc<str>>,
+    cgroup_uids: CgroupUids,
     soon: Soon,
-    /// Let go, with connections that still need their names.
-    leaving: Vec<Enrolled>,
+    leaving: Leaving,
     /// From before the worker process' restart, by cookie, until their pods are found again.
     restored: HashMap<u64, PodListener>,
-    /// The cgroup of all pods; `None` where there is none, or where it turned out not to hold them.
+    /// The cgroup of all pods; `None` where there is none.
     kubepods: Option<PathBuf>,
+    /// It was seen, and said, that it does not hold them.
+    pods_are_elsewhere: bool,
     looks: u32,
 }
 
@@ -81,13 +84,20 @@ enum State {
     Waiting {
         obstacle: Obstacle,
         since: Instant,
+        /// Whether the log has it as something wrong.
+        is_told: bool,
     },
     Enrolled(Enrolled),
 }
 
 impl State {
-    fn waiting(obstacle: Obstacle) -> Self {
-        Self::Waiting { obstacle, since: Instant::now() }
+    fn waiting(obstacle: Obstacle, is_told: bool) -> Self {
+        Self::Waiting { obstacle, since: Instant::now(), is_told }
+    }
+
+    /// Before the first look, and after the end of a sandbox.
+    fn not_found() -> Self {
+        Self::waiting(NotFound::NoProcess.into(), false)
     }
 }
 
@@ -112,23 +122,25 @@ impl Enrolments {
         let uids: Vec<_> = enrolments.iter().map(|enrolment| enrolment.pod.uid.clone()).collect();
         for enrolment in enrolments {
             let uid = enrolment.pod.uid.clone();
-            self.by_cgroup_uid.insert(enrolment.pod.cgroup_uid.clone(), uid.clone());
+            // What was found by another cgroup's name is to be found anew.
+            if self.wanted.get(&uid).is_some_and(|w| w.enrolment.pod.cgroup_uid != enrolment.pod.cgroup_uid) {
+                self.withdraw(&uid, tools);
+            }
             match self.wanted.get_mut(&uid) {
                 Some(known) => known.enrolment = enrolment,
                 None => {
-                    let state = State::waiting(Obstacle::new("no_process", "not looked for yet"));
-                    self.wanted.insert(uid, Wanted { enrolment, state, heard: None });
+                    self.wanted.insert(uid, Wanted { enrolment, state: State::not_found(), heard: None });
                 }
             }
         }
-        self.look_for_all(&uids, Depth::Cgroups, tools);
+        self.look(&uids, Depth::Cgroups, tools, Self::bring_up_to_date);
     }
 
     /// A pod is not to be enrolled any more. Its connections go on.
     pub(super) fn withdraw(&mut self, uid: &str, tools: &Tools<'_>) {
         self.soon.forget(uid);
         let Some(wanted) = self.wanted.remove(uid) else { return };
-        self.by_cgroup_uid.remove(&wanted.enrolment.pod.cgroup_uid);
+        self.cgroup_uids.release(&wanted.enrolment.pod.cgroup_uid, uid);
         if let State::Enrolled(enrolled) = wanted.state {
             self.leaving.push(enrolled.leave(tools));
         }
@@ -137,18 +149,21 @@ impl Enrolments {
     /// Something happened in a pod's cgroup. To a pod that is enrolled it matters if its sandbox has ended: processes come and go all the
     /// time, each probe of the kubelet's for one.
     pub(super) fn stirred(&mut self, event: &PodEvent, tools: &Tools<'_>) {
-        let Some(uid) = self.by_cgroup_uid.get(event.uid.as_str()).cloned() else { return };
-        let is_begun = event.is_of_container() && event.kind != PodEventKind::Removed;
-        if let Some(Wanted { state: State::Waiting { .. }, heard, .. }) = self.wanted.get_mut(&uid)
-            && is_begun
+        let Some(uid) = self.cgroup_uids.pod(event.uid.as_str()).cloned() else { return };
+        let Some(Wanted { state, heard, .. }) = self.wanted.get_mut(&uid) else { return };
+        let now = Instant::now();
+        if let State::Waiting { obstacle, .. } = state
+            && event.is_of_container()
+            && event.kind != PodEventKind::Removed
         {
-            let now = Instant::now();
             heard.get_or_insert(now);
-            self.soon.expect(&uid, now);
+            if !obstacle.is_final() {
+                self.soon.expect(&uid, now);
+            }
         }
         // A cgroup that was just made is empty as yet.
-        if event.kind != PodEventKind::Made {
-            self.look_for_all(&[uid], Depth::Cgroups, tools);
+        if event.kind != PodEventKind::Made && !self.soon.rests(now) {
+            self.look(&[uid], Depth::Cgroups, tools, Self::look_for);
         }
     }
 
@@ -160,7 +175,7 @@ impl Enrolments {
     /// Looks for the pods whose sandbox is being made.
     pub(super) fn look_soon(&mut self, tools: &Tools<'_>) {
         let due = self.soon.due(Instant::now());
-        self.look_for_all(&due, Depth::Cgroups, tools);
+        self.look(&due, Depth::Cgroups, tools, Self::look_for);
     }
 
     /// Looks again at everything that may have changed unannounced: pods that came or went, `lo`, last connections.
@@ -169,18 +184,18 @@ impl Enrolments {
             if self.looks.is_multiple_of(PROCESSES_EVERY) { Depth::Processes } else { Depth::Cgroups };
         self.looks = self.looks.wrapping_add(1);
         let uids: Vec<_> = self.wanted.keys().cloned().collect();
-        self.look_for_all(&uids, depth, tools);
+        let sighting = self.look(&uids, depth, tools, Self::bring_up_to_date);
+        self.leaving.look_around(&sighting, tools);
+        self.wanted.values_mut().for_each(Wanted::tell_lasting);
+    }
 
-        let kubepods = self.kubepods.clone();
-        let sighting = Sighting::new(kubepods.as_deref(), depth);
-        self.leaving.retain_mut(|left| {
-            let gone = !left.is_there(&sighting);
-            let carried = tools.workers.pod_connections(&left.pod.key) > 0 && !gone;
-            if !carried {
-                left.forget(gone, tools);
+    /// Connections are taken from now on: what the pods that were there before have open was opened before.
+    pub(super) fn begin_to_serve(&mut self, tools: &Tools<'_>) {
+        for Wanted { enrolment, state, .. } in self.wanted.values_mut() {
+            if let State::Enrolled(enrolled) = state {
+                enrolled.count_missed(enrolment, true, tools);
             }
-            carried
-        });
+        }
     }
 
     /// Lets go of what a former worker process served and nobody wants now. To be called once everything wanted was looked
@@ -214,8 +229,15 @@ impl Enrolments {
     /// After the last connection: leaves nothing in any pod.
     pub(super) fn forget_all(&mut self, tools: &Tools<'_>) {
         self.withdraw_all(tools);
-        for left in self.leaving.drain(..) {
-            left.forget(false, tools);
+        self.leaving.forget_all(tools);
+    }
+
+    /// Tells the kernel which pods have as many connections as they may.
+    pub(super) fn mind_connection_limits(&mut self, tools: &Tools<'_>) {
+        for wanted in self.wanted.values_mut() {
+            if let State::Enrolled(enrolled) = &mut wanted.state {
+                enrolled.mind_connection_limit(tools);
+            }
         }
     }
 
@@ -231,74 +253,143 @@ impl Enrolments {
         })
     }
 
-    fn look_for_all(&mut self, uids: &[Arc<str>], depth: Depth, tools: &Tools<'_>) {
-        let kubepods = self.kubepods.clone();
-        let sighting = Sighting::new(kubepods.as_deref(), depth);
+    /// One look for the sake of these pods.
+    fn look(
+        &mut self,
+        uids: &[Arc<str>],
+        depth: Depth,
+        tools: &Tools<'_>,
+        at: fn(&mut Self, &Arc<str>, &Sighting, &Tools<'_>),
+    ) -> Sighting {
+        let sighting = Sighting::new(self.kubepods.clone(), depth);
         for uid in uids {
-            self.look_for(uid, &sighting, tools);
+            at(self, uid, &sighting, tools);
         }
-        if sighting.cgroups_are_elsewhere() {
+        // Of the looks that come often: the one in many that takes a pass anyway must not hold up a pod's start.
+        if let Some(took) = sighting.pass_took().filter(|_| depth == Depth::Cgroups) {
+            self.soon.rest_after(took, Instant::now());
+        }
+        if sighting.cgroups_are_elsewhere() && !self.pods_are_elsewhere {
+            self.pods_are_elsewhere = true;
             warn!(
-                ?kubepods,
+                kubepods = ?self.kubepods,
                 "cgroup2 does not hold the pods' processes: they are found by a pass over /proc"
             );
-            self.kubepods = None;
         }
+        sighting
+    }
+
+    /// As [`Self::look_for`]; of a pod that is enrolled the kernel learns what has changed about it.
+    fn bring_up_to_date(&mut self, uid: &Arc<str>, sighting: &Sighting, tools: &Tools<'_>) {
+        if let Some(Wanted { enrolment, state: State::Enrolled(enrolled), .. }) = self.wanted.get_mut(uid) {
+            enrolled.update(enrolment, sighting, tools);
+        }
+        self.look_for(uid, sighting, tools);
     }
 
     /// Brings a wanted pod as far as it can be brought now.
-    fn look_for(&mut self, uid: &Arc<str>, sighting: &Sighting<'_>, tools: &Tools<'_>) {
+    fn look_for(&mut self, uid: &Arc<str>, sighting: &Sighting, tools: &Tools<'_>) {
         let Some(wanted) = self.wanted.get_mut(uid) else { return };
         if let State::Enrolled(enrolled) = &mut wanted.state {
-            if enrolled.is_there(sighting) {
-                enrolled.update(&wanted.enrolment, tools);
+            // What cannot be told has not changed: its connections must not end for that. `Enrolled::update` says it.
+            if enrolled.is_there(sighting).unwrap_or(true) {
                 return;
             }
             info!(pod = %enrolled.pod.name, "its sandbox ended");
             enrolled.forget(true, tools);
-            wanted.state = State::waiting(Obstacle::new("sandbox_ended", "its sandbox ended"));
+            wanted.state = State::not_found();
         }
-        let comes_back = |left: &mut Enrolled| left.pod.key.uid == *uid && left.is_there(sighting);
-        let enrolled = match self.leaving.iter_mut().position(comes_back) {
-            // It was let go and is wanted again before its last connection ended: its listener is still there.
-            Some(position) => self.leaving.swap_remove(position).come_back(&wanted.enrolment, tools),
-            None => Enrolled::enrol(&wanted.enrolment, sighting, &mut self.restored, tools),
-        };
+        if let Err(owner) = self.cgroup_uids.claim(&wanted.enrolment.pod.cgroup_uid, uid) {
+            let text = format!("its cgroup is that of the pod with UID {owner}");
+            wanted.wait(Obstacle::new("cgroup_of_another_pod", text));
+            return;
+        }
+        let enrolment = wanted.enrolment.clone();
+        let enrolled = self.enrol(&enrolment, sighting, tools);
+        let Some(wanted) = self.wanted.get_mut(uid) else { return };
         match enrolled {
             Ok(mut enrolled) => {
                 self.soon.forget(uid);
                 enrolled.after = wanted.heard.take().map(|heard| heard.elapsed());
-                let (port, missed) = (enrolled.port, &enrolled.missed);
-                info!(
-                    pod = %enrolled.row.name, port, opened_before = missed.count, cause = missed.cause.name(),
-                    after_us = enrolled.after.map(|after| after.as_micros() as u64), "enrolled"
-                );
+                let after_us = enrolled.after.map(|after| after.as_micros() as u64);
+                info!(pod = %enrolled.row.name, port = enrolled.port, after_us, "enrolled");
+                if tools.serving {
+                    enrolled.count_missed(&wanted.enrolment, false, tools);
+                }
                 wanted.state = State::Enrolled(enrolled);
             }
             Err(obstacle) => {
-                if wait(wanted, obstacle) {
+                if wanted.wait(obstacle) {
                     self.soon.expect(uid, Instant::now());
                 }
             }
         }
     }
+
+    /// Enrols a pod, or takes it back that was let go: there is one enrolment a network namespace.
+    fn enrol(
+        &mut self,
+        wanted: &Enrolment,
+        sighting: &Sighting,
+        tools: &Tools<'_>,
+    ) -> Result<Enrolled, Obstacle> {
+        let sandbox = sighting.find(&wanted.pod)?;
+        let cookie = sandbox.netns().cookie();
+        if let Some(other) = self.enrolled().find(|other| other.cookie() == cookie) {
+            let text = format!("its network namespace is that of the pod {}", other.row.name);
+            return Err(Obstacle::new("network_namespace_of_another_pod", text));
+        }
+        match self.leaving.find(cookie) {
+            // Its listener is still there, with what it carries.
+            Some((position, left)) => {
+                left.come_back(wanted, sandbox, tools)?;
+                Ok(self.leaving.take(position))
+            }
+            None => Enrolled::enrol(wanted, sandbox, &mut self.restored, tools),
+        }
+    }
 }
 
-/// Takes down what stands in the way, and says so once. Whether the pod is to be looked for again soon: it is being started just now.
-fn wait(wanted: &mut Wanted, now: Obstacle) -> bool {
-    if let State::Waiting { obstacle, .. } = &mut wanted.state
-        && obstacle.reason == now.reason
-    {
-        *obstacle = now;
-        return false;
+impl Wanted {
+    /// Takes down what stands in the way, and says so once. Whether the pod is to be looked for again soon: it is being started just now.
+    fn wait(&mut self, now: Obstacle) -> bool {
+        if let State::Waiting { obstacle, .. } = &mut self.state
+            && obstacle.reason == now.reason
+        {
+            *obstacle = now;
+            return false;
+        }
+        let (pod, reason) = (&self.enrolment.pod.name, now.reason);
+        if now.is_of_a_start() {
+            info!(%pod, reason, "the pod is not enrolled yet: {}", now.text);
+        } else {
+            warn!(%pod, reason, "the pod is not enrolled: {}", now.text);
+        }
+        let is_entering = now.reason == "node_network_namespace";
+        let is_told = !now.is_of_a_start();
+        self.state = State::waiting(now, is_told);
+        is_entering
     }
-    let (pod, reason) = (&wanted.enrolment.pod.name, now.reason);
-    if now.is_of_a_start() {
-        info!(%pod, reason, "the pod is not enrolled yet: {}", now.text);
-    } else {
-        warn!(%pod, reason, "the pod is not enrolled: {}", now.text);
+
+    /// What stands in the way, and whether its owner should hear of it: [`Obstacle::lasts`].
+    fn obstacle(&self) -> Option<(&Obstacle, bool)> {
+        match &self.state {
+            State::Waiting { obstacle, since, .. } => {
+                Some((obstacle, obstacle.lasts(*since, !self.enrolment.pod.addresses.is_empty())))
+            }
+            State::Enrolled(_) => None,
+        }
     }
-    let is_entering = now.reason == "node_network_namespace";
-    wanted.state = State::waiting(now);
-    is_entering
+
+    /// Says once that what seemed to be of the pod's start has come to last.
+    fn tell_lasting(&mut self) {
+        let lasts = self.obstacle().is_some_and(|(_, lasts)| lasts);
+        if let State::Waiting { obstacle, is_told, .. } = &mut self.state
+            && lasts
+            && !std::mem::replace(is_told, true)
+        {
+            let (pod, reason) = (&self.enrolment.pod.name, obstacle.reason);
+            warn!(%pod, reason, "the pod is not enrolled: {}", obstacle.text);
+        }
+    }
 }

@@ -23,14 +23,20 @@ impl Obstacle {
 
     /// Whether it may be over in a moment, since the pod's start is under way.
     pub(super) fn is_of_a_start(&self) -> bool {
-        matches!(self.reason, "no_process" | "node_network_namespace" | "sandbox_ended")
+        matches!(self.reason, "no_process" | "node_network_namespace")
     }
 
-    /// Whether the pod's owner should hear of it: not of a pod that waits for its image, its node's volumes or its network.
-    pub(super) fn lasts(&self, since: Instant) -> bool {
+    /// Whether nothing that happens in the pod's start will end it.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self.reason, "sandboxed_runtime" | "no_listener_port" | "too_many_pods")
+    }
+
+    /// Whether the pod's owner should hear of it: not of a pod that waits for its image, its node's volumes or its network. One that
+    /// has an address waits for none of them: its sandbox was there to be given it.
+    pub(super) fn lasts(&self, since: Instant, has_address: bool) -> bool {
         match self.reason {
-            "no_process" | "sandbox_ended" => false,
-            "sandboxed_runtime" | "no_listener_port" => true,
+            "no_process" if !has_address => false,
+            "sandboxed_runtime" | "no_listener_port" | "cgroup_of_another_pod" => true,
             _ => since.elapsed() >= LASTING_AFTER,
         }
     }
@@ -43,6 +49,7 @@ impl From<NotFound> for Obstacle {
             NotFound::NotVisible => "processes_not_visible",
             NotFound::InNodeNamespace => "node_network_namespace",
             NotFound::SandboxedRuntime(_) => "sandboxed_runtime",
+            NotFound::Refused(_) => "kernel_refuses",
         };
         Self::new(reason, not_found.to_string())
     }
@@ -76,16 +83,22 @@ mod tests {
         let now = Instant::now();
         let long_ago = now.checked_sub(LASTING_AFTER).unwrap();
         for (reason, at_once, later) in [
-            ("no_process", false, false),
-            ("sandbox_ended", false, false),
+            ("no_process", false, true),
             ("node_network_namespace", false, true),
             ("processes_not_visible", false, true),
             ("kernel_refuses", false, true),
             ("sandboxed_runtime", true, true),
             ("no_listener_port", true, true),
+            ("cgroup_of_another_pod", true, true),
         ] {
             let obstacle = Obstacle::new(reason, "");
-            assert_eq!((obstacle.lasts(now), obstacle.lasts(long_ago)), (at_once, later), "{reason}");
+            assert_eq!(
+                (obstacle.lasts(now, true), obstacle.lasts(long_ago, true)),
+                (at_once, later),
+                "{reason}"
+            );
         }
+        let image_is_pulled = Obstacle::new("no_process", "");
+        assert!(!image_is_pulled.lasts(long_ago, false), "it has no address, so it may have no sandbox yet");
     }
 }

@@ -5,7 +5,7 @@ use super::{Enrolments, State, Tools, Wanted};
 use crate::sources::kubernetes::write_back::{Obstacle as PodNoteObstacle, PodNote};
 use crate::sources::rows::PodRow;
 use crate::sources::{Problem, Severity};
-use crate::telemetry::{OpenedBefore, PodCounts, PodObstacle};
+use crate::telemetry::{MemoryCounts, OpenedBefore, PodCounts, PodObstacle};
 use evenkeel_common::Reason;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -40,15 +40,12 @@ impl LastingObstacle {
 impl Enrolments {
     /// The pods that cannot be enrolled, each with the reason: those that only wait for their start are not among them.
     pub(in crate::app) fn lasting_obstacles(&self) -> Vec<LastingObstacle> {
-        let waiting = self.wanted.values().filter_map(|wanted| match &wanted.state {
-            State::Waiting { obstacle, since } if obstacle.lasts(*since) => Some(LastingObstacle {
-                pod: wanted.enrolment.pod.clone(),
-                reason: obstacle.reason,
-                text: obstacle.text.clone(),
-            }),
-            State::Waiting { .. } | State::Enrolled(_) => None,
+        let lasting = self.wanted.values().filter_map(|wanted| {
+            let (obstacle, _) = wanted.obstacle().filter(|(_, lasts)| *lasts)?;
+            let (pod, text) = (wanted.enrolment.pod.clone(), obstacle.text.clone());
+            Some(LastingObstacle { pod, reason: obstacle.reason, text })
         });
-        waiting.collect()
+        lasting.collect()
     }
 
     /// What a cluster is told of the wanted pods.
@@ -56,14 +53,15 @@ impl Enrolments {
         let note = |wanted: &Wanted| PodNote {
             uid: wanted.enrolment.pod.uid.clone(),
             name: wanted.enrolment.pod.name.clone(),
-            obstacle: match &wanted.state {
-                State::Enrolled(_) => None,
-                State::Waiting { obstacle, since } => Some(PodNoteObstacle {
+            label: wanted.enrolment.pod.status_label.clone(),
+            outcome: Some(match wanted.obstacle() {
+                None => Ok(()),
+                Some((obstacle, lasts)) => Err(PodNoteObstacle {
                     reason: obstacle.reason.into(),
                     text: obstacle.text.clone(),
-                    lasts: obstacle.lasts(*since),
+                    lasts,
                 }),
-            },
+            }),
         };
         self.wanted.values().map(note).collect()
     }
@@ -79,7 +77,7 @@ impl Enrolments {
     /// What is known of each wanted pod, by UID.
     pub(in crate::app) fn view(&self, tools: &Tools<'_>) -> HashMap<Arc<str>, Value> {
         let show = |state: &State| match state {
-            State::Waiting { obstacle, since } => json!({
+            State::Waiting { obstacle, since, .. } => json!({
                 "enrolled": false,
                 "reason": obstacle.text,
                 "reason_name": obstacle.reason,
@@ -96,6 +94,7 @@ impl Enrolments {
             namespace: enrolled.pod.name.namespace.to_string(),
             pod: enrolled.pod.name.name.to_string(),
             connections: connections_by_outcome(enrolled, tools),
+            memory: memory_of(enrolled, tools),
             opened_before: OpenedBefore {
                 cause: enrolled.missed.cause.name(),
                 connections: enrolled.missed.count,
@@ -106,13 +105,11 @@ impl Enrolments {
 
     /// The wanted pods that are not enrolled.
     pub(in crate::app) fn obstacles(&self) -> Vec<PodObstacle> {
-        let waiting = self.wanted.values().filter_map(|wanted| match &wanted.state {
-            State::Waiting { obstacle, .. } => Some(PodObstacle {
-                namespace: wanted.enrolment.pod.name.namespace.to_string(),
-                pod: wanted.enrolment.pod.name.name.to_string(),
-                reason: obstacle.reason,
-            }),
-            State::Enrolled(_) => None,
+        let waiting = self.wanted.values().filter_map(|wanted| {
+            let (obstacle, _) = wanted.obstacle()?;
+            let name = &wanted.enrolment.pod.name;
+            let (namespace, pod) = (name.namespace.to_string(), name.name.to_string());
+            Some(PodObstacle { namespace, pod, reason: obstacle.reason })
         });
         waiting.collect()
     }
@@ -122,6 +119,7 @@ fn view_of(enrolled: &Enrolled, tools: &Tools<'_>) -> Value {
     let by_outcome = connections_by_outcome(enrolled, tools).into_iter();
     let by_outcome: serde_json::Map<_, _> =
         by_outcome.map(|(outcome, count)| (outcome.into(), count.into())).collect();
+    let MemoryCounts { held, limit, refused } = memory_of(enrolled, tools);
     let since = enrolled.since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     json!({
         "enrolled": true,
@@ -132,9 +130,19 @@ fn view_of(enrolled: &Enrolled, tools: &Tools<'_>) -> Value {
         "ipv6": enrolled.facts.ipv6_route,
         "connections": by_outcome,
         "open_connections": tools.workers.pod_connections(&enrolled.pod.key),
+        "connection_limit": tools.config.max_pod_connections,
+        "at_connection_limit": enrolled.facts.at_connection_limit,
+        "memory_bytes": held,
+        "memory_limit_bytes": limit,
+        "calls_refused_for_memory": refused,
         "opened_before": enrolled.missed.count,
         "opened_before_cause": enrolled.missed.cause.name(),
     })
+}
+
+fn memory_of(enrolled: &Enrolled, tools: &Tools<'_>) -> MemoryCounts {
+    let (held, refused) = tools.workers.pod_memory(&enrolled.pod.key);
+    MemoryCounts { held, limit: tools.config.protection.pod_memory, refused }
 }
 
 fn connections_by_outcome(enrolled: &Enrolled, tools: &Tools<'_>) -> Vec<(&'static str, u64)> {

@@ -14,10 +14,14 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(32);
 /// How long such a pod is looked for so often: a runtime that takes longer is stuck, and each of its further steps is an event.
 const SOON: Duration = Duration::from_secs(5);
 
+/// After a pass over /proc, no look comes for so many times what the pass took: it must not be most of what the agent does.
+const REST: u32 = 10;
+
 /// Pods to look for again, by UID.
 #[derive(Debug, Default)]
 pub(super) struct Soon {
     pods: HashMap<Arc<str>, Again>,
+    rests_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -39,9 +43,20 @@ impl Soon {
         self.pods.remove(uid);
     }
 
+    /// A pass over /proc took so long.
+    pub(super) fn rest_after(&mut self, took: Duration, now: Instant) {
+        self.rests_until = Some(now + took * REST);
+    }
+
+    /// Whether a look is too much for now: it comes by itself.
+    pub(super) fn rests(&self, now: Instant) -> bool {
+        self.rests_until.is_some_and(|until| now < until)
+    }
+
     /// When to look next.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.pods.values().map(|again| again.at).min()
+        let next = self.pods.values().map(|again| again.at).min()?;
+        Some(self.rests_until.map_or(next, |until| next.max(until)))
     }
 
     /// The pods whose time has come; each stays, for another look after a pause twice as long.
@@ -82,5 +97,18 @@ mod tests {
         assert_eq!(soon.next(), None);
         soon.expect(&uid, now);
         assert!(soon.due(now + SOON).is_empty() && soon.next().is_none(), "not for ever");
+    }
+
+    #[test]
+    fn after_a_costly_look_the_next_ones_wait() {
+        let (mut soon, uid, start) = (Soon::default(), Arc::from("uid"), Instant::now());
+        soon.expect(&uid, start);
+        soon.rest_after(Duration::from_millis(7), start);
+        assert!(soon.rests(start));
+        let next = start + Duration::from_millis(70);
+        assert_eq!(soon.next(), Some(next));
+        assert!(!soon.rests(next));
+        assert_eq!(soon.due(next), [uid]);
+        assert_eq!(soon.next(), Some(next + 2 * FIRST_PAUSE), "and then as ever");
     }
 }

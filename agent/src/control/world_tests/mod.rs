@@ -23,6 +23,8 @@ struct Setup {
     /// The ids of those that are marked as without an endpoint.
     marked: BTreeMap<SocketAddr, DestinationId>,
     now: Instant,
+    /// How many addresses the kernel's map has room for.
+    limit: usize,
 }
 
 impl Setup {
@@ -30,11 +32,18 @@ impl Setup {
         Self::with_capacity(1_000)
     }
 
-    fn with_capacity(destinations: u32) -> Self {
+    fn with_capacity(ids: u32) -> Self {
+        Self::with_room(ids, ids)
+    }
+
+    /// A kernel with room for so many addresses, and so many ids.
+    fn with_room(addresses: u32, ids: u32) -> Self {
         let explicit_ports = vec![port_of("web", 80)];
         let node = Some(NODE.into());
-        let world = World::new(Settings { node, own_pod_uid: None, destinations, explicit_ports });
-        Self { world, kernel: BTreeMap::new(), marked: BTreeMap::new(), now: Instant::now() }
+        let world =
+            World::new(Settings { node, own_pod_uid: Some("own".into()), addresses, ids, explicit_ports });
+        let limit = addresses as usize;
+        Self { world, kernel: BTreeMap::new(), marked: BTreeMap::new(), now: Instant::now(), limit }
     }
 
     fn apply(&mut self, changes: Vec<Change>) -> Delta {
@@ -61,6 +70,8 @@ impl Setup {
             self.kernel.remove(address);
             self.marked.remove(address);
         }
+        let entries = self.kernel.len() + self.marked.len();
+        assert!(entries <= self.limit, "{entries} addresses, and room for {}", self.limit);
         for id in &delta.retired {
             let live = self.kernel.values().chain(self.marked.values()).any(|live| live == id);
             assert!(!live, "{id:?} is still in the kernel's map");

@@ -19,6 +19,20 @@ fn names(enrolments: &[Enrolment]) -> Vec<(&str, OnEnrol)> {
 }
 
 #[test]
+fn a_pod_that_nobody_asks_for_any_more_and_that_is_labelled_is_told_of() {
+    let mut setup = Setup::new();
+    let labelled = |name, enabled| PodRow { status_label: Some("enrolled".into()), ..pod(name, enabled) };
+    setup.apply(vec![
+        set_pod(labelled("a", Enabled::Yes)),
+        set_pod(labelled("b", Enabled::No)),
+        set_pod(labelled("c", Enabled::Invalid("x".into()))),
+        set_pod(pod("d", Enabled::No)),
+    ]);
+    let told: Vec<_> = setup.world.labelled_in_vain().map(|pod| pod.name.name.to_string()).collect();
+    assert_eq!(told, ["b"]);
+}
+
+#[test]
 fn a_label_on_the_namespace_enrols_its_pods_and_its_loss_withdraws_them() {
     let mut setup = Setup::new();
     let pods = [("a", Enabled::Unset), ("b", Enabled::No), ("c", Enabled::Yes)];
@@ -93,4 +107,23 @@ fn a_sidecar_or_ambient_redirection_that_comes_later_withdraws_the_pod() {
     assert_eq!(delta.withdraw, ["uid-a".into()]);
     let delta = setup.apply(vec![Change::Set(Row::Namespace(Arc::new(row(false))))]);
     assert_eq!(names(&delta.enrol), [("a", Keep)]);
+}
+
+#[test]
+fn of_a_wrong_label_only_the_pods_that_it_is_about_are_told() {
+    let mut setup = Setup::new();
+    let pods = [
+        pod("running", Enabled::Unset),
+        PodRow { finished: true, ..pod("over", Enabled::Unset) },
+        PodRow { node: Some("node-2".into()), ..pod("elsewhere", Enabled::Unset) },
+        PodRow { uid: "own".into(), ..pod("agent", Enabled::Unset) },
+    ];
+    setup.apply(pods.map(set_pod).into());
+    setup.apply(vec![namespace(Enabled::Invalid("yes".into()), None)]);
+    let refused: Vec<_> = setup.world.refused().map(|refused| refused.pod.name.name.clone()).collect();
+    assert_eq!(refused, ["running".into()]);
+    assert!(setup.told().is_empty(), "nothing is wrong with the rows");
+    assert_eq!(setup.world.refusals().current().len(), 1);
+    setup.apply(vec![namespace(Enabled::Yes, None)]);
+    assert_eq!((setup.world.refused().count(), setup.world.refusals().current().len()), (0, 0));
 }

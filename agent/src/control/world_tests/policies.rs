@@ -1,7 +1,7 @@
 //! What a Service, its namespace and this node say on its endpoints and addresses, as it changes.
 
 use super::*;
-use crate::mesh::Picker;
+use crate::mesh::{Balancing, HashOn, Picker};
 use crate::sources::rows::{
     Access, Conditions, Enabled, EndpointRow, LoadBalancerAddress, NodeRow, ServiceKind, Waypoint,
 };
@@ -93,6 +93,10 @@ fn an_internal_policy_local_keeps_calls_on_the_node_and_external_addresses_know_
     let first = |address| &snapshot.destinations[&setup.id(address)].backend.endpoints[0];
     assert!(Arc::ptr_eq(first("10.96.0.1:80"), first("192.0.2.1:80")), "one endpoint, one load");
     assert_eq!(setup.world.endpoints().len(), 3, "each is shown once");
+    assert_eq!(setup.port_view("cart", 80).endpoints, 3);
+    setup.apply(vec![set(ServiceRow { external_ips: vec![], ..local.clone() })]);
+    assert_eq!(setup.port_view("cart", 80).endpoints, 1, "no address leads to the others any more");
+    setup.apply(vec![set(local.clone())]);
 
     // Nobody here: the cluster address goes straight, to be refused as without the agent.
     let id = setup.id("10.96.0.1:80");
@@ -112,7 +116,8 @@ fn an_internal_policy_local_keeps_calls_on_the_node_and_external_addresses_know_
 fn on_no_node_of_the_cluster_a_service_asked_for_by_name_has_all_its_endpoints() {
     let port = port_of("cart", 80);
     let explicit_ports = vec![port.clone()];
-    let mut world = World::new(Settings { node: None, own_pod_uid: None, destinations: 10, explicit_ports });
+    let mut world =
+        World::new(Settings { node: None, own_pod_uid: None, addresses: 10, ids: 10, explicit_ports });
     let local = ServiceRow { internal_traffic_local: true, ..cart_service() };
     let delta = world.apply(vec![set(local), cart_endpoints(vec![on_node("10.0.0.1", NODE)])]);
     assert_eq!(world.backend(&port).unwrap().endpoints.len(), 1);
@@ -205,13 +210,24 @@ fn a_waypoint_of_the_service_or_its_namespace_takes_its_connections_out_at_once(
 fn a_service_with_session_affinity_is_picked_by_source() {
     let mut setup = Setup::new();
     setup.apply(cart(&["10.0.0.1", "10.0.0.2"]));
-    let picker =
-        |setup: &Setup| setup.world.snapshot().destinations[&setup.id("10.96.0.1:80")].backend.picker;
+    let picker = |setup: &Setup| {
+        setup.world.snapshot().destinations[&setup.id("10.96.0.1:80")].backend.balancing.picker
+    };
     assert_eq!(picker(&setup), Picker::Ewma);
-    let sticky = ServiceRow { source_affinity: true, picker: Picker::RoundRobin, ..cart_service() };
+    let sticky = ServiceRow { source_affinity: true, balancing: Picker::RoundRobin.into(), ..cart_service() };
     setup.apply(vec![set(sticky)]);
     assert_eq!(picker(&setup), Picker::SourceHash);
     assert_eq!(setup.world.services()[0].picker, "source-hash");
+    // These keep a source where it is too.
+    let maglev = Balancing { picker: Picker::Maglev, ..Balancing::default() };
+    let sticky = ServiceRow { source_affinity: true, balancing: maglev.clone(), ..cart_service() };
+    setup.apply(vec![set(sticky)]);
+    assert_eq!(picker(&setup), Picker::Maglev);
+    let shown = &setup.world.services()[0];
+    assert_eq!((shown.picker, shown.hash_on.as_deref()), ("maglev", Some("source")));
+    let by_user = Balancing { hash_on: HashOn::Header("x-user".into()), ..maglev };
+    setup.apply(vec![set(ServiceRow { source_affinity: true, balancing: by_user, ..cart_service() })]);
+    assert_eq!(picker(&setup), Picker::SourceHash);
 }
 
 #[test]

@@ -120,7 +120,7 @@ impl Dice {
             waypoint: self.waypoint(),
             with_mesh: self.asked(),
             ports,
-            picker: self.one_of(&[Picker::Ewma, Picker::RoundRobin]),
+            balancing: self.one_of(&[Picker::Ewma, Picker::RoundRobin, Picker::Maglev]).into(),
             balance_headless: self.chance(2),
             other_proxy: self.chance(8),
             traffic_distribution: None,
@@ -167,7 +167,7 @@ fn follows(setup: &Setup) -> serde_json::Value {
     let destinations = |map: &BTreeMap<SocketAddr, DestinationId>| -> Vec<_> {
         let of = |(address, id): (&SocketAddr, &DestinationId)| {
             let snapshot = setup.world.snapshot();
-            let picker = snapshot.destinations[id].backend.picker;
+            let picker = snapshot.destinations[id].backend.balancing.picker;
             format!("{address} {:?} {picker:?}", setup.leads_to(*id))
         };
         map.iter().map(of).collect()

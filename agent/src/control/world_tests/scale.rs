@@ -38,8 +38,13 @@ fn figures_of_ten_thousand_services_with_a_hundred_thousand_endpoints() {
         changes.push(large(number, ENDPOINTS_EACH));
     }
     let node = None;
-    let mut world =
-        World::new(Settings { node, own_pod_uid: None, destinations: 1 << 17, explicit_ports: vec![] });
+    let mut world = World::new(Settings {
+        node,
+        own_pod_uid: None,
+        addresses: 1 << 17,
+        ids: 1 << 17,
+        explicit_ports: vec![],
+    });
     let begun = Instant::now();
     let delta = world.apply(changes);
     let took = begun.elapsed();

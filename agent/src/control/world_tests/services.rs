@@ -198,7 +198,7 @@ fn of_two_services_with_one_address_the_first_by_name_has_it_and_it_is_told() {
     assert_eq!(
         setup.told(),
         [
-            "Service shop/cart: address 192.0.2.1:80 is also that of shop/stock:80: shop/cart:80 is first by name and has \
+            "Service shop/cart: address 192.0.2.1:80 is also that of shop/stock:80: shop/cart:80 comes first and has \
           it; give each Service its own address"
         ]
     );
@@ -206,7 +206,7 @@ fn of_two_services_with_one_address_the_first_by_name_has_it_and_it_is_told() {
     setup.apply(vec![with_external("cart", "10.96.0.1", "web")]);
     assert_eq!(setup.captured(), ["10.96.0.2:80"]);
     let straight = |setup: &Setup| setup.world.services().pop().unwrap().ports[0].straight.clone();
-    let reason = "192.0.2.1:80: the address is that of shop/cart:80, too, which is first by name";
+    let reason = "192.0.2.1:80: the address is that of shop/cart:80, too, which comes first";
     assert_eq!(straight(&setup), [reason]);
     setup.apply(vec![remove("cart")]);
     assert_eq!(setup.leads_to(setup.id("192.0.2.1:80")).0, "shop/stock:80");
@@ -232,7 +232,7 @@ fn a_headless_service_is_captured_at_its_endpoints_if_it_asks_for_it() {
 
 #[test]
 fn ids_that_are_used_up_leave_addresses_straight_until_one_is_free() {
-    let mut setup = Setup::with_capacity(1);
+    let mut setup = Setup::with_room(2, 1);
     let mut changes = cart(&["10.0.0.1"]);
     changes.push(set(service("stock", &["10.96.0.2"], &[("grpc", 80)])));
     changes.push(slice("stock-1", "stock", &GRPC, &["10.0.1.1"]));
@@ -242,18 +242,76 @@ fn ids_that_are_used_up_leave_addresses_straight_until_one_is_free() {
         setup.told(),
         [
             "1 addresses, 10.96.0.2:80 first, are not captured: all 1 ids of destinations are in use or resting; raise \
-          the limit of destinations"
+          --max-destinations"
         ]
     );
     let straight = setup.world.services()[1].ports[0].straight.clone();
-    assert_eq!(straight, ["10.96.0.2:80: no id is free: raise the limit of destinations"]);
+    assert_eq!(
+        straight,
+        ["10.96.0.2:80: no room: there are more destinations than --max-destinations allows"]
+    );
     setup.apply(vec![remove("cart")]);
     setup.apply(vec![]);
     assert_eq!(setup.captured(), [] as [&str; 0]);
+    assert!(!setup.world.can_place_more());
     setup.rest();
+    // It is free a round after it was dropped: that round finds nothing else to drop.
+    assert!(setup.world.can_place_more());
     setup.apply(vec![]);
     assert_eq!(setup.captured(), ["10.96.0.2:80"]);
+    assert!(setup.told().is_empty() && !setup.world.can_place_more());
+}
+
+#[test]
+fn nobody_takes_a_services_own_address_by_writing_it_into_another() {
+    let thief = |name: &str| {
+        let external_ips = vec!["10.96.0.1".parse().unwrap()];
+        set(ServiceRow { external_ips, ..service(name, &["10.96.0.9"], &[("web", 80)]) })
+    };
+    for order in [true, false] {
+        let mut setup = Setup::new();
+        let mut changes = cart(&["10.0.0.1"]);
+        changes.insert(if order { 0 } else { 2 }, thief("a"));
+        for change in changes {
+            setup.apply(vec![change]);
+        }
+        assert_eq!(setup.leads_to(setup.id("10.96.0.1:80")).0, "shop/cart:80");
+        let straight = setup.straight("a", 80);
+        assert!(straight[0].contains("web") || straight[0].contains("gRPC"), "{straight:?}");
+        // Two endpoints that a headless Service shares with another's cluster address lose, too.
+        let mut headless = service("b", &[], &[("grpc", 80)]);
+        (headless.kind, headless.balance_headless) = (ServiceKind::Headless, true);
+        setup.apply(vec![set(headless), slice("b-1", "b", &[("grpc", 80)], &["10.96.0.1"])]);
+        assert_eq!(setup.leads_to(setup.id("10.96.0.1:80")).0, "shop/cart:80");
+        setup.apply(vec![remove("cart"), remove("a")]);
+        assert_eq!(setup.leads_to(setup.id("10.96.0.1:80")).0, "shop/b:80");
+    }
+}
+
+#[test]
+fn no_more_addresses_are_placed_than_the_kernels_map_holds() {
+    let mut setup = Setup::with_room(1, 2);
+    let mut changes = cart(&["10.0.0.1"]);
+    changes.push(set(service("stock", &["10.96.0.2"], &[("grpc", 80)])));
+    changes.push(slice("stock-1", "stock", &GRPC, &["10.0.1.1"]));
+    setup.apply(changes.clone());
+    assert_eq!(setup.captured(), ["10.96.0.1:80"]);
+    let told = "1 addresses, 10.96.0.2:80 first, are not captured: the kernel's map is full, with 1 destinations; raise \
+                --max-destinations";
+    assert_eq!(setup.told(), [told]);
+    assert!(!setup.world.has_room_for_unplaced());
+    setup.apply(vec![remove("cart")]);
+    assert!(setup.world.has_room_for_unplaced() || setup.captured() == ["10.96.0.2:80"]);
+    setup.apply(vec![]);
+    assert_eq!(setup.captured(), ["10.96.0.2:80"], "the old id rests, and there is another");
     assert!(setup.told().is_empty());
+
+    // What a process before this one left counts, too, until it is known to be wanted no more.
+    let mut setup = Setup::with_room(1, 4);
+    let id = DestinationId::new(1).unwrap();
+    setup.restore(vec![Live { address: addr("10.96.0.2:80"), id, has_endpoint: true }], vec![id]);
+    setup.apply(changes);
+    assert_eq!(setup.captured(), ["10.96.0.2:80"]);
 }
 
 #[test]

@@ -27,9 +27,16 @@ pub(super) struct PartialBlock {
     end_stream: bool,
     bytes: Vec<u8>,
     continuations: u32,
+    looks: u32,
 }
 
 impl PartialBlock {
+    /// How often somebody has looked and found it unfinished.
+    pub(super) fn look(&mut self) -> u32 {
+        self.looks += 1;
+        self.looks
+    }
+
     pub(super) fn held_bytes(&self) -> usize {
         self.bytes.capacity()
     }
@@ -56,6 +63,7 @@ impl Connection {
             end_stream,
             bytes: fragment.to_vec(),
             continuations: 0,
+            looks: 0,
         });
         Ok(Step::Done)
     }

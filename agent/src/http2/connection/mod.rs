@@ -1,19 +1,22 @@
 //! One end of an HTTP/2 connection: its state, its beginning and its end.
 //!
 //! `receive` takes frames apart, `header_block` and `control` act on them, `send` makes frames, `cancels` holds some of them
-//! back; `event` is what the owner hears.
+//! back, `patience` counts how long the peer keeps us waiting; `event` is what the owner hears.
 
 mod cancels;
 mod control;
 mod event;
 mod header_block;
+mod patience;
 mod receive;
 mod send;
 
 pub use event::{Event, HeadersKind, LastStream, OpenError, Progress};
+pub use patience::Waits;
 
 use self::cancels::Cancels;
 use self::header_block::PartialBlock;
+use self::patience::Patience;
 use self::receive::{PartialData, Resets};
 use super::calm::Calm;
 use super::error::{ConnectionError, ErrorCode};
@@ -25,6 +28,23 @@ use super::output::Output;
 use super::settings::{self, PeerSettings, Role};
 use super::stream::{StreamKey, Streams};
 use super::turns::Turns;
+
+/// Output that an owner short of memory makes in advance: two frames, so that the socket never waits for the second.
+const FRUGAL_OUTPUT_BYTES: usize = 32 << 10;
+/// And one that has nearly none: a frame behind some headers.
+const STRICT_OUTPUT_BYTES: usize = 4 << 10;
+
+/// How short of memory a connection's owner is.
+#[derive(Copy, Clone, Default, PartialEq, Eq, Debug)]
+pub enum Thrift {
+    /// There is enough.
+    #[default]
+    Ample,
+    /// Windows do not grow, those that have grown shrink as they are used, and less output is made in advance.
+    Frugal,
+    /// And hardly any.
+    Strict,
+}
 
 /// One end of an HTTP/2 connection, without I/O. Feed it with [`Connection::receive`], write its
 /// [`Connection::output`] to the socket, and drive [`Connection::advance`] when it wants to.
@@ -51,6 +71,8 @@ pub struct Connection {
     block: Option<PartialBlock>,
     /// What the peer makes us do for nothing.
     calm: Calm,
+    /// How long it keeps us waiting.
+    patience: Patience,
     /// Streams of the peer that broke a rule or were refused.
     faults: u32,
     resets: Resets,
@@ -75,8 +97,9 @@ pub struct Connection {
     encoder: Encoder,
     /// Streams with something queued and a window to send it.
     turns: Turns,
-    /// Bytes in all queues.
-    queued: usize,
+    /// What all queues hold in memory.
+    queues_held: usize,
+    thrift: Thrift,
     output: Output,
 }
 
@@ -114,6 +137,7 @@ impl Connection {
             data: None,
             block: None,
             calm: Calm::default(),
+            patience: Patience::default(),
             faults: 0,
             resets: Resets::default(),
             cancels: Cancels::default(),
@@ -131,7 +155,8 @@ impl Connection {
             receive_window: ReceiveWindow::new(connection_window),
             encoder: Encoder::new(limits.header_table as usize),
             turns: Turns::default(),
-            queued: 0,
+            queues_held: 0,
+            thrift: Thrift::Ample,
             output,
         }
     }
@@ -141,10 +166,17 @@ impl Connection {
         self.streams[stream].token = token;
     }
 
+    /// Says how short of memory the owner is.
+    pub fn set_thrift(&mut self, thrift: Thrift) {
+        self.thrift = thrift;
+    }
+
     /// Payload bytes of [`Event::Data`] went on: the peer may send as many again. Told in halves of the window, which
     /// grows as long as they go on as fast as they come.
     pub fn grant(&mut self, stream: StreamKey, bytes: u32) {
-        let max = self.limits.max_stream_window;
+        let limits = &self.limits;
+        let is_ample = self.thrift == Thrift::Ample;
+        let max = if is_ample { limits.max_stream_window } else { limits.stream_window };
         let stream = &mut self.streams[stream];
         if stream.remote_closed {
             return;
@@ -204,6 +236,7 @@ impl Connection {
 
     /// So many bytes of the output are at the socket.
     pub fn sent(&mut self, bytes: usize) {
+        self.patience.sent += bytes;
         self.output.sent(bytes, self.streams.open() == 0);
     }
 
@@ -249,7 +282,7 @@ impl Connection {
             + self.turns.held_bytes()
             + self.resets.held_bytes()
             + self.cancels.held_bytes()
-            + self.queued
+            + self.queues_held
             + self.output.held_bytes()
     }
 
@@ -283,7 +316,16 @@ impl Connection {
             self.turns.tidy(&mut self.streams);
         }
         if let Some(queue) = self.streams[stream].queue.take() {
-            self.queued -= queue.unwritten().len();
+            self.queues_held -= queue.held_bytes();
+        }
+    }
+
+    /// Output beyond which DATA is queued in its stream.
+    fn max_output(&self) -> usize {
+        match self.thrift {
+            Thrift::Ample => self.limits.max_output,
+            Thrift::Frugal => self.limits.max_output.min(FRUGAL_OUTPUT_BYTES),
+            Thrift::Strict => self.limits.max_output.min(STRICT_OUTPUT_BYTES),
         }
     }
 }

@@ -168,6 +168,7 @@ impl Connection {
         }
         let Some((payload, rest)) = behind.split_at_checked(header.length) else { return Ok(Step::Starved) };
         *input = rest;
+        self.patience.unfinished = 0;
         match header.kind {
             kind::HEADERS => self.headers_frame(&header, payload, fields),
             kind::CONTINUATION => self.continuation_frame(&header, payload, fields),
@@ -235,6 +236,7 @@ impl Connection {
         }
         self.connection_credit(header.length)?;
         *input = &behind[padding_field..];
+        self.patience.unfinished = 0;
         let payload = header.length - padding_field - padding;
         let end_stream = header.has(flag::END_STREAM);
         if payload == 0 && !end_stream {
@@ -287,7 +289,7 @@ impl Connection {
             |_| Fault::connection(ErrorCode::FlowControlError, "more DATA than the connection's window");
         self.receive_window.receive(bytes, 0).map_err(overrun)?;
         // The connection's window never grows: it is as large as it may be from the start.
-        if let Some(increment) = self.receive_window.consume(bytes as u32, 0) {
+        if let Some(increment) = self.receive_window.consume_all(bytes as u32) {
             self.output.window_update(0, increment);
         }
         Ok(())

@@ -62,19 +62,20 @@ impl Connection {
             return payload.len();
         }
         if let Some(queue) = &mut self.streams[stream].queue {
+            self.queues_held -= queue.held_bytes();
             queue.push(payload);
             queue.ends |= end_stream;
-            self.queued += payload.len();
+            self.queues_held += queue.held_bytes();
             return 0;
         }
         let written = self.write_data(stream, payload, end_stream);
         if written < payload.len() {
             let rest = &payload[written..];
-            self.queued += rest.len();
             let stream_state = &mut self.streams[stream];
             let queue = stream_state.queue.insert(Box::default());
             queue.push(rest);
             queue.ends = end_stream;
+            self.queues_held += queue.held_bytes();
             if stream_state.send_window.available() > 0 {
                 self.turns.join(stream, stream_state);
             }
@@ -89,7 +90,11 @@ impl Connection {
             return;
         }
         match &mut self.streams[stream].queue {
-            Some(queue) => queue.trailers.get_or_insert_default().copy_from(fields),
+            Some(queue) => {
+                self.queues_held -= queue.held_bytes();
+                queue.trailers.get_or_insert_default().copy_from(fields);
+                self.queues_held += queue.held_bytes();
+            }
             None => self.write_headers(stream, fields, true),
         }
     }
@@ -103,9 +108,7 @@ impl Connection {
     /// Whether `advance` has something to do now.
     #[must_use]
     pub fn wants_advance(&self) -> bool {
-        !self.turns.is_empty()
-            && self.send_window.available() > 0
-            && self.output.len() < self.limits.max_output
+        !self.turns.is_empty() && self.send_window.available() > 0 && self.output.len() < self.max_output()
     }
 
     /// Writes what windows and `max_output` allow of what is queued, one frame of each stream in turn, and adds to
@@ -114,13 +117,14 @@ impl Connection {
         while self.wants_advance() {
             let Some(stream) = self.turns.next(&mut self.streams) else { return };
             let Some(mut queue) = self.streams[stream].queue.take() else { continue };
+            self.queues_held -= queue.held_bytes();
             let left = queue.unwritten();
             let piece = &left[..left.len().min(MAX_PAYLOAD)];
             let is_last = piece.len() == left.len();
             let bytes = self.write_data(stream, piece, is_last && queue.ends && queue.trailers.is_none());
             queue.written(bytes);
-            self.queued -= bytes;
             if !queue.unwritten().is_empty() {
+                self.queues_held += queue.held_bytes();
                 let state = &mut self.streams[stream];
                 state.queue = Some(queue);
                 if state.send_window.available() > 0 {
@@ -152,11 +156,12 @@ impl Connection {
 
     /// DATA frames as windows and the output allow; END_STREAM only with the last byte.
     fn write_data(&mut self, stream: StreamKey, payload: &[u8], end_stream: bool) -> usize {
+        let max_output = self.max_output();
         let state = &mut self.streams[stream];
         let allowed = state.send_window.available().min(self.send_window.available()).min(payload.len());
         let mut written = 0;
         self.calm.useful(1);
-        while written < allowed && self.output.len() < self.limits.max_output {
+        while written < allowed && self.output.len() < max_output {
             let end = allowed.min(written + MAX_PAYLOAD);
             self.output.data(state.id, &payload[written..end], end_stream && end == payload.len());
             written = end;

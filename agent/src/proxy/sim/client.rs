@@ -144,6 +144,9 @@ impl SimClient {
         }
         fields.push(b":authority", b"cart.shop");
         fields.push(b"content-type", if story.is_grpc { b"application/grpc" } else { b"text/plain" });
+        if call % 3 > 0 {
+            fields.push(b"x-user", (call % 5).to_string().as_bytes());
+        }
         match story.oddity {
             Some(Oddity::Large) => fields.push(b"x", &[b'v'; 70_000]),
             Some(Oddity::Length) => {

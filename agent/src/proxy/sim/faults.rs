@@ -4,6 +4,7 @@ use super::server::Server;
 use super::story::Tally;
 use super::{ConnId, MS, World};
 use crate::balance::Random;
+use crate::config::Protection;
 use crate::http2::{Limits, Name};
 use crate::proxy::engine::Role;
 
@@ -28,6 +29,8 @@ pub(super) struct Faults {
     pub(super) drains: bool,
     /// Nothing happens for up to a second.
     clock_leaps: bool,
+    /// The budget does not suffice for all that the stories have under way.
+    pub(super) memory_is_short: bool,
 }
 
 impl Faults {
@@ -43,6 +46,7 @@ impl Faults {
             endpoints_vanish: chance(10),
             drains: chance(10),
             clock_leaps: chance(30),
+            memory_is_short: chance(20),
         }
     }
 
@@ -60,6 +64,12 @@ impl Faults {
     pub(super) fn costs_clients(self) -> bool {
         self.clients_break || self.endpoints_vanish || self.drains
     }
+}
+
+/// What the engine may hold: nearly nothing, up to what most worlds need.
+pub(super) fn protection(faults: Faults, random: &mut Random) -> Protection {
+    let own_memory = if faults.memory_is_short { 100_000 + random.below(1_000_000) as u64 } else { 1 << 30 };
+    Protection { own_memory, ..Protection::default() }
 }
 
 /// Windows and output of the engine, small ones to make every queue fill.

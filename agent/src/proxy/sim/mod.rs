@@ -2,12 +2,13 @@
 //!
 //! `story` says what each call is to do and what its client may see, `network` carries the bytes, `client` and `server` act
 //! the stories out on the project's own HTTP/2 layer, `raw` is what speaks something else, `faults` says what goes wrong, and
-//! this file is the world with its clock and its dice. Every failure replays:
+//! this file is the world with its clock and its dice. `pods` has several pods' calls without dice, for what they learn of servers. Every failure replays:
 //! `SEED=1234 cargo test -p evenkeel --lib proxy::sim`; `SEEDS=10000` lives through more worlds.
 
 mod client;
 mod faults;
 mod network;
+mod pods;
 mod raw;
 mod server;
 mod story;
@@ -18,10 +19,12 @@ use self::network::Link;
 use self::raw::RawClient;
 use self::server::Server;
 use self::story::{Story, Tally};
+use super::shared_use::Ledger;
 use super::{Action, ConnId, Engine, Origin};
 use crate::balance::Random;
 use crate::mesh::{
-    Backend, Destination, DestinationId, Endpoint, Load, ObjectName, Picker, ServicePort, Snapshot,
+    Backend, Balancing, Destination, DestinationId, Endpoint, HashOn, ObjectName, Picker, ServicePort,
+    Snapshot,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -64,15 +67,16 @@ impl World {
         let mut random = Random::new(seed);
         let faults = Faults::random(&mut random);
         let limits = faults::limits(&mut random);
+        let protection = faults::protection(faults, &mut random);
         let endpoints: Vec<_> = (1..=1 + random.below(4))
             .map(|host| {
                 let address = SocketAddr::from(([10, 0, 0, host as u8], 50051));
-                Arc::new(Endpoint { address, pod: None, zone: None, load: Arc::new(Load::default()) })
+                Arc::new(Endpoint::at(address))
             })
             .collect();
         let stories: Vec<_> = (0..1 + random.below(60)).map(|_| Story::random(&mut random)).collect();
         let mut world = Self {
-            engine: Engine::new(limits, seed, MS),
+            engine: Engine::new(limits, seed, MS).protected(protection, Ledger::default()),
             now_ns: MS,
             faults,
             links: BTreeMap::new(),
@@ -97,15 +101,15 @@ impl World {
     /// The Service has these endpoints; `None`: there is no such Service.
     fn publish(&mut self, endpoints: Option<&[Arc<Endpoint>]>) {
         self.version += 1;
-        let picker = if self.random.below(2) == 0 { Picker::RoundRobin } else { Picker::Ewma };
+        let (_, picker) = Picker::NAMED[self.random.below(Picker::NAMED.len())];
+        let hash_on =
+            if self.random.below(2) == 0 { HashOn::Source } else { HashOn::Header("x-user".into()) };
         let original = SocketAddr::from(([10, 96, 0, 1], 50051));
         let mut snapshot = Snapshot { version: self.version, ..Snapshot::default() };
         if let Some(endpoints) = endpoints {
-            let backend = Arc::new(Backend {
-                service_port: ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 },
-                endpoints: endpoints.into(),
-                picker,
-            });
+            let service_port = ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 };
+            let balancing = Balancing { picker, hash_on, ..Balancing::default() };
+            let backend = Arc::new(Backend::new(service_port, endpoints.into(), balancing));
             snapshot.destinations.insert(destination(), Destination { original, backend });
         }
         self.engine.publish(Arc::new(snapshot));
@@ -165,6 +169,7 @@ impl World {
         self.something_happens();
         self.expire();
         self.settle();
+        self.check_memory();
     }
 
     fn something_happens(&mut self) {
@@ -184,6 +189,9 @@ impl World {
             _ if self.stalled.contains_key(&conn) => {}
             2 => self.deliver_to_peer(conn, size),
             _ => self.peer_acts(conn),
+        }
+        if let Some(link) = self.links.get(&conn) {
+            self.engine.kernel_holds(conn, link.held_bytes());
         }
     }
 
@@ -325,6 +333,15 @@ impl World {
 
     // ---- what must hold
 
+    /// What is charged is what a walk over everything finds.
+    fn check_memory(&self) {
+        let found = self.engine.walk();
+        for (budget, held) in self.engine.budgets.held() {
+            let found = found.get(&budget).copied().unwrap_or(0);
+            assert_eq!(held, found, "bytes of budget {budget}: charged, and found");
+        }
+    }
+
     fn check_results(&self) {
         for (index, (story, tally)) in self.stories.iter().zip(&self.tally).enumerate() {
             story.check(tally, self.faults, self.endpoints.len()).unwrap_or_else(|wrong| {
@@ -359,6 +376,15 @@ impl World {
             }
         }
         assert_eq!(self.engine.calls.len(), 0, "calls are left");
+        for (_, target) in &self.engine.targets.slots {
+            let circuit = &target.circuit;
+            assert_eq!(
+                (circuit.calls.load(Relaxed), circuit.pending.load(Relaxed)),
+                (0, 0),
+                "calls are counted"
+            );
+        }
+        self.check_memory();
         for endpoint in &self.endpoints {
             assert_eq!(endpoint.load.active(), 0, "calls count as under way at {}", endpoint.address);
         }
@@ -378,6 +404,7 @@ impl World {
         assert_eq!(engine.upstreams.len(), 0, "connections to servers are left");
         assert_eq!(engine.pools.len(), 0, "pools are left");
         assert_eq!(engine.targets.slots.len(), 0, "targets are left");
+        assert_eq!(engine.budgets.held().count(), 0, "budgets are left");
         assert_eq!(engine.call_timers.next_in_ns(self.now_ns), None, "a call's timer is left");
         assert_eq!(engine.conn_timers.next_in_ns(self.now_ns), None, "a connection's timer is left");
         assert!(self.links.is_empty(), "sockets are left");

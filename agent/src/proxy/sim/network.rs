@@ -26,6 +26,11 @@ impl Link {
         SOCKET_BUFFER_BYTES.saturating_sub(self.to_peer.len())
     }
 
+    /// What the engine's side of it holds.
+    pub(super) fn held_bytes(&self) -> u32 {
+        (self.to_engine.len() + self.to_peer.len()) as u32
+    }
+
     /// What a peer has written.
     pub(super) fn take_from(&mut self, http2: &mut Connection) {
         let size = http2.output().len().min(self.room_to_engine());

@@ -220,6 +220,7 @@ impl Story {
         };
         let cancelled = *ending == Ending::Cancelled && self.cancel_at.is_some();
         let excused = match ending {
+            _ if faults.memory_is_short && self.is_of_memory(ending) => true,
             Ending::Lost => faults.costs_clients(),
             Ending::Complete { by_agent: true, .. } if unavailable.contains(ending) => {
                 tally.broken || faults.costs_all() || self.is_unserved(tally, faults, endpoints)
@@ -230,6 +231,10 @@ impl Story {
             _ => false,
         };
         if expected || cancelled || excused { Ok(()) } else { Err(format!("ends with {ending:?}")) }
+    }
+
+    fn is_of_memory(&self, ending: &Ending) -> bool {
+        *ending == self.by_agent(8, 503) || *ending == Ending::Reset(ErrorCode::EnhanceYourCalm)
     }
 
     fn expected_response(&self) -> usize {

@@ -1,9 +1,13 @@
 //! Calls that go well.
 
 use super::peers::{Client, Server, pattern, read, send_all};
+use super::turns::{list, take};
 use super::*;
+use crate::http2::Connection;
 use bytes::Bytes;
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+use tokio::io::AsyncWriteExt as _;
 
 async fn servers(count: usize) -> (Vec<Server>, Vec<SocketAddr>) {
     let mut servers = Vec::new();
@@ -201,5 +205,63 @@ fn a_pods_destination_rides_in_the_address_it_dialled() {
         path.quiesce().await;
         eventually("its connections to servers go too", || path.workers.counters().upstreams_open == 0).await;
         assert!(std::net::TcpStream::connect(address).is_err());
+    });
+}
+
+#[test]
+fn a_pods_next_connection_is_served_by_another_worker_while_its_home_is_busy() {
+    run(async {
+        let (_servers, addresses) = servers(1).await;
+        let path = Path::with_source(&addresses, 2, Source::Pod(pod()), "0.0.0.0");
+        let address = SocketAddr::new(fixed().to_loopback().into(), path.address.port());
+        let mailboxes = &path.workers.shared.mailboxes;
+        let connections = |worker: usize| mailboxes[worker].connections.load(Relaxed);
+        let first = Client::connect(address).await;
+        first.call("/echo", Bytes::from_static(b"x")).await.unwrap();
+        let home = usize::from(connections(1) == 1);
+        let mut clients = vec![first];
+        // The workers say how busy they are ten times a second: one of these times the connection comes in between.
+        while connections(1 - home) == 0 {
+            mailboxes[home].busy_permille.store(1_000, Relaxed);
+            mailboxes[1 - home].busy_permille.store(0, Relaxed);
+            let client = Client::connect(address).await;
+            let answer = client.call("/echo", Bytes::from_static(b"y")).await.unwrap();
+            assert_eq!(answer.body, b"y");
+            clients.push(client);
+        }
+        // Its end is the pod's.
+        path.workers.unlisten(path.listener, true);
+        path.quiesce().await;
+        assert_eq!((connections(0), connections(1)), (0, 0));
+    });
+}
+
+#[test]
+fn what_the_kernel_holds_for_a_client_that_does_not_read_is_charged_to_its_pod_until_it_goes() {
+    run(async {
+        let (_servers, addresses) = servers(1).await;
+        let pod = pod();
+        let path = Path::with_source(&addresses, 1, Source::Pod(pod.clone()), "0.0.0.0");
+        let address = SocketAddr::new(fixed().to_loopback().into(), path.address.port());
+        let mut client = tokio::net::TcpStream::connect(address).await.unwrap();
+        let limits = Limits { stream_window: 8 << 20, ..Limits::default() };
+        let mut http2 = Connection::client(&limits);
+        let request = [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", "/produce"),
+            ("content-type", "application/grpc"),
+        ];
+        let stream = http2.open(&list(&request), false, 0).unwrap();
+        http2.send_data(stream, b"30000000", true);
+        client.write_all(&take(&mut http2)).await.unwrap();
+        let held = || path.workers.pod_memory(&pod.key).0;
+        // What the agent itself holds of it is less: 256 KiB of output, and a stream's first window.
+        eventually("the kernel's part is counted", || held() > 400 << 10).await;
+        assert!(held() < 16 << 20, "{} bytes", held());
+        drop(client);
+        path.quiesce().await;
+        path.workers.unlisten(path.listener, true);
+        eventually("nothing is held for it", || held() == 0).await;
     });
 }

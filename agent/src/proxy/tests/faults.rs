@@ -1,9 +1,12 @@
 //! Calls that do not go well, and what the client is told.
 
 use super::peers::{Client, Server, pattern};
+use super::turns::{list, take};
 use super::*;
+use crate::http2::Connection;
 use bytes::Bytes;
 use std::sync::atomic::Ordering::Relaxed;
+use tokio::io::AsyncWriteExt as _;
 
 /// An address that refuses connections.
 fn refusing() -> SocketAddr {
@@ -251,6 +254,41 @@ fn an_answer_that_a_reset_follows_is_still_an_answer() {
             eventually("the connection is gone", || path.workers.counters().upstreams_open == 0).await;
         }
         drop(client);
+        path.quiesce().await;
+    });
+}
+
+/// A server of this crate says GOAWAY to a connection on which twenty requests are cancelled before it has looked at them.
+#[test]
+fn a_client_that_cancels_many_calls_at_once_costs_no_other_client_a_call() {
+    run(async {
+        let server = Server::start().await;
+        let path = Path::start(&[server.address]);
+        let other = Client::connect(path.address).await;
+        assert_eq!(other.call("/echo", pattern(0, 100)).await.unwrap().grpc_status(), Some("0"));
+        let mut offender = tokio::net::TcpStream::connect(path.address).await.unwrap();
+        let mut http2 = Connection::client(&Limits::default());
+        let request = list(&[
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", "/hang"),
+            ("content-type", "application/grpc"),
+        ]);
+        for _ in 0..20 {
+            for _ in 0..100 {
+                let stream = http2.open(&request, true, 0).unwrap();
+                http2.reset_at_once_for_test(stream);
+                http2.release(stream);
+            }
+            offender.write_all(&take(&mut http2)).await.unwrap();
+            for _ in 0..5 {
+                let answer = other.call("/echo", pattern(0, 100)).await.unwrap();
+                assert_eq!(answer.grpc_status(), Some("0"), "{}", answer.message());
+            }
+        }
+        eventually("all are cancelled", || path.workers.counters().cancelled == 2_000).await;
+        assert_eq!(path.workers.counters().connects, 1, "the server has sent nobody away");
+        drop((offender, other));
         path.quiesce().await;
     });
 }

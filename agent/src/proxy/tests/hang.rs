@@ -52,13 +52,7 @@ fn exchange(http2: &mut Connection, stream: &mut TcpStream, mut event: impl FnMu
 fn what_came_while_a_worker_hung_has_come_in_time() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let tick: &'static AtomicU64 = Box::leak(Box::new(AtomicU64::new(0)));
-    let config = WorkersConfig {
-        limits: Limits::default(),
-        dialer: Arc::new(OwnNamespace),
-        share_upstreams: false,
-        seed: 1,
-    };
-    let (workers, mut ready) = Workers::prepare(&config, &[tick]).unwrap();
+    let (workers, mut ready) = Workers::prepare(&config(), &[tick]).unwrap();
     let now_ns = crate::clock::monotonic_ns();
     let mut by_hand = ByHand { worker: ready.pop().unwrap(), events: Worker::events(), now_ns };
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,21 +1,24 @@
 //! The data path over real sockets on the loopback: clients and servers on the `h2` crate, and plain TCP.
 
+mod bodies;
 mod calls;
 mod cancels;
+mod crowd;
 mod ends;
 mod faults;
 mod hang;
 mod peers;
 mod probes;
+mod protection;
 mod rules;
 mod tunnels;
 mod turns;
 
 use super::{ListenerId, ListenerSpec, OwnNamespace, Source, Workers, WorkersConfig};
+use crate::config::Protection;
 use crate::http2::Limits;
 use crate::mesh::{
-    Backend, Destination, DestinationId, Endpoint, Load, ObjectName, Picker, Pod, PodKey, ServicePort,
-    Snapshot,
+    Backend, Destination, DestinationId, Endpoint, ObjectName, Picker, Pod, PodKey, ServicePort, Snapshot,
 };
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::AtomicU64;
@@ -45,13 +48,7 @@ impl Path {
     fn with_source(endpoints: &[SocketAddr], threads: usize, source: Source, listen: &str) -> Self {
         let ticks: Vec<&'static AtomicU64> =
             (0..threads).map(|_| &*Box::leak(Box::new(AtomicU64::new(0)))).collect();
-        let config = WorkersConfig {
-            limits: Limits::default(),
-            dialer: Arc::new(OwnNamespace),
-            share_upstreams: false,
-            seed: 1,
-        };
-        let workers = Workers::start(&config, &ticks).unwrap();
+        let workers = Workers::start(&config(), &ticks).unwrap();
         let socket = TcpListener::bind((listen, 0)).unwrap();
         let address = socket.local_addr().unwrap();
         let listener = workers.listen(ListenerSpec { socket, source }).unwrap();
@@ -86,19 +83,23 @@ impl Path {
     }
 }
 
+fn config() -> WorkersConfig {
+    WorkersConfig {
+        limits: Limits::default(),
+        protection: Protection::default(),
+        max_pod_connections: 100,
+        dialer: Arc::new(OwnNamespace),
+        share_upstreams: false,
+        seed: 1,
+    }
+}
+
 /// A world of the one Service.
 fn snapshot(version: u64, endpoints: &[SocketAddr], picker: Picker, original: SocketAddr) -> Arc<Snapshot> {
-    let endpoint = |address: &SocketAddr| {
-        let load = Arc::new(Load::default());
-        Arc::new(Endpoint { address: *address, pod: None, zone: None, load })
-    };
-    let mut endpoints: Vec<_> = endpoints.iter().map(endpoint).collect();
+    let mut endpoints: Vec<_> = endpoints.iter().map(|address| Arc::new(Endpoint::at(*address))).collect();
     endpoints.sort_by_key(|endpoint| endpoint.address);
-    let backend = Arc::new(Backend {
-        service_port: ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 },
-        endpoints: endpoints.into(),
-        picker,
-    });
+    let service_port = ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 };
+    let backend = Arc::new(Backend::new(service_port, endpoints.into(), picker));
     let mut snapshot = Snapshot { version, ..Snapshot::default() };
     snapshot.destinations.insert(fixed(), Destination { original, backend });
     Arc::new(snapshot)
@@ -119,10 +120,13 @@ fn run(test: impl Future<Output = ()>) {
 }
 
 fn pod() -> Arc<Pod> {
+    pod_named("client", 1)
+}
+
+fn pod_named(name: &str, cookie: u64) -> Arc<Pod> {
     Arc::new(Pod {
-        key: PodKey { uid: "u-1".into(), netns_cookie: 1 },
-        name: ObjectName::new("shop", "client"),
-        addresses: Vec::new(),
+        key: PodKey { uid: format!("u-{cookie}").into(), netns_cookie: cookie },
+        name: ObjectName::new("shop", name),
         netns: std::fs::File::open("/proc/self/ns/net").unwrap().into(),
     })
 }

@@ -1,12 +1,14 @@
 //! The engine alone, a turn at a time: what depends on what comes together, and on what does not come.
 
+use super::super::shared_use::Ledger;
 use super::super::{Action, ConnId, Engine, Origin};
 use super::fixed;
 use crate::balance::latency::FAILURE_FLOOR_NS;
+use crate::config::Protection;
 use crate::http2::{
     Connection, ErrorCode, Event, FieldList, HeadersKind, LastStream, Limits, Name, StreamKey,
 };
-use crate::mesh::{Backend, Destination, Endpoint, Load, ObjectName, Picker, ServicePort, Snapshot};
+use crate::mesh::{Backend, Destination, Endpoint, ObjectName, Picker, ServicePort, Snapshot};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -35,7 +37,11 @@ pub(super) fn address(host: u8) -> SocketAddr {
 
 impl Turns {
     pub(super) fn new(hosts: &[u8]) -> Self {
-        let mut engine = Engine::new(Limits::default(), 1, START_NS);
+        Self::protected(hosts, Protection::default())
+    }
+
+    pub(super) fn protected(hosts: &[u8], protection: Protection) -> Self {
+        let mut engine = Engine::new(Limits::default(), 1, START_NS).protected(protection, Ledger::default());
         let mut version = 0;
         let endpoints = publish(&mut engine, &mut version, hosts);
         let client_conn = engine.accepted(Origin::Agent, fixed()).expect("the destination is known");
@@ -135,16 +141,9 @@ impl Turns {
 }
 
 pub(super) fn publish(engine: &mut Engine, version: &mut u64, hosts: &[u8]) -> Vec<Arc<Endpoint>> {
-    let endpoint = |host: &u8| {
-        let load = Arc::new(Load::default());
-        Arc::new(Endpoint { address: address(*host), pod: None, zone: None, load })
-    };
-    let endpoints: Vec<_> = hosts.iter().map(endpoint).collect();
-    let backend = Arc::new(Backend {
-        service_port: ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 },
-        endpoints: endpoints.clone().into(),
-        picker: Picker::RoundRobin,
-    });
+    let endpoints: Vec<_> = hosts.iter().map(|host| Arc::new(Endpoint::at(address(*host)))).collect();
+    let service_port = ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 };
+    let backend = Arc::new(Backend::new(service_port, endpoints.clone().into(), Picker::RoundRobin));
     *version += 1;
     let mut snapshot = Snapshot { version: *version, ..Snapshot::default() };
     snapshot.destinations.insert(fixed(), Destination { original: address(100), backend });
@@ -255,16 +254,17 @@ fn calls_that_are_cancelled_at_once_fill_no_memory_while_the_server_does_not_rea
     turns.call("/first");
     turns.client_speaks();
     let (conn, mut server) = turns.serve();
-    for index in 0..20_000 {
-        let stream = turns.call(&format!("/{index:0200}"));
-        turns.client.reset_at_once_for_test(stream);
-        turns.client.release(stream);
-        if index % 100 == 0 {
-            // As many as a client may cancel in a second.
-            turns.engine.tick(START_NS + index * 120_000);
-            turns.client_speaks();
-            turns.output(turns.client_conn);
+    for index in 0..200 {
+        let streams: Vec<_> = (0..100).map(|call| turns.call(&format!("/{index}/{call:0200}"))).collect();
+        turns.client_speaks();
+        for stream in streams {
+            turns.client.reset_at_once_for_test(stream);
+            turns.client.release(stream);
         }
+        // As many as a client may cancel in a second.
+        turns.engine.tick(START_NS + index * 12_000_000);
+        turns.client_speaks();
+        turns.output(turns.client_conn);
     }
     turns.client_speaks();
     let held = turns.engine.output(conn).len();
@@ -280,6 +280,25 @@ fn calls_that_are_cancelled_at_once_fill_no_memory_while_the_server_does_not_rea
         turns.settle();
     }
     assert!(goes_on, "the call that waited has gone on");
+}
+
+#[test]
+fn a_call_that_is_cancelled_in_the_breath_that_began_it_goes_to_no_server() {
+    let mut turns = Turns::new(&[1]);
+    let stream = turns.call("/cancelled");
+    turns.client.release(stream);
+    turns.call("/kept");
+    turns.client_speaks();
+    let (conn, mut server) = turns.serve();
+    let mut paths = Vec::new();
+    let bytes = turns.output(conn);
+    read(&mut server, &bytes, |event, fields| {
+        if matches!(event, Event::Headers { kind: HeadersKind::Request, .. }) {
+            paths.push(String::from_utf8_lossy(fields.find(Name::Path).unwrap_or_default()).into_owned());
+        }
+    });
+    assert_eq!(paths, ["/kept"]);
+    assert_eq!((turns.engine.counters().cancelled, turns.engine.counters().calls_open), (1, 1));
 }
 
 #[test]

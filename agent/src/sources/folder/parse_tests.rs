@@ -268,7 +268,7 @@ kind: Service
 metadata:
   name: cart
   namespace: shop
-  annotations: {evenkeel.dev/picker: best}
+  annotations: {evenkeel.dev/picker: best, evenkeel.dev/hash-on: "header:a b", evenkeel.dev/ejection: fast}
 spec:
   clusterIP: 10.96.0.1
   externalIPs: [nonsense, 192.0.2.1]
@@ -307,7 +307,9 @@ metadata:
             "17: Service shop/cart: port 0 is not between 1 and 65535: this port is passed over",
             "17: Service shop/cart: port 90 is there twice: the first counts",
             "17: Service shop/cart: externalIP \"nonsense\" is not an address: passed over",
-            "17: Service shop/cart: annotation evenkeel.dev/picker is \"best\", not \"round-robin\" or \"ewma\": as if it were not there",
+            "17: Service shop/cart: annotation evenkeel.dev/picker is \"best\", not \"ewma\" or \"least-request\" or \"round-robin\" or \"random\" or \"ring-hash\" or \"maglev\": as if it were not there",
+            "17: Service shop/cart: annotation evenkeel.dev/hash-on is \"header:a b\", not \"source\" or \"header:NAME\" with the name of a request header: as if it were not there",
+            "17: Service shop/cart: annotation evenkeel.dev/ejection is \"fast\", not \"consecutive-failures\" or \"success-rate\" or \"off\": as if it were not there",
             "32: Service default/bad name: has the name \"bad name\", which can't be one: passed over",
             "36: Namespace : has no metadata.name: passed over",
             "40: Pod shop/cart-a: label evenkeel.dev/enabled is \"yes\", not \"true\" or \"false\": nothing is enrolled by it",

@@ -56,6 +56,9 @@ impl Access {
             None => Config::incluster().map_err(|error| self.named(&error)),
             Some(path) => {
                 let kubeconfig = Kubeconfig::read_from(path).map_err(|error| self.named(&error))?;
+                if names_a_proxy(&kubeconfig) {
+                    return Err(format!("{}: its proxy-url is not supported: take it out", path.display()));
+                }
                 let options = KubeConfigOptions::default();
                 let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
                 config.map_err(|error| self.named(&error))
@@ -70,6 +73,16 @@ impl Access {
             None => format!("the pod's service account can't be used: {cause}"),
         }
     }
+}
+
+/// Whether the API server is to be reached through a proxy. To go past it would be another way than was asked for.
+fn names_a_proxy(kubeconfig: &Kubeconfig) -> bool {
+    let context = kubeconfig.current_context.as_deref();
+    let context = kubeconfig.contexts.iter().find(|known| Some(&*known.name) == context);
+    let cluster = context.and_then(|known| known.context.as_ref()).map(|context| &context.cluster);
+    let cluster = kubeconfig.clusters.iter().find(|known| Some(&known.name) == cluster);
+    let proxy = cluster.and_then(|known| known.cluster.as_ref()?.proxy_url.as_deref());
+    proxy.is_some_and(|proxy| !proxy.is_empty())
 }
 
 /// kube's own stack, less its retries and its line in the log for each failure, as both are ours to decide, and with
@@ -156,4 +169,28 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
 pub(super) fn get(path: &str, accept: &'static str) -> Result<Request<Vec<u8>>, Fault> {
     let request = Request::get(path).header(http::header::ACCEPT, accept).body(Vec::new());
     request.map_err(|error| Fault::Malformed(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_kubeconfig_that_asks_for_a_proxy_is_refused_and_not_passed_by() {
+        let folder = tempfile::tempdir().unwrap();
+        let kubeconfig = folder.path().join("kubeconfig");
+        for (proxy, accepted) in [("", true), (", proxy-url: \"http://127.0.0.1:3128\"", false)] {
+            let text = format!(
+                "apiVersion: v1\nkind: Config\ncurrent-context: c\nusers: [{{name: u, user: {{}}}}]\n\
+                 clusters: [{{name: c, cluster: {{server: \"http://127.0.0.1:1\"{proxy}}}}}]\n\
+                 contexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n"
+            );
+            std::fs::write(&kubeconfig, text).unwrap();
+            let client = Access { kubeconfig: Some(kubeconfig.clone()) }.client().await;
+            match client {
+                Ok(_) => assert!(accepted),
+                Err(fault) => assert!(!accepted && fault.to_string().contains("proxy-url"), "{fault}"),
+            }
+        }
+    }
 }

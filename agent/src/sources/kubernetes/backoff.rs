@@ -40,6 +40,11 @@ pub(super) fn jittered(length: Duration) -> Duration {
     length.mul_f64(0.5 + share())
 }
 
+/// Between nothing and all of it.
+pub(super) fn within(length: Duration) -> Duration {
+    length.mul_f64(share())
+}
+
 /// From 0 up to 1, another each time, and another in each process: not a secret.
 fn share() -> f64 {
     RandomState::new().hash_one(0) as f64 / u64::MAX as f64

@@ -1,5 +1,6 @@
 //! What can be wrong between the agent and the API server, in words for people and in kinds that say what to do next.
 
+use super::version::OLDEST_MINOR;
 use http::StatusCode;
 use serde::Deserialize;
 use std::fmt;
@@ -21,8 +22,16 @@ pub enum Fault {
     Unauthorized(String),
     /// 403: it knows us, and we may not.
     Forbidden(String),
+    /// 403: the namespace is being deleted, and takes nothing new.
+    NamespaceGoes,
     /// 404: it has no such kind.
     UnknownKind,
+    /// 404: it has the kind, and no such object.
+    NotFound(String),
+    /// 409: the object is another by now than the one that was meant.
+    Conflict(String),
+    /// 400, 422: it does not accept what is asked of it.
+    Refused(String),
     /// 410: what we ask for is too old.
     Expired,
     /// It has not yet, or no more, what we have seen already.
@@ -48,6 +57,7 @@ pub(super) struct Status {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Details {
+    name: String,
     causes: Vec<Cause>,
     retry_after_seconds: u64,
 }
@@ -79,8 +89,13 @@ impl Fault {
         let causes = || status.details.iter().flat_map(|details| &details.causes);
         match status.code {
             401 => Fault::Unauthorized(text()),
+            403 if causes().any(|cause| cause.reason == "NamespaceTerminating") => Fault::NamespaceGoes,
             403 => Fault::Forbidden(text()),
+            404 if status.details.as_ref().is_some_and(|details| !details.name.is_empty()) => {
+                Fault::NotFound(text())
+            }
             404 => Fault::UnknownKind,
+            409 => Fault::Conflict(text()),
             410 => Fault::Expired,
             // A server from before streaming lists does not know the parameter; one that has them off refuses it.
             400 | 422 if status.message.contains("sendInitialEvents") => Fault::NoStreamingLists,
@@ -95,6 +110,7 @@ impl Fault {
                 let said = said.filter(|seconds| *seconds > 0).map(Duration::from_secs);
                 Fault::Busy(format!("{code} {}", text()), retry_after.or(said))
             }
+            code @ (400 | 422) => Fault::Refused(format!("{code}: {}", text())),
             code => Fault::Malformed(format!("{code} {}", text())),
         }
     }
@@ -114,9 +130,17 @@ impl Fault {
             Fault::Config(_)
                 | Fault::Unauthorized(_)
                 | Fault::Forbidden(_)
+                | Fault::NamespaceGoes
                 | Fault::UnknownKind
+                | Fault::NotFound(_)
+                | Fault::Refused(_)
                 | Fault::Malformed(_)
         )
+    }
+
+    /// Whether it is of the object that was asked for alone: others may go through.
+    pub(super) fn is_of_one_object(&self) -> bool {
+        !self.is_of_connection() && !matches!(self, Fault::Busy(..))
     }
 
     /// Whether nothing was heard from the API server at all, whatever was asked for.
@@ -138,9 +162,16 @@ impl fmt::Display for Fault {
                 said_in(said)
             ),
             Fault::Forbidden(said) => write!(f, "forbidden (403{})", said_in(said)),
-            Fault::UnknownKind => f.write_str(
-                "the API server has no such kind (404): Kubernetes 1.21 is the oldest that has all that is needed",
+            Fault::NamespaceGoes => f.write_str("the namespace is being deleted (403)"),
+            Fault::UnknownKind => write!(
+                f,
+                "the API server has no such kind (404): Kubernetes 1.{OLDEST_MINOR} is the oldest that has all that is needed"
             ),
+            Fault::NotFound(said) => write!(f, "there is no such object (404{})", said_in(said)),
+            Fault::Conflict(said) => {
+                write!(f, "somebody else has changed it meanwhile (409{})", said_in(said))
+            }
+            Fault::Refused(said) => write!(f, "the API server does not accept it ({said})"),
             Fault::Expired => f.write_str("what was seen last is too old for the API server (410)"),
             Fault::Behind => f.write_str("the API server is behind what was seen already"),
             Fault::NoStreamingLists => f.write_str("the API server has no streaming lists"),
@@ -179,6 +210,23 @@ mod tests {
         for (code, body, expected) in [
             (410, "", Fault::Expired),
             (404, "404 page not found\n", Fault::UnknownKind),
+            (
+                404,
+                r#"{"message":"nodes \"n1\" not found","details":{"name":"n1","kind":"nodes"}}"#,
+                Fault::NotFound("nodes \"n1\" not found".into()),
+            ),
+            (404, r#"{"message":"the server could not find it","details":{}}"#, Fault::UnknownKind),
+            (
+                403,
+                r#"{"reason":"Forbidden","details":{"name":"x","causes":[{"reason":"NamespaceTerminating","message":"…"}]}}"#,
+                Fault::NamespaceGoes,
+            ),
+            (409, r#"{"message":"Precondition failed"}"#, Fault::Conflict("Precondition failed".into())),
+            (
+                422,
+                r#"{"message":"metadata.name: Invalid"}"#,
+                Fault::Refused("422: metadata.name: Invalid".into()),
+            ),
             (401, r#"{"message":"Unauthorized"}"#, Fault::Unauthorized("Unauthorized".into())),
             (
                 422,
@@ -198,6 +246,21 @@ mod tests {
             (418, "tea\nor\x1b[1m", Fault::Malformed("418 tea\\nor\\u{1b}[1m".into())),
         ] {
             assert_eq!(fault(code, body), expected, "{code} {body}");
+        }
+    }
+
+    #[test]
+    fn what_passes_by_itself_is_tried_again_soon() {
+        for (code, lasts, of_one_object) in [
+            (401, true, false),
+            (403, true, true),
+            (404, true, true),
+            (409, false, true),
+            (422, true, true),
+            (429, false, false),
+        ] {
+            let fault = fault(code, "");
+            assert_eq!((fault.lasts(), fault.is_of_one_object()), (lasts, of_one_object), "{code}");
         }
     }
 

@@ -149,6 +149,23 @@ pub(super) struct Object {
     pub(super) remarks: Remarks,
 }
 
+impl Object {
+    /// Has a pod be found by its processes alone. A path leads to any namespace of the node, the node's own and other
+    /// tenants' among them, and whoever may make a pod may write one.
+    pub(super) fn ignore_netns(&mut self) {
+        if let Some(Row::Pod(row)) = &mut self.row
+            && row.netns.is_some()
+        {
+            Arc::make_mut(row).netns = None;
+            self.remarks.push(format!(
+                "annotation {} counts only where the agent runs with --netns-annotation, on hosts without a kubelet: as \
+                 if it were not there",
+                labels::NETNS
+            ));
+        }
+    }
+}
+
 impl Kind {
     /// The path of its collection.
     pub fn path(&self) -> String {

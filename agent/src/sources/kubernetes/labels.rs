@@ -8,11 +8,18 @@ pub const ENABLED: &str = "evenkeel.dev/enabled";
 /// over its namespace's.
 pub const ON_ENROL: &str = "evenkeel.dev/on-enrol";
 
-/// Annotation of a Pod: the path of its network namespace, for hosts without a kubelet.
+/// Annotation of a Pod: the path of its network namespace, for hosts without a kubelet. Of a cluster's API only heeded where that is
+/// asked for: whoever may make a pod may write it.
 pub const NETNS: &str = "evenkeel.dev/netns";
 
-/// Annotation of a Service: `round-robin` or `ewma`.
+/// Annotation of a Service: the name of a [`Picker`](crate::mesh::Picker).
 pub const PICKER: &str = "evenkeel.dev/picker";
+
+/// Annotation of a Service whose picker hashes: `source` or `header:NAME`.
+pub const HASH_ON: &str = "evenkeel.dev/hash-on";
+
+/// Annotation of a Service: the name of an [`Ejection`](crate::mesh::Ejection).
+pub const EJECTION: &str = "evenkeel.dev/ejection";
 
 /// Annotation of a headless Service: `balance` has the calls balanced that are sent to its endpoints' own addresses.
 pub const HEADLESS: &str = "evenkeel.dev/headless";
@@ -36,9 +43,10 @@ pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Label of a Service or EndpointSlice: another proxy than the node's serves it.
 pub const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 
-/// Annotation of a static pod's mirror, which only a kubelet can make: the UID in the path of the pod's cgroup. (The kubelet writes
-/// the same to `kubernetes.io/config.hash`, and so can anybody on any pod.)
+/// Annotation of a static pod's mirror: the UID in the path of the pod's cgroup, which is an MD5 sum of the manifest
+/// (`pkg/kubelet/config/common.go`). Anybody who may make a pod may write it: so it counts in that form alone, which no pod of
+/// the API's has.
 pub const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
 
-/// Label of a Pod that the agent writes, where that is asked for: what became of it.
+/// Label of a Pod that the agent writes, where that is asked for, and reads to know what is written: what became of it.
 pub const STATUS: &str = "evenkeel.dev/status";

@@ -27,14 +27,14 @@ use self::kinds::KINDS;
 use self::standing::Standing;
 use self::store::Store;
 use self::watch::{Report, Watch};
-use super::journal::Journal;
+use super::journal::{Journal, Restored};
 use super::{Change, Problems};
-use crate::sources::rows::Row;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 /// How soon after a batch the next may follow: a change that comes alone goes at once, and of those that come in a rush not
 /// each makes a snapshot.
@@ -55,28 +55,50 @@ pub struct KubernetesSource {
     batches: mpsc::Receiver<Vec<Change>>,
     problems: Problems,
     standings: Vec<Standing>,
-    // Ends the watches.
-    _tasks: JoinSet<()>,
+    // The watches, and where they come together: none ends but with this.
+    tasks: JoinSet<()>,
 }
 
+/// What watches the API server has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended;
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("what watches the API server has ended")
+    }
+}
+
+impl std::error::Error for Ended {}
+
 impl KubernetesSource {
-    /// Begins to watch what concerns this node. `before` is what was known last; the first batch, if nothing was, is
-    /// everything there is. Each change is written down in the journal before it is handed out.
-    pub fn open(access: &Access, node: &str, before: &[Row], journal: Journal) -> Self {
+    /// Begins to watch what concerns this node. `before` is what was known last; the first batch, if no rows were, is
+    /// everything there is. Each change is written down in the journal before it is handed out. `netns_annotation`: a pod
+    /// may say where its network namespace is ([`labels::NETNS`]).
+    pub fn open(
+        access: &Access,
+        node: &str,
+        netns_annotation: bool,
+        before: &Restored,
+        journal: Journal,
+    ) -> Self {
         let (reports, received) = mpsc::channel(WAITING_REPORTS);
         let node: Arc<str> = node.into();
-        let standings: Vec<Standing> = KINDS.iter().map(|_| Standing::new()).collect();
+        let stamps = before.stamps.iter().copied().chain(std::iter::repeat(0));
+        let standings: Vec<Standing> =
+            KINDS.iter().zip(stamps).map(|(_, contact_ns)| Standing::new(contact_ns)).collect();
+        let heard = Arc::new(Notify::new());
         let mut tasks = JoinSet::new();
         for (place, (kind, standing)) in KINDS.iter().zip(&standings).enumerate() {
-            let watch =
-                Watch::new(place, kind, node.clone(), access.clone(), reports.clone(), standing.clone());
-            tasks.spawn(watch.run());
+            let (node, access) = (node.clone(), access.clone());
+            let (reports, standing) = (reports.clone(), standing.clone());
+            tasks.spawn(Watch::new(place, kind, node, access, reports, standing, heard.clone()).run());
         }
         // One batch waits at most: what changes while it does goes into the next.
         let (sender, batches) = mpsc::channel(1);
         let problems = Problems::default();
         let hub = Hub {
-            store: Store::new(before),
+            store: Store::new(&before.rows, netns_annotation),
             received,
             batches: sender,
             problems: problems.clone(),
@@ -84,17 +106,18 @@ impl KubernetesSource {
             journal,
         };
         tasks.spawn(hub.run());
-        Self { batches, problems, standings, _tasks: tasks }
+        Self { batches, problems, standings, tasks }
     }
 
     /// Waits for the next batch. Cancel-safe.
-    pub async fn next(&mut self) -> Vec<Change> {
-        match self.batches.recv().await {
-            Some(changes) => changes,
-            None => {
-                tracing::error!("what watches the API server has ended: its last state goes on");
-                std::future::pending().await
-            }
+    ///
+    /// # Errors
+    /// A part of it has ended, by a panic, and what is known would never change again: a process that starts anew goes on with what
+    /// the journal has.
+    pub async fn next(&mut self) -> Result<Vec<Change>, Ended> {
+        tokio::select! {
+            Some(changes) = self.batches.recv() => Ok(changes),
+            _ = self.tasks.join_next() => Err(Ended),
         }
     }
 
@@ -108,6 +131,9 @@ impl KubernetesSource {
         KINDS.iter().zip(&self.standings).map(|(kind, standing)| standing.view(kind.resource)).collect()
     }
 }
+
+/// How often it is written down when something came last: it is shown in seconds.
+const STAMP_EVERY: Duration = Duration::from_secs(1);
 
 /// A worker that has lived so long has not died of what it knows.
 const WELL_AFTER: Duration = Duration::from_secs(30);
@@ -127,6 +153,8 @@ impl Hub {
         let mut next_batch = Instant::now();
         let (mut say_again, mut patience) = (None::<Instant>, SAY_AGAIN_AFTER);
         let mut well_at = Some(Instant::now() + WELL_AFTER);
+        let mut stamp = interval(STAMP_EVERY);
+        stamp.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let has_batch = self.store.has_batch();
             tokio::select! {
@@ -153,6 +181,7 @@ impl Hub {
                     permit.send(batch);
                     next_batch = Instant::now() + BATCH_EVERY;
                 }
+                _ = stamp.tick() => self.journal.stamp(self.standings.iter().map(Standing::contact_ns)),
                 () = sleep_until(well_at.unwrap_or_else(Instant::now)), if well_at.is_some() => {
                     self.journal.well();
                     well_at = None;

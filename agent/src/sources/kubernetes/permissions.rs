@@ -89,7 +89,9 @@ fn of_version(version: &Version) -> Finding {
             "API server",
             true,
             format!("{version}, which is too old"),
-            &format!("needs Kubernetes 1.{OLDEST_MINOR} or later (EndpointSlices of discovery.k8s.io/v1)"),
+            &format!(
+                "needs Kubernetes 1.{OLDEST_MINOR} or later (EndpointSlices of discovery.k8s.io/v1, internalTrafficPolicy)"
+            ),
         );
     }
     let lists = match version.has_streaming_lists() {
@@ -145,7 +147,14 @@ async fn is_allowed(client: &Client, right: &Right) -> Result<bool, Fault> {
 async fn of_node(client: &Client, node: &str) -> Option<Finding> {
     let kind = KINDS.iter().find(|kind| kind.kind == "Node")?;
     let path = format!("{}?limit=1{}", kind.path(), kind.selection(node));
-    let list: Value = access::object(client, access::get(&path, kind.list_form()).ok()?).await.ok()?;
+    let list = async { access::object::<Value>(client, access::get(&path, kind.list_form())?).await };
+    let list = match list.await {
+        Ok(list) => list,
+        Err(Fault::Forbidden(_)) => return None,
+        Err(fault) => {
+            return Some(missing("node's name", true, format!("can't be asked about: {fault}"), "try again"));
+        }
+    };
     Some(match list["items"].as_array().is_some_and(|items| !items.is_empty()) {
         true => found("node's name", true, format!("{node} is a node of the cluster")),
         false => missing(

@@ -1,8 +1,8 @@
 //! How each kind stands: when it was last in contact, and where it is. For people and programs that ask.
 
+use crate::clock::monotonic_ns;
 use serde::Serialize;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 /// How a kind stands, shared between its watch and whoever shows it.
 #[derive(Clone, Debug)]
@@ -11,8 +11,9 @@ pub(super) struct Standing(Arc<Mutex<Facts>>);
 #[derive(Debug)]
 struct Facts {
     state: State,
-    /// When something came from the API server last, and when we began to wait for it.
-    contact: Instant,
+    /// When something came from the API server last, be it to a process before this one, or when we began to wait for it:
+    /// nanoseconds of the [`clock`](crate::clock).
+    contact_ns: u64,
     version: String,
     objects: usize,
     bytes: u64,
@@ -49,7 +50,7 @@ pub struct KindView {
     pub objects: usize,
     /// Whether lists come as streams.
     pub streaming_lists: bool,
-    /// Bytes that came, before any decompression.
+    /// Bytes that came, after any decompression.
     pub bytes: u64,
     /// Lists begun.
     pub lists: u64,
@@ -60,10 +61,12 @@ pub struct KindView {
 }
 
 impl Standing {
-    pub(super) fn new() -> Self {
+    /// `contact_ns`: when something came last to a process before this one; 0: it is not known.
+    pub(super) fn new(contact_ns: u64) -> Self {
+        let now = monotonic_ns();
         Self(Arc::new(Mutex::new(Facts {
             state: State::Connecting,
-            contact: Instant::now(),
+            contact_ns: if contact_ns == 0 { now } else { contact_ns.min(now) },
             version: String::new(),
             objects: 0,
             bytes: 0,
@@ -100,7 +103,7 @@ impl Standing {
     pub(super) fn heard(&self, bytes: usize) {
         self.with(|facts| {
             facts.bytes += bytes as u64;
-            facts.contact = Instant::now();
+            facts.contact_ns = monotonic_ns();
         });
     }
 
@@ -122,12 +125,18 @@ impl Standing {
         self.with(|facts| facts.objects = objects);
     }
 
+    /// When something came last, for the next process: nanoseconds of the [`clock`](crate::clock).
+    pub(super) fn contact_ns(&self) -> u64 {
+        self.with(|facts| facts.contact_ns)
+    }
+
     /// How it stands now.
     pub(super) fn view(&self, kind: &'static str) -> KindView {
         self.with(|facts| KindView {
             kind,
             state: facts.state,
-            seconds_since_contact: (facts.contact.elapsed().as_secs_f64() * 10.0).round() / 10.0,
+            seconds_since_contact: (monotonic_ns().saturating_sub(facts.contact_ns) / 100_000_000) as f64
+                / 10.0,
             resource_version: facts.version.clone(),
             objects: facts.objects,
             streaming_lists: facts.streaming,
@@ -136,5 +145,23 @@ impl Standing {
             watches: facts.watches,
             failures: facts.failures,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_is_as_old_as_it_was_to_the_process_before() {
+        let before = Standing::new(0);
+        assert!(before.view("pods").seconds_since_contact < 60.0);
+        let long_ago = monotonic_ns().saturating_sub(3_600_000_000_000);
+        let standing = Standing::new(long_ago.max(1));
+        let age = standing.view("pods").seconds_since_contact;
+        assert!(age * 1e9 >= (monotonic_ns() - long_ago) as f64 * 0.9, "{age}");
+        standing.heard(1);
+        assert!(standing.view("pods").seconds_since_contact < 60.0);
+        assert!(standing.contact_ns() > long_ago);
     }
 }

@@ -10,7 +10,7 @@ use crate::mesh::ObjectName;
 use crate::sources::rows::{Change, Row, RowKey};
 use crate::sources::{Problem, Severity};
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// How many objects that can't be used are told one by one, of each kind.
 const MAX_REMARKS_TOLD: usize = 50;
@@ -22,8 +22,12 @@ pub(super) struct Store {
     /// What has changed since the last batch; the last word on a row counts.
     pending: HashMap<RowKey, Change>,
     complete: bool,
-    /// What is wrong is another than when it was told last.
-    problems_changed: bool,
+    /// Whether a pod may say where its network namespace is.
+    netns_annotation: bool,
+    /// What does not get on is another than when it was told last.
+    faults_changed: bool,
+    /// What is not used is another than when it was told last.
+    remarks_changed: bool,
 }
 
 /// What is known of a kind.
@@ -31,10 +35,14 @@ pub(super) struct Store {
 struct Known {
     kind: &'static Kind,
     listed: bool,
+    /// A list is under way.
+    listing: bool,
     /// The number of the latest list.
     list: u32,
     objects: HashMap<ObjectName, KnownObject>,
     remarks: BTreeMap<ObjectName, Remarks>,
+    /// The objects whose remarks are told one by one: as long as they have some, whoever else gets some.
+    told: BTreeSet<ObjectName>,
     fault: Option<Fault>,
 }
 
@@ -47,20 +55,25 @@ struct KnownObject {
 
 impl Store {
     /// A store that knows these rows from before, or nothing.
-    pub(super) fn new(before: &[Row]) -> Self {
+    pub(super) fn new(before: &[Row], netns_annotation: bool) -> Self {
         let known = |kind| Known {
             kind,
-            listed: false,
+            // What was known last has been listed once.
+            listed: !before.is_empty(),
+            listing: false,
             list: 0,
             objects: HashMap::new(),
             remarks: BTreeMap::new(),
+            told: BTreeSet::new(),
             fault: None,
         };
         let mut store = Self {
             kinds: KINDS.iter().map(known).collect(),
             pending: HashMap::new(),
             complete: !before.is_empty(),
-            problems_changed: false,
+            netns_annotation,
+            faults_changed: false,
+            remarks_changed: false,
         };
         for row in before {
             let (kind, name) = identity(row);
@@ -73,24 +86,31 @@ impl Store {
 
     /// Takes in what a watch has to say.
     pub(super) fn take(&mut self, place: usize, report: Report) {
-        let Self { kinds, pending, .. } = self;
+        let Self { kinds, pending, netns_annotation, .. } = self;
         let Some(known) = kinds.get_mut(place) else { return };
         match report {
-            Report::Listing => known.list += 1,
-            Report::Object(object) => self.problems_changed |= known.set(object, pending),
-            Report::Gone(name) => self.problems_changed |= known.remove(&name, pending),
+            Report::Listing => {
+                known.list += 1;
+                known.listing = true;
+            }
+            Report::Object(mut object) => {
+                if !*netns_annotation {
+                    object.ignore_netns();
+                }
+                self.remarks_changed |= known.set(object, pending);
+            }
+            Report::Gone(name) => self.remarks_changed |= known.remove(&name, pending),
             Report::Listed => {
-                self.problems_changed |= known.end_list(pending);
-                (known.listed, known.fault) = (true, None);
-                self.problems_changed = true;
+                self.remarks_changed |= known.end_list(pending);
+                (known.listed, known.listing) = (true, false);
             }
             Report::Fault(fault) => {
-                known.fault = Some(fault);
-                self.problems_changed = true;
+                (known.fault, known.listing) = (Some(fault), false);
+                self.faults_changed = true;
             }
             Report::Well => {
                 known.fault = None;
-                self.problems_changed = true;
+                self.faults_changed = true;
             }
         }
         let is_there = |known: &Known| known.listed || (known.kind.optional && known.fault.is_some());
@@ -117,9 +137,14 @@ impl Store {
         self.kinds.get(place).map_or(0, |known| known.objects.len())
     }
 
-    /// What is wrong, if that has changed since the last call.
+    /// What is wrong, if that has changed since the last call. What a list brings is told as a whole, at its end.
     pub(super) fn changed_problems(&mut self) -> Option<Vec<Problem>> {
-        std::mem::take(&mut self.problems_changed).then(|| self.problems())
+        let is_listing = self.kinds.iter().any(|known| known.listing);
+        if !self.faults_changed && (!self.remarks_changed || is_listing) {
+            return None;
+        }
+        (self.faults_changed, self.remarks_changed) = (false, is_listing && self.remarks_changed);
+        Some(self.problems())
     }
 
     /// What does not get on, a line each.
@@ -130,16 +155,18 @@ impl Store {
         lines
     }
 
-    fn problems(&self) -> Vec<Problem> {
+    fn problems(&mut self) -> Vec<Problem> {
         let mut problems = Vec::new();
-        for known in &self.kinds {
+        for known in &mut self.kinds {
             if let Some(cause) = known.fault_line() {
                 let of_all = known.fault.as_ref().is_some_and(Fault::is_of_connection);
                 let severity =
                     if known.kind.optional && !of_all { Severity::Warning } else { Severity::Error };
                 problems.push(problem(severity, None, cause));
             }
-            for (name, remarks) in known.remarks.iter().take(MAX_REMARKS_TOLD) {
+            known.choose_told();
+            let told = known.told.iter().filter_map(|name| Some((name, known.remarks.get(name)?)));
+            for (name, remarks) in told {
                 let name = match name.namespace.is_empty() {
                     true => name.name.to_string(),
                     false => name.to_string(),
@@ -151,8 +178,13 @@ impl Store {
                         .map(|cause| problem(Severity::Warning, Some(object.clone()), cause.clone())),
                 );
             }
-            if let Some(more) = known.remarks.len().checked_sub(MAX_REMARKS_TOLD).filter(|more| *more > 0) {
-                let cause = format!("{more} more {} are not used, or not as a whole", known.kind.resource);
+            // Not each one more or less is worth a line in the log.
+            if let Some(power) = known.remarks.len().saturating_sub(MAX_REMARKS_TOLD).checked_ilog2() {
+                let at_least = 1_usize << power;
+                let cause = format!(
+                    "at least {at_least} more {} are not used, or not as a whole",
+                    known.kind.resource
+                );
                 problems.push(problem(Severity::Warning, None, cause));
             }
         }
@@ -189,6 +221,18 @@ impl Known {
             change(known.row, None, pending);
         }
         self.remarks.remove(name).is_some()
+    }
+
+    /// Fills up what is told with the next by name.
+    fn choose_told(&mut self) {
+        let Self { told, remarks, .. } = self;
+        told.retain(|name| remarks.contains_key(name));
+        for name in remarks.keys() {
+            if told.len() == MAX_REMARKS_TOLD {
+                return;
+            }
+            told.insert(name.clone());
+        }
     }
 
     /// What the list did not name is gone.

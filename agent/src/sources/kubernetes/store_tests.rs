@@ -26,7 +26,7 @@ fn pod(name: &str, uid: &str) -> Report {
 
 /// A store that has listed everything, and found nothing.
 fn complete() -> Store {
-    let mut store = Store::new(&[]);
+    let mut store = Store::new(&[], false);
     for place in 0..KINDS.len() {
         store.take(place, Report::Listing);
         store.take(place, Report::Listed);
@@ -48,7 +48,7 @@ fn keys(batch: Vec<Change>) -> Vec<String> {
 
 #[test]
 fn nothing_is_handed_out_before_every_kind_was_listed() {
-    let mut store = Store::new(&[]);
+    let mut store = Store::new(&[], false);
     for (place, kind) in KINDS.iter().enumerate() {
         assert!(!store.has_batch());
         store.take(place, Report::Listing);
@@ -64,7 +64,7 @@ fn nothing_is_handed_out_before_every_kind_was_listed() {
 
 #[test]
 fn a_kind_that_may_be_missing_is_waited_for_until_it_fails() {
-    let mut store = Store::new(&[]);
+    let mut store = Store::new(&[], false);
     for (place, kind) in KINDS.iter().enumerate() {
         store.take(place, Report::Listing);
         if !kind.optional {
@@ -107,6 +107,21 @@ fn a_pod_that_was_made_anew_under_its_name_is_another() {
 }
 
 #[test]
+fn a_pod_may_only_name_its_network_namespace_where_that_is_asked_for() {
+    let json = r#"{"metadata":{"name":"cart-0","namespace":"shop","uid":"uid-1",
+        "annotations":{"evenkeel.dev/netns":"/proc/1/ns/net"}}}"#;
+    for (asked_for, expected) in [(false, None), (true, Some("/proc/1/ns/net".into()))] {
+        let mut store = Store::new(&[], asked_for);
+        store.take(place("pods"), object("pods", json));
+        let Some(Row::Pod(row)) = store.rows().next() else { panic!("no pod") };
+        assert_eq!(row.netns, expected);
+        let problems = store.changed_problems().unwrap_or_default();
+        let is_told = problems.iter().any(|problem| problem.cause.contains("--netns-annotation"));
+        assert_eq!(is_told, !asked_for, "{problems:?}");
+    }
+}
+
+#[test]
 fn the_last_word_on_a_row_counts_and_no_news_is_no_change() {
     let mut store = complete();
     for enabled in ["true", "false", "true"] {
@@ -144,7 +159,36 @@ fn an_object_that_can_not_be_used_any_more_loses_its_row_and_is_named() {
     }
     let problems = store.changed_problems().unwrap();
     assert_eq!(problems.len(), MAX_REMARKS_TOLD + 1);
-    assert!(problems.iter().any(|problem| problem.cause.starts_with("7 more endpointslices")));
+    assert!(problems.iter().any(|problem| problem.cause.starts_with("at least 4 more endpointslices")));
+}
+
+#[test]
+fn what_is_not_used_is_told_for_as_long_as_it_is_and_of_a_list_at_its_end() {
+    let mut store = complete();
+    store.changed_problems();
+    let take = |store: &mut Store, report| store.take(place("namespaces"), report);
+    let told = |problems: Option<Vec<Problem>>| -> BTreeSet<String> {
+        problems.unwrap().into_iter().filter_map(|problem| problem.object).collect()
+    };
+    take(&mut store, Report::Listing);
+    for number in 0..MAX_REMARKS_TOLD + 2 {
+        take(&mut store, namespace(&format!("n{number:03}"), "perhaps"));
+        assert_eq!(store.changed_problems(), None, "in the middle of a list");
+    }
+    take(&mut store, Report::Listed);
+    let first = told(store.changed_problems());
+    assert_eq!(first.len(), MAX_REMARKS_TOLD);
+    // One that comes first by name pushes none of them out.
+    take(&mut store, namespace("a", "perhaps"));
+    assert_eq!(told(store.changed_problems()), first);
+    // One that is mended makes room.
+    take(&mut store, namespace("n000", "true"));
+    let now = told(store.changed_problems());
+    assert!(now.contains("Namespace a") && !now.contains("Namespace n000") && now.len() == MAX_REMARKS_TOLD);
+    // What is wrong with the connection does not wait for the end of a list.
+    take(&mut store, Report::Listing);
+    take(&mut store, Report::Fault(Fault::Silent));
+    assert!(store.changed_problems().is_some());
 }
 
 #[test]
@@ -153,9 +197,10 @@ fn rows_from_before_go_on_until_a_list_says_otherwise() {
     store.take(place("namespaces"), namespace("shop", "true"));
     store.take(place("pods"), pod("cart-0", "uid-1"));
     let before: Vec<Row> = store.rows().cloned().collect();
-    let mut store = Store::new(&before);
+    let mut store = Store::new(&before, false);
     assert!(store.complete && !store.has_batch());
     store.take(place("pods"), Report::Fault(Fault::unreachable("no route")));
+    assert!(store.faults()[0].ends_with("what was known last goes on"), "it serves: {:?}", store.faults());
     assert_eq!(store.rows().count(), 2);
     store.take(place("pods"), Report::Listing);
     store.take(place("pods"), pod("cart-0", "uid-1"));

@@ -9,8 +9,9 @@ use std::fmt;
 /// The first minor version of Kubernetes 1 that knows streaming lists; a server without them in force says so.
 const STREAMING_LISTS: u32 = 27;
 
-/// The oldest minor version of Kubernetes 1 that has all that the agent reads: EndpointSlices of `discovery.k8s.io/v1`.
-pub(super) const OLDEST_MINOR: u32 = 21;
+/// The oldest minor version of Kubernetes 1 that has all that the agent reads: EndpointSlices of `discovery.k8s.io/v1` (1.21), and
+/// `internalTrafficPolicy` in force (1.22).
+pub(super) const OLDEST_MINOR: u32 = 22;
 
 /// The API server's version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,7 +74,8 @@ mod tests {
             ("1", "36", true, false),
             ("1", "27+", true, false),
             ("1", "26", false, false),
-            ("1", "20", false, true),
+            ("1", "21", false, true),
+            ("1", "22", false, false),
             ("2", "0", true, false),
             ("", "", true, false),
         ] {

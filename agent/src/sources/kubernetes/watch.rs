@@ -6,7 +6,7 @@
 //! version that was refused with 410 when the watch began, and swallows the bookmarks that say how fresh we are.
 
 use super::access::{self, Access};
-use super::backoff::{Backoff, jittered};
+use super::backoff::{Backoff, jittered, within};
 use super::fault::{Fault, Status};
 use super::kinds::{Kind, Object};
 use super::split::{Items, Lines};
@@ -23,7 +23,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
 
 /// How long a watch is asked to last, before jitter: the server ends it then, and nodes do not come back in step.
@@ -43,6 +43,12 @@ const SHORTEST_WATCH: Duration = Duration::from_secs(1);
 
 /// A resource version expires for all nodes at once: over how long they list afresh.
 const RELIST_OVER: Duration = Duration::from_secs(5);
+
+/// A server that ends its watches before their time is on its way out, and all nodes turn to another: over how long.
+const COME_BACK_OVER: Duration = Duration::from_secs(1);
+
+/// So many streaming lists in a row that fall silent are taken for a server from before them, and not for a lost connection.
+const SILENT_LISTS: u32 = 2;
 
 /// For how long a server that refused a streaming list is asked for pages: it may be upgraded.
 const PAGES_FOR: Duration = Duration::from_secs(3600);
@@ -87,6 +93,18 @@ pub(super) struct Watch {
     got_on: bool,
     /// A fault was reported, and is not over.
     faulty: bool,
+    /// Nothing is heard from the server.
+    cut_off: bool,
+    /// Tells the other kinds' watches that the server is heard from again.
+    heard: Arc<Notify>,
+    /// Lists that became necessary since a watch was last seen to go on after one.
+    relists: Backoff,
+    /// That was reported as a fault: lists alone do not end it.
+    keeps_expiring: bool,
+    /// Streaming lists that fell silent in a row.
+    silent_lists: u32,
+    /// How long the last watch was asked to last.
+    asked_for: Duration,
 }
 
 /// An event of a watch.
@@ -135,6 +153,7 @@ impl Watch {
         access: Access,
         reports: mpsc::Sender<(usize, Vec<Report>)>,
         standing: Standing,
+        heard: Arc<Notify>,
     ) -> Self {
         Self {
             kind,
@@ -149,6 +168,12 @@ impl Watch {
             pages_until: None,
             got_on: false,
             faulty: false,
+            cut_off: false,
+            heard,
+            relists: Backoff::default(),
+            keeps_expiring: false,
+            silent_lists: 0,
+            asked_for: Duration::ZERO,
         }
     }
 
@@ -163,13 +188,21 @@ impl Watch {
             }
             self.standing.ended(outcome.is_err());
             let fault = match outcome {
-                Ok(()) if began.elapsed() >= SHORTEST_WATCH => continue,
+                Ok(()) if began.elapsed() >= self.asked_for => continue,
+                Ok(()) if began.elapsed() >= SHORTEST_WATCH => {
+                    sleep(within(COME_BACK_OVER)).await;
+                    continue;
+                }
                 Ok(()) => Fault::unreachable("it ends each watch at once"),
                 Err(Fault::Expired) => {
                     // The list that expired was old itself; else what is wanted is not to be older than what is known.
                     self.at_least = self.version.take().unwrap_or_default();
-                    sleep(jittered(RELIST_OVER / 2)).await;
-                    continue;
+                    if self.relists.is_fresh() {
+                        self.relists.pause(None);
+                        sleep(within(RELIST_OVER)).await;
+                        continue;
+                    }
+                    Fault::Expired
                 }
                 Err(Fault::Behind) => {
                     (self.version, self.at_least) = (None, String::new());
@@ -177,15 +210,22 @@ impl Watch {
                 }
                 Err(fault) => fault,
             };
+            let is_expired = fault == Fault::Expired;
+            let backoff = if is_expired { &mut self.relists } else { &mut backoff };
             let (first, asked) = (backoff.is_fresh(), fault.retry_after());
             let pause = backoff.pause(asked);
+            self.keeps_expiring |= is_expired;
+            self.cut_off = fault.is_of_connection();
             tracing::debug!(kind = self.kind.resource, ?pause, "{fault}");
             // A connection that breaks is nothing to tell anybody, if the next one holds. What is known to last is.
             if !first || fault.lasts() {
                 self.faulty = true;
                 self.report(vec![Report::Fault(fault)]).await;
             }
-            sleep(pause).await;
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = self.heard.notified(), if self.cut_off => sleep(within(COME_BACK_OVER)).await,
+            }
         }
     }
 
@@ -231,6 +271,7 @@ impl Watch {
             let (path, selection) = (self.kind.path(), self.kind.selection(&self.node));
             let path = format!("{path}?limit={PAGE_OBJECTS}{place}{selection}");
             let answer = access::send(client, access::get(&path, self.kind.list_form())?).await?;
+            self.is_heard();
             let page = self.page(answer.into_body()).await?;
             if page.next.is_empty() {
                 self.is_at(page.resource_version)?;
@@ -269,6 +310,7 @@ impl Watch {
         };
         let (path, selection) = (self.kind.path(), self.kind.selection(&self.node));
         let seconds = lasts.as_secs();
+        self.asked_for = Duration::from_secs(seconds);
         let path =
             format!("{path}?watch=1&allowWatchBookmarks=true&timeoutSeconds={seconds}{place}{selection}");
         let mut request = access::get(&path, self.kind.watch_form())?;
@@ -277,6 +319,7 @@ impl Watch {
             .headers_mut()
             .insert(http::header::ACCEPT_ENCODING, http::HeaderValue::from_static("identity"));
         let mut body = access::send(client, request).await?.into_body();
+        self.is_heard();
         self.standing.watches();
         if listing {
             self.standing.lists(true);
@@ -296,10 +339,14 @@ impl Watch {
                 Ok(Some(bytes)) => bytes,
                 Ok(None) if listing => return Err(Fault::unreachable("a list was broken off")),
                 Ok(None) => return Ok(()),
-                Err(Fault::Silent) if listing => return Err(Fault::NoStreamingLists),
+                Err(Fault::Silent) if listing => {
+                    self.silent_lists += 1;
+                    let is_old = self.silent_lists >= SILENT_LISTS;
+                    return Err(if is_old { Fault::NoStreamingLists } else { Fault::Silent });
+                }
                 Err(fault) => return Err(fault),
             };
-            let (mut reports, mut fault) = (Vec::new(), Ok(()));
+            let (mut reports, mut fault, was_listed) = (Vec::new(), Ok(()), !listing);
             lines.push(&bytes, |line| {
                 if fault.is_ok() {
                     fault = self.event(line, &mut reports, &mut listing, &mut marked);
@@ -307,8 +354,16 @@ impl Watch {
                 Ok(())
             })?;
             let listed = reports.iter().any(|report| matches!(report, Report::Listed));
+            let goes_on = was_listed && (marked || !reports.is_empty());
             self.report(reports).await;
+            if goes_on {
+                self.relists.reset();
+                self.keeps_expiring = false;
+            }
             if listed {
+                self.silent_lists = 0;
+            }
+            if listed || goes_on {
                 self.is_well().await;
             }
             fault?;
@@ -390,8 +445,15 @@ impl Watch {
         Ok(())
     }
 
+    fn is_heard(&mut self) {
+        if std::mem::take(&mut self.cut_off) {
+            self.heard.notify_waiters();
+        }
+    }
+
     async fn is_well(&mut self) {
-        if std::mem::take(&mut self.faulty) {
+        // A list that ends well says nothing of the watch that is to follow.
+        if !self.keeps_expiring && std::mem::take(&mut self.faulty) {
             self.report(vec![Report::Well]).await;
         }
     }

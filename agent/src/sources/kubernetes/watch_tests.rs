@@ -52,30 +52,40 @@ impl Scene {
         let (sender, reports) = mpsc::channel(64);
         let place = KINDS.iter().position(|kind| kind.resource == "namespaces").unwrap();
         let access = Access { kubeconfig: Some(kubeconfig) };
-        let watch = Watch::new(place, &KINDS[place], "n1".into(), access, sender, Standing::new());
+        let watch =
+            Watch::new(place, &KINDS[place], "n1".into(), access, sender, Standing::new(0), Arc::default());
         tokio::spawn(watch.run());
         Self { reports, asked, _kubeconfig: folder }
     }
 
     /// What is reported until the end of a list, in words.
     async fn until_listed(&mut self) -> Vec<String> {
-        let mut words = Vec::new();
-        loop {
-            let (_, reports) = timeout(Duration::from_secs(30), self.reports.recv()).await.unwrap().unwrap();
-            for report in reports {
-                words.push(match report {
-                    Report::Listing => "listing".into(),
-                    Report::Object(object) => object.name.name.to_string(),
-                    Report::Gone(name) => format!("-{}", name.name),
-                    Report::Listed => "listed".into(),
-                    Report::Fault(fault) => fault.to_string(),
-                    Report::Well => "well".into(),
-                });
+        self.until_listed_within(Duration::from_secs(30)).await
+    }
+
+    async fn until_listed_within(&mut self, limit: Duration) -> Vec<String> {
+        let listed = async {
+            let mut words = Vec::new();
+            while words.last().is_none_or(|word| word != "listed") {
+                words.extend(self.words().await);
             }
-            if words.last().is_some_and(|word| word == "listed") {
-                return words;
-            }
-        }
+            words
+        };
+        timeout(limit, listed).await.unwrap()
+    }
+
+    /// What is reported next.
+    async fn words(&mut self) -> Vec<String> {
+        let (_, reports) = self.reports.recv().await.unwrap();
+        let word = |report| match report {
+            Report::Listing => "listing".into(),
+            Report::Object(object) => object.name.name.to_string(),
+            Report::Gone(name) => format!("-{}", name.name),
+            Report::Listed => "listed".into(),
+            Report::Fault(fault) => fault.to_string(),
+            Report::Well => "well".into(),
+        };
+        reports.into_iter().map(word).collect()
     }
 
     fn asked(&self) -> Vec<String> {
@@ -179,6 +189,53 @@ async fn a_watch_that_is_refused_as_too_old_lists_afresh_and_not_older_than_befo
     let lists: Vec<_> = asked.iter().filter(|path| path.contains("sendInitialEvents")).collect();
     assert!(lists[0].contains("&resourceVersion=0"), "{asked:?}");
     assert!(lists[1].contains("resourceVersionMatch=NotOlderThan&resourceVersion=9"), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_each_watch_as_too_old_is_told_of_and_no_list_ends_that() {
+    let mut scene = Scene::new(|path| match path {
+        "/version" => version("26"),
+        path if path.contains("watch=1") => {
+            let error = r#"{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired"}}"#;
+            answer(
+                "200 OK",
+                format!(
+                    "{error}
+"
+                ),
+            )
+        }
+        _ => list(&["a"], "7", ""),
+    })
+    .await;
+    let mut words = Vec::new();
+    while words.iter().filter(|word: &&String| word.contains("too old")).count() < 2 {
+        words.extend(timeout(Duration::from_secs(30), scene.words()).await.unwrap());
+    }
+    assert!(!words.contains(&"well".to_owned()), "{words:?}");
+}
+
+#[tokio::test]
+async fn a_watch_that_goes_on_after_it_expired_is_well_again() {
+    let refused = Mutex::new(0);
+    let mut scene = Scene::new(move |path| match path {
+        "/version" => version("26"),
+        path if path.contains("watch=1") => {
+            let mut refused = refused.lock().unwrap();
+            *refused += 1;
+            match *refused {
+                1 | 2 => answer("410 Gone", r#"{"kind":"Status","code":410,"reason":"Expired"}"#),
+                _ => watch(&[r#"{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"8"}}}"#]),
+            }
+        }
+        _ => list(&["a"], "7", ""),
+    })
+    .await;
+    let mut words = Vec::new();
+    while words.last().is_none_or(|word| word != "well") {
+        words.extend(timeout(Duration::from_secs(30), scene.words()).await.unwrap());
+    }
+    assert_eq!(words.iter().filter(|word| word.contains("too old")).count(), 1, "{words:?}");
 }
 
 #[tokio::test]

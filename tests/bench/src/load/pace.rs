@@ -1,14 +1,15 @@
 //! The moments at which calls of an open loop are due.
 
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use mio::Waker;
 
-/// Moments with exponential gaps, each sent when it has come. A thread of its own sleeps more precisely than tokio's
-/// timer, which counts in milliseconds; what it comes late shows in the latency, as that counts from the due time.
-pub(super) fn poisson(per_second: f64) -> UnboundedReceiver<Instant> {
-    let (sender, receiver) = unbounded_channel();
+/// Moments with exponential gaps, each sent when it has come, and `waker` woken. A thread of its own sleeps more precisely than a
+/// poll, which counts in milliseconds; what it comes late shows in the latency, as that counts from the due time.
+pub(super) fn poisson(per_second: f64, waker: Waker) -> Receiver<Instant> {
+    let (sender, receiver) = channel();
     thread::spawn(move || {
         let mut random = fastrand::Rng::new();
         let mut due = Instant::now();
@@ -18,7 +19,7 @@ pub(super) fn poisson(per_second: f64) -> UnboundedReceiver<Instant> {
             if let Some(rest) = due.checked_duration_since(Instant::now()) {
                 thread::sleep(rest);
             }
-            if sender.send(due).is_err() {
+            if sender.send(due).is_err() || waker.wake().is_err() {
                 return;
             }
         }

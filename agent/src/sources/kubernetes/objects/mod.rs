@@ -3,6 +3,7 @@
 //! A fault in a part of an object leaves out that part, and a remark says so; a fault that makes the object as a whole
 //! unusable is a [`Refusal`].
 
+mod balancing;
 mod fields;
 mod metadata;
 mod pod;

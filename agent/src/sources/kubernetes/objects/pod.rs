@@ -2,7 +2,7 @@
 
 use super::super::labels;
 use super::fields::{addresses, port_number, transport};
-use super::metadata::{ambient, annotation, enabled, object_name, on_enrol, with_mesh};
+use super::metadata::{ambient, annotation, enabled, label, object_name, on_enrol, with_mesh};
 use super::{Refusal, Remarks, sidecars};
 use crate::sources::intern::Interner;
 use crate::sources::rows::{PodRow, Transport};
@@ -38,7 +38,7 @@ pub fn pod(object: &Pod, names: &mut Interner, remarks: &mut Remarks) -> Result<
         _ => status.and_then(|status| status.pod_ip.as_deref()).into_iter().collect(),
     };
     Ok(PodRow {
-        cgroup_uid: annotation(metadata, labels::CONFIG_MIRROR).map_or_else(|| uid.clone(), Arc::from),
+        cgroup_uid: cgroup_uid(metadata, remarks).unwrap_or_else(|| uid.clone()),
         uid,
         name,
         node: spec.and_then(|spec| spec.node_name.as_deref()).map(|node| names.intern(node)),
@@ -55,7 +55,26 @@ pub fn pod(object: &Pod, names: &mut Interner, remarks: &mut Remarks) -> Result<
         runtime_class: spec
             .and_then(|spec| spec.runtime_class_name.as_deref())
             .map(|class| names.intern(class)),
+        status_label: label(metadata, labels::STATUS).map(|status| names.intern(status)),
     })
+}
+
+/// The UID that a kubelet gave a static pod. A manifest may have one of its own, of any form: that could as well be another pod's
+/// that somebody names here.
+fn cgroup_uid(metadata: &ObjectMeta, remarks: &mut Remarks) -> Option<Arc<str>> {
+    let uid = annotation(metadata, labels::CONFIG_MIRROR)?;
+    let is_md5 =
+        uid.len() == 32 && uid.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+    if is_md5 {
+        return Some(uid.into());
+    }
+    remarks.push(format!(
+        "annotation {} is \"{}\", not 32 hex digits as a kubelet makes them up: as if it were not there (a static pod whose \
+         manifest has a uid of its own is not found)",
+        labels::CONFIG_MIRROR,
+        uid.escape_debug()
+    ));
+    None
 }
 
 fn netns(metadata: &ObjectMeta, remarks: &mut Remarks) -> Option<PathBuf> {

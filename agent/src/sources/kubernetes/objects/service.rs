@@ -1,10 +1,10 @@
 //! Services.
 
 use super::super::labels;
+use super::balancing::balancing;
 use super::fields::{addresses, port_number, transport, usable_address};
 use super::metadata::{choice, label, object_name, waypoint, with_mesh};
 use super::{Refusal, Remarks};
-use crate::mesh::Picker;
 use crate::sources::intern::Interner;
 use crate::sources::rows::{Access, LoadBalancerAddress, ServiceKind, ServicePortRow, ServiceRow, Transport};
 use k8s_openapi::api::core::v1::{Service, ServicePort};
@@ -60,7 +60,7 @@ pub fn service(object: &Service, names: &mut Interner, remarks: &mut Remarks) ->
         waypoint: waypoint(metadata, names),
         with_mesh: with_mesh(metadata, remarks),
         ports,
-        picker: picker(metadata, remarks),
+        balancing: balancing(metadata, remarks),
         balance_headless: balance_headless(metadata, remarks),
         other_proxy: label(metadata, labels::SERVICE_PROXY_NAME).is_some(),
     })
@@ -131,11 +131,6 @@ fn service_port(
         }),
         node_port: port.node_port.and_then(port_number),
     })
-}
-
-fn picker(metadata: &ObjectMeta, remarks: &mut Remarks) -> Picker {
-    let known = [("round-robin", Picker::RoundRobin), ("ewma", Picker::Ewma)];
-    choice(metadata, labels::PICKER, &known, remarks).unwrap_or_default()
 }
 
 fn balance_headless(metadata: &ObjectMeta, remarks: &mut Remarks) -> bool {

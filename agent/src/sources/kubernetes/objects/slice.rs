@@ -27,7 +27,10 @@ pub fn slice(
     let ipv6 = match object.address_type.as_str() {
         "IPv4" => false,
         "IPv6" => true,
-        other => return Err(format!("has addressType \"{other}\", not IPv4 or IPv6: passed over")),
+        other => {
+            let other = other.escape_debug();
+            return Err(format!("has addressType \"{other}\", not IPv4 or IPv6: passed over"));
+        }
     };
 
     let mut ports = Vec::new();
@@ -69,7 +72,7 @@ fn endpoint(
     let text = endpoint.addresses.first().ok_or("an endpoint has no address: passed over")?;
     let address = usable_address(text).filter(|address| address.is_ipv6() == ipv6).ok_or_else(|| {
         let family = if ipv6 { "IPv6" } else { "IPv4" };
-        format!("\"{text}\" is not an {family} address of an endpoint: passed over")
+        format!("\"{}\" is not an {family} address of an endpoint: passed over", text.escape_debug())
     })?;
     let conditions = endpoint.conditions.as_ref();
     let pod = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));

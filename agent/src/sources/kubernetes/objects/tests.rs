@@ -99,6 +99,24 @@ fn hints_are_read_and_shared_within_a_slice() {
 }
 
 #[test]
+fn what_a_slice_says_reaches_no_terminal_as_it_is() {
+    let told = |address_type: &str, address: &str| {
+        let value = json!({
+            "metadata": {"name": "cart-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "cart"}},
+            "addressType": address_type, "ports": [], "endpoints": [{"addresses": [address]}],
+        });
+        let mut remarks = Remarks::new();
+        match slice(&object::<EndpointSlice>(value), &mut Interner::default(), &mut remarks) {
+            Ok(_) => remarks.concat(),
+            Err(refusal) => refusal,
+        }
+    };
+    for text in [told("\u{1b}[2J", "10.0.0.1"), told("IPv4", "10.0.0.1\u{1b}[2J")] {
+        assert!(text.contains("\\u{1b}[2J") && !text.contains('\u{1b}'), "{text:?}");
+    }
+}
+
+#[test]
 fn a_mesh_is_told_by_its_injectors_mark_or_its_proxy() {
     let marked = |key: &str, value: &str| (json!({"annotations": {key: value}}), json!({"containers": []}));
     let with = |containers: &[&str], init_containers: &[&str]| {
@@ -135,7 +153,7 @@ fn what_a_pod_says_on_itself_is_read() {
             "annotations": {
                 "evenkeel.dev/with-mesh": "true",
                 "evenkeel.dev/on-enrol": "reconnect-missed",
-                "kubernetes.io/config.mirror": "hash",
+                "kubernetes.io/config.mirror": "0123456789abcdef0123456789abcdef",
                 "kubernetes.io/config.hash": "another",
             },
             "labels": {"istio.io/dataplane-mode": "none"},
@@ -144,10 +162,25 @@ fn what_a_pod_says_on_itself_is_read() {
     );
     assert_eq!((row.with_mesh, row.on_enrol), (Some(true), Some(OnEnrol::ReconnectMissed)));
     assert_eq!((row.ambient, row.runtime_class.as_deref()), (Some(false), Some("kata")));
-    assert_eq!((&*row.uid, &*row.cgroup_uid), ("u", "hash"));
+    assert_eq!((&*row.uid, &*row.cgroup_uid), ("u", "0123456789abcdef0123456789abcdef"));
     let ambient =
         pod_of(&json!({"labels": {"istio.io/dataplane-mode": "ambient"}}), &json!({"containers": []}));
     assert_eq!(ambient.ambient, Some(true));
+}
+
+#[test]
+fn a_pod_can_not_pass_for_another_by_calling_itself_its_mirror() {
+    for claimed in
+        ["6ec0a7e5-0000-4000-8000-0000000002aa", "", "0123456789ABCDEF0123456789ABCDEF", "\u{1b}[1m"]
+    {
+        let value = json!({"metadata": {
+            "name": "cart-1", "uid": "u", "annotations": {"kubernetes.io/config.mirror": claimed},
+        }});
+        let mut remarks = Remarks::new();
+        let row = pod(&object::<Pod>(value), &mut Interner::default(), &mut remarks).unwrap();
+        assert_eq!(&*row.cgroup_uid, "u", "{claimed:?}");
+        assert!(remarks[0].contains("config.mirror") && !remarks[0].contains('\u{1b}'), "{remarks:?}");
+    }
 }
 
 #[test]

@@ -1,16 +1,17 @@
 //! An Event on each pod that can't be enrolled for a reason that lasts: where its owner looks (`kubectl describe pod`).
 
-use super::{Obstacle, PodNote, TRY_AGAIN_AFTER, Task, WriteProblems, create};
+use super::tried::Tried;
+use super::{Obstacle, PodNote, TRY_AGAIN_AFTER, Task, WriteProblems, Writer, create};
 use crate::sources::kubernetes::access::Access;
+use crate::sources::kubernetes::fault::Fault;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::{Instant, interval, sleep, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 /// Who says it. The part after the node's name has room in the 128 bytes that the API allows.
 const CONTROLLER: &str = "evenkeel.dev/agent";
@@ -18,11 +19,17 @@ const CONTROLLER: &str = "evenkeel.dev/agent";
 /// A reason that still stands is told again after this time: the API keeps an Event for an hour.
 const TELL_AGAIN_AFTER: Duration = Duration::from_secs(3600);
 
+/// What the API server refuses to take of one pod is tried again after this time.
+const TELL_REFUSED_AGAIN_AFTER: Duration = Duration::from_secs(600);
+
 /// How often an Event may be written: a node has a hundred pods, and one cause may stop them all.
 const EVENT_EVERY: Duration = Duration::from_secs(1);
 
 /// The longest note that the API allows, in bytes.
 const MAX_NOTE_BYTES: usize = 1024;
+
+/// How much of a pod's name goes into its Event's: that has 253 bytes, of which a dot and the moment take up to 17.
+const MAX_POD_NAME_BYTES: usize = 236;
 
 pub(super) async fn run(
     access: Access,
@@ -31,59 +38,72 @@ pub(super) async fn run(
     problems: WriteProblems,
 ) {
     let mut told = Told::default();
+    let mut writer = Writer::new(access);
     let mut pace = interval(EVENT_EVERY);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let notes = pods.borrow_and_update().clone();
-        while let Some((pod, obstacle)) = told.next(&notes, Instant::now()) {
-            pace.tick().await;
-            let event = event(&node, pod, obstacle, Timestamp::now());
-            let path = format!("/apis/events.k8s.io/v1/namespaces/{}/events", pod.name.namespace);
-            let written = match serde_json::to_vec(&event) {
-                Ok(json) => create(&access, &path, json).await,
-                Err(error) => Err(crate::sources::kubernetes::Fault::Malformed(error.to_string())),
-            };
-            match written {
-                Ok(()) => problems.set(Task::Events, None),
-                // The pod's namespace is on its way out, or gone.
-                Err(crate::sources::kubernetes::Fault::UnknownKind) => {}
-                Err(fault) => {
-                    let cause = format!(
-                        "no Event says why a pod is not enrolled: {fault}; it needs the verb create on events of the API \
-                         group events.k8s.io"
-                    );
-                    problems.set(Task::Events, Some(cause));
+        if next(&mut told, &pods.borrow_and_update(), Instant::now()).is_none() {
+            writer.forget();
+            problems.set(Task::Events, told.cause());
+            // A change, or that it is time to tell something again.
+            if let Ok(Err(_)) = timeout(TRY_AGAIN_AFTER, pods.changed()).await {
+                return;
+            }
+            continue;
+        }
+        pace.tick().await;
+        // As it stands now.
+        let Some((pod, obstacle)) = next(&mut told, &pods.borrow_and_update(), Instant::now()) else {
+            continue;
+        };
+        let fault = tell(&mut writer, &node, &pod, &obstacle).await.err();
+        let what = (pod.uid.clone(), obstacle.reason.clone());
+        match fault {
+            // Or the pod's namespace is on its way out, or gone.
+            None | Some(Fault::NotFound(_) | Fault::NamespaceGoes) => {
+                told.insert(what, Instant::now(), TELL_AGAIN_AFTER, None);
+                problems.set(Task::Events, told.cause());
+            }
+            Some(fault) => {
+                writer.forget();
+                let cause = cause(&fault);
+                problems.set(Task::Events, Some(cause.clone()));
+                if fault.is_of_one_object() {
+                    told.insert(what, Instant::now(), TELL_REFUSED_AGAIN_AFTER, Some(cause));
+                } else {
                     sleep(TRY_AGAIN_AFTER).await;
-                    // What was not told is told then, if it still stands.
-                    break;
                 }
             }
-            told.was_told(pod, obstacle, Instant::now());
-        }
-        // A change, or that it is time to tell something again.
-        if let Ok(Err(_)) = timeout_at(Instant::now() + TELL_AGAIN_AFTER / 60, pods.changed()).await {
-            return;
         }
     }
 }
 
-/// What was told, and when: by UID and reason.
-#[derive(Debug, Default)]
-struct Told(HashMap<(Arc<str>, String), Instant>);
+async fn tell(writer: &mut Writer, node: &str, pod: &PodNote, obstacle: &Obstacle) -> Result<(), Fault> {
+    let event = event(node, pod, obstacle, Timestamp::now());
+    let path = format!("/apis/events.k8s.io/v1/namespaces/{}/events", pod.name.namespace);
+    let json = serde_json::to_vec(&event).map_err(|error| Fault::Malformed(error.to_string()))?;
+    create(&writer.client().await?, &path, json).await
+}
 
-impl Told {
-    /// The next that is to be told. Forgets what no longer stands and would be told again anyway.
-    fn next<'a>(&mut self, notes: &'a [PodNote], now: Instant) -> Option<(&'a PodNote, &'a Obstacle)> {
-        self.0.retain(|_, at| now.duration_since(*at) < TELL_AGAIN_AFTER);
-        notes.iter().find_map(|pod| {
-            let obstacle = pod.obstacle.as_ref().filter(|obstacle| obstacle.lasts)?;
-            let known = self.0.contains_key(&(pod.uid.clone(), obstacle.reason.clone()));
-            (!known).then_some((pod, obstacle))
-        })
-    }
+fn cause(fault: &Fault) -> String {
+    let remedy = match fault {
+        Fault::Forbidden(_) => "; it needs the verb create on events of the API group events.k8s.io",
+        _ => "",
+    };
+    format!("no Event says why a pod is not enrolled: {fault}{remedy}")
+}
 
-    fn was_told(&mut self, pod: &PodNote, obstacle: &Obstacle, now: Instant) {
-        self.0.insert((pod.uid.clone(), obstacle.reason.clone()), now);
-    }
+/// What was told: by UID and reason.
+type Told = Tried<(Arc<str>, String)>;
+
+/// The next that is to be told: one that can't be told keeps none behind it waiting.
+fn next(told: &mut Told, notes: &[PodNote], now: Instant) -> Option<(PodNote, Obstacle)> {
+    told.expire(now);
+    notes.iter().find_map(|pod| {
+        let obstacle = pod.obstacle().filter(|obstacle| obstacle.lasts)?;
+        let known = told.contains(&(pod.uid.clone(), obstacle.reason.clone()));
+        (!known).then(|| (pod.clone(), obstacle.clone()))
+    })
 }
 
 fn event(node: &str, pod: &PodNote, obstacle: &Obstacle, now: Timestamp) -> Event {
@@ -95,7 +115,7 @@ fn event(node: &str, pod: &PodNote, obstacle: &Obstacle, now: Timestamp) -> Even
     Event {
         metadata: ObjectMeta {
             // As client-go names them: the object and the moment.
-            name: Some(format!("{}.{:x}", pod.name.name, now.as_nanosecond())),
+            name: Some(format!("{}.{:x}", cut(&pod.name.name), now.as_nanosecond())),
             namespace: Some(pod.name.namespace.to_string()),
             ..ObjectMeta::default()
         },
@@ -118,6 +138,12 @@ fn event(node: &str, pod: &PodNote, obstacle: &Obstacle, now: Timestamp) -> Even
     }
 }
 
+/// As much of a pod's name as there is room for: each part of a name ends with a letter or a digit. Names are ASCII (RFC 1123).
+fn cut(name: &str) -> &str {
+    let name = name.get(..MAX_POD_NAME_BYTES).unwrap_or(name);
+    name.trim_end_matches(['-', '.'])
+}
+
 /// `no_listener_port` → `NotEnrolledNoListenerPort`: a reason of an Event is one word.
 fn camel_case(reason: &str) -> String {
     let words = reason.split('_').map(|word| {
@@ -134,7 +160,8 @@ mod tests {
 
     fn pod(uid: &str, reason: &str, lasts: bool) -> PodNote {
         let obstacle = Obstacle { reason: reason.into(), text: "why".into(), lasts };
-        PodNote { uid: uid.into(), name: ObjectName::new("shop", uid), obstacle: Some(obstacle) }
+        let name = ObjectName::new("shop", uid);
+        PodNote { uid: uid.into(), name, label: None, outcome: Some(Err(obstacle)) }
     }
 
     #[test]
@@ -142,22 +169,39 @@ mod tests {
         let (mut told, now) = (Told::default(), Instant::now());
         let notes = [pod("a", "no_process", false), pod("b", "x", true), pod("c", "x", true)];
         for uid in ["b", "c"] {
-            let (pod, obstacle) = told.next(&notes, now).unwrap();
+            let (pod, obstacle) = next(&mut told, &notes, now).unwrap();
             assert_eq!(&*pod.uid, uid);
-            told.was_told(pod, obstacle, now);
+            told.insert((pod.uid, obstacle.reason), now, TELL_AGAIN_AFTER, None);
         }
-        assert!(told.next(&notes, now).is_none());
-        assert!(told.next(&[pod("b", "x", true)], now + TELL_AGAIN_AFTER / 2).is_none());
-        assert!(told.next(&[pod("b", "y", true)], now).is_some(), "another reason");
-        assert!(told.next(&notes, now + TELL_AGAIN_AFTER).is_some());
+        assert!(next(&mut told, &notes, now).is_none());
+        assert!(next(&mut told, &[pod("b", "x", true)], now + TELL_AGAIN_AFTER / 2).is_none());
+        assert!(next(&mut told, &[pod("b", "y", true)], now).is_some(), "another reason");
+        assert!(next(&mut told, &notes, now + TELL_AGAIN_AFTER).is_some());
+    }
+
+    #[test]
+    fn what_can_not_be_told_of_one_pod_keeps_no_other_waiting_and_is_a_problem_meanwhile() {
+        let (mut told, now) = (Told::default(), Instant::now());
+        let notes = [pod("a", "x", true), pod("b", "x", true)];
+        told.insert(("a".into(), "x".into()), now, TELL_REFUSED_AGAIN_AFTER, Some("refused".into()));
+        assert_eq!(&*next(&mut told, &notes, now).unwrap().0.uid, "b");
+        told.insert(("b".into(), "x".into()), now, TELL_AGAIN_AFTER, None);
+        assert_eq!(told.cause().as_deref(), Some("refused"));
+        let later = now + TELL_REFUSED_AGAIN_AFTER;
+        assert_eq!(&*next(&mut told, &notes, later).unwrap().0.uid, "a", "it is tried again");
+        assert_eq!(told.cause(), None);
     }
 
     #[test]
     fn an_event_is_as_the_api_wants_it() {
         let mut pod = pod("cart-0", "no_listener_port", true);
-        pod.obstacle.as_mut().unwrap().text = "ä".repeat(MAX_NOTE_BYTES);
+        pod.name =
+            ObjectName::new("shop", &format!("{}.{}", "n".repeat(MAX_POD_NAME_BYTES - 1), "m".repeat(16)));
+        let obstacle = Obstacle { text: "ä".repeat(MAX_NOTE_BYTES), ..pod.obstacle().unwrap().clone() };
         let now: Timestamp = "2026-01-02T03:04:05.678901Z".parse().unwrap();
-        let event = event(&"n".repeat(253), &pod, pod.obstacle.as_ref().unwrap(), now);
+        let event = event(&"n".repeat(253), &pod, &obstacle, now);
+        let name = event.metadata.name.as_ref().unwrap();
+        assert!(name.len() <= 253 && name.starts_with("nnn") && !name.contains(".."), "{name}");
         assert_eq!(event.reason.as_deref(), Some("NotEnrolledNoListenerPort"));
         assert!(event.note.as_ref().unwrap().len() <= MAX_NOTE_BYTES);
         assert!(event.reporting_instance.as_ref().unwrap().len() <= 128);

@@ -6,12 +6,14 @@
 mod events;
 mod pod_labels;
 mod taint;
+mod tried;
 
 use super::access::{self, Access};
 use super::fault::Fault;
 use crate::mesh::ObjectName;
 use crate::sources::{Problem, Problems, Severity};
 use http::Request;
+use kube::Client;
 use serde_json::Value;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -24,15 +26,24 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_secs(60);
 /// The longest time that a change of pods waits to be noticed: the agent looks around as often.
 const NOTICE_EVERY: Duration = Duration::from_secs(1);
 
-/// A pod of this node that is to be enrolled.
+/// A pod of this node that is to be enrolled, or that is labelled as one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PodNote {
     /// Its UID.
     pub uid: Arc<str>,
     /// Its name.
     pub name: ObjectName,
-    /// Why it is not enrolled, if it is not.
-    pub obstacle: Option<Obstacle>,
+    /// What its label [`labels::STATUS`](super::labels::STATUS) says, as far as is known.
+    pub label: Option<Arc<str>>,
+    /// What became of the wish to enrol it; `None`: nobody wishes it any more, and only a label is left.
+    pub outcome: Option<Result<(), Obstacle>>,
+}
+
+impl PodNote {
+    /// Why it is not enrolled, though somebody wishes it.
+    fn obstacle(&self) -> Option<&Obstacle> {
+        self.outcome.as_ref()?.as_ref().err()
+    }
 }
 
 /// Why a pod is not enrolled.
@@ -135,27 +146,53 @@ impl WriteProblems {
 }
 
 /// Changes an object by a merge patch.
-async fn patch(access: &Access, path: &str, patch: &Value) -> Result<(), Fault> {
+async fn patch(client: &Client, path: &str, patch: &Value) -> Result<(), Fault> {
     let request = Request::patch(path)
         .header(http::header::CONTENT_TYPE, "application/merge-patch+json")
         .header(http::header::ACCEPT, METADATA_ALONE)
         .body(patch.to_string().into_bytes());
-    send(access, request).await
+    send(client, request).await
 }
 
 /// Makes an object.
-async fn create(access: &Access, path: &str, object: Vec<u8>) -> Result<(), Fault> {
+async fn create(client: &Client, path: &str, object: Vec<u8>) -> Result<(), Fault> {
     let request = Request::post(path)
         .header(http::header::CONTENT_TYPE, "application/json")
         .header(http::header::ACCEPT, METADATA_ALONE)
         .body(object);
-    send(access, request).await
+    send(client, request).await
 }
 
 /// An answer of no interest.
 const METADATA_ALONE: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
 
-async fn send(access: &Access, request: http::Result<Request<Vec<u8>>>) -> Result<(), Fault> {
+async fn send(client: &Client, request: http::Result<Request<Vec<u8>>>) -> Result<(), Fault> {
     let request = request.map_err(|error| Fault::Malformed(error.to_string()))?;
-    access::send(&access.client().await?, request).await.map(drop)
+    access::send(client, request).await.map(drop)
+}
+
+/// A client for a few writes in a row, made from the files of its first. After a fault, and where none is written for a while, another
+/// is made: [`Self::forget`].
+struct Writer {
+    access: Access,
+    client: Option<Client>,
+}
+
+impl Writer {
+    fn new(access: Access) -> Self {
+        Self { access, client: None }
+    }
+
+    async fn client(&mut self) -> Result<Client, Fault> {
+        if let Some(client) = &self.client {
+            return Ok(client.clone());
+        }
+        let client = self.access.client().await?;
+        self.client = Some(client.clone());
+        Ok(client)
+    }
+
+    fn forget(&mut self) {
+        self.client = None;
+    }
 }

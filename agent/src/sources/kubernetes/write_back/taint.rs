@@ -53,9 +53,11 @@ pub(super) async fn run(
                 return;
             }
             Err(fault) => {
-                let cause = format!(
-                    "the start-up taint {key} stays on the node: {fault}; it needs the verbs get and patch on nodes"
-                );
+                let remedy = match fault {
+                    Fault::Forbidden(_) => "; it needs the verbs get and patch on nodes",
+                    _ => "",
+                };
+                let cause = format!("the start-up taint {key} stays on the node: {fault}{remedy}");
                 problems.set(Task::Taint, Some(cause));
                 sleep(if fault.lasts() { TRY_AGAIN_AFTER } else { TRY_SOON_AFTER }).await;
             }
@@ -66,10 +68,10 @@ pub(super) async fn run(
 /// Takes the taint off, whatever its effect; whether it was there.
 async fn take_off(access: &Access, node: &str, key: &str) -> Result<bool, Fault> {
     let path = format!("/api/v1/nodes/{node}");
-    let found: Node =
-        access::object(&access.client().await?, access::get(&path, "application/json")?).await?;
+    let client = access.client().await?;
+    let found: Node = access::object(&client, access::get(&path, "application/json")?).await?;
     let Some(without) = without(&found, key) else { return Ok(false) };
-    patch(access, &path, &without).await.map(|()| true)
+    patch(&client, &path, &without).await.map(|()| true)
 }
 
 /// The patch that takes the taint off and leaves the others. It counts only for the Node as it was read: the list of taints is

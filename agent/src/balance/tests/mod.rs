@@ -1,31 +1,47 @@
+//! The pickers over a few endpoints. [`ejection`] has who is left out, [`hashing`] has those that hash, [`many_nodes`] what becomes of a whole cluster's calls.
+
+mod ejection;
+mod hashing;
+mod many_nodes;
+
 use super::latency::{self, Sample};
 use super::*;
-use crate::mesh::Load;
+use crate::mesh::{Endpoint, Load, ObjectName, ServicePort};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 const MS: u64 = 1_000_000;
 
+const ALL: [Picker; 7] = [
+    Picker::Ewma,
+    Picker::LeastRequest,
+    Picker::RoundRobin,
+    Picker::Random,
+    Picker::RingHash,
+    Picker::Maglev,
+    Picker::SourceHash,
+];
+
 fn endpoints(count: usize) -> Vec<Arc<Endpoint>> {
-    (0..count)
-        .map(|index| {
-            Arc::new(Endpoint {
-                address: format!("10.0.0.{}:50051", index + 1).parse().unwrap(),
-                pod: None,
-                zone: None,
-                load: Arc::new(Load::default()),
-            })
-        })
-        .collect()
+    let address = |index: usize| format!("10.0.{}.{}:50051", index / 250, index % 250 + 1).parse().unwrap();
+    (0..count).map(|index| Arc::new(Endpoint::at(address(index)))).collect()
+}
+
+fn backend(picker: Picker, endpoints: &[Arc<Endpoint>]) -> Backend {
+    let service_port = ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 };
+    let backend = Backend::new(service_port, endpoints.into(), picker);
+    prepare(&backend);
+    backend
 }
 
 fn shares(picker: Picker, endpoints: &[Arc<Endpoint>], picks: usize, excluded: &[usize]) -> Vec<usize> {
     let mut random = Random::new(7);
     let mut state = PickerState::new(&mut random, 0);
+    let backend = backend(picker, endpoints);
     let mut shares = vec![0; endpoints.len()];
     for _ in 0..picks {
-        if let Some(index) =
-            pick(picker, endpoints, &mut state, &mut random, 1, |index| excluded.contains(&index))
-        {
+        let is_excluded = |index: usize| excluded.contains(&index);
+        if let Some(index) = pick(&backend, None, &mut state, &mut random, 1, is_excluded) {
             shares[index] += 1;
         }
     }
@@ -40,7 +56,7 @@ fn round_robin_gives_each_endpoint_the_same_share() {
 
 #[test]
 fn nothing_is_picked_where_nothing_may_be() {
-    for picker in [Picker::RoundRobin, Picker::Ewma, Picker::SourceHash] {
+    for picker in ALL {
         assert_eq!(shares(picker, &[], 5, &[]), Vec::<usize>::new());
         assert_eq!(shares(picker, &endpoints(1), 5, &[0]), [0]);
         assert_eq!(shares(picker, &endpoints(3), 5, &[0, 1, 2]), [0, 0, 0]);
@@ -50,8 +66,14 @@ fn nothing_is_picked_where_nothing_may_be() {
 
 #[test]
 fn equal_endpoints_get_about_the_same_share() {
-    for share in shares(Picker::Ewma, &endpoints(4), 4000, &[]) {
-        assert!((900..1100).contains(&share), "{share}");
+    for picker in [Picker::Ewma, Picker::LeastRequest, Picker::Random] {
+        for share in shares(picker, &endpoints(4), 4000, &[]) {
+            assert!((900..1100).contains(&share), "{picker:?}: {share}");
+        }
+        // Those that stay share alike what one gets no more.
+        for share in shares(picker, &endpoints(5), 4000, &[2]).into_iter().filter(|share| *share > 0) {
+            assert!((850..1150).contains(&share), "{picker:?}: {share}");
+        }
     }
 }
 
@@ -59,7 +81,18 @@ fn equal_endpoints_get_about_the_same_share() {
 fn the_busier_of_two_unmeasured_endpoints_is_left_alone() {
     let endpoints = endpoints(2);
     endpoints[0].load.active.store(3, Relaxed);
-    assert_eq!(shares(Picker::Ewma, &endpoints, 50, &[]), [0, 50]);
+    for picker in [Picker::Ewma, Picker::LeastRequest] {
+        assert_eq!(shares(picker, &endpoints, 50, &[]), [0, 50]);
+    }
+    assert!(shares(Picker::Random, &endpoints, 50, &[])[0] > 10);
+}
+
+#[test]
+fn least_request_does_not_know_of_latency() {
+    let endpoints = endpoints(2);
+    latency::observe(&endpoints[0].load, 1, 100 * MS, Sample::Response);
+    latency::observe(&endpoints[1].load, 1, MS, Sample::Response);
+    assert!(shares(Picker::LeastRequest, &endpoints, 50, &[])[0] > 10);
 }
 
 #[test]
@@ -96,9 +129,10 @@ fn shares_of_a_minute(latencies_us: &[u64]) -> Vec<f64> {
     let mut random = Random::new(11);
     let mut state = PickerState::new(&mut random, 0);
     let mut shares = vec![0.0; endpoints.len()];
+    let backend = backend(Picker::Ewma, &endpoints);
     for call in 0..CALLS {
         let now = call * MS;
-        let index = pick(Picker::Ewma, &endpoints, &mut state, &mut random, now, |_| false).unwrap();
+        let index = pick(&backend, None, &mut state, &mut random, now, |_| false).unwrap();
         shares[index] += 1.0 / CALLS as f64;
         let usual = latencies_us[index] * 1000;
         let took = if random.below(100) == 0 { 5 * MS } else { usual + random.below(usual as usize) as u64 };
@@ -133,48 +167,56 @@ fn an_endpoint_that_fails_at_once_loses_to_one_that_serves() {
     assert_eq!(shares(Picker::Ewma, &endpoints, 50, &[]), [0, 50]);
 }
 
-/// Where each of a thousand sources goes.
-fn by_source(endpoints: &[Arc<Endpoint>], excluded: &[usize]) -> Vec<std::net::SocketAddr> {
-    let mut random = Random::new(7);
-    let pick_of = |source| {
-        let mut state = PickerState::new(&mut random, source);
-        let is_excluded = |index: usize| excluded.contains(&index);
-        let first = pick(Picker::SourceHash, endpoints, &mut state, &mut random, 1, is_excluded).unwrap();
-        let again = pick(Picker::SourceHash, endpoints, &mut state, &mut random, 2, is_excluded).unwrap();
-        assert_eq!(first, again);
-        endpoints[first].address
-    };
-    // Hashes of names are far apart, addresses of endpoints are not.
-    let mut sources = Random::new(3);
-    (0..1000).map(|_| sources.next()).map(pick_of).collect()
-}
-
 #[test]
-fn sources_are_spread_evenly_and_each_stays_where_it_is() {
-    let endpoints = endpoints(5);
-    let chosen = by_source(&endpoints, &[]);
-    for endpoint in &endpoints {
-        let share = chosen.iter().filter(|address| **address == endpoint.address).count();
-        assert!((140..260).contains(&share), "{}: {share}", endpoint.address);
-    }
-    // Neither the order of the endpoints matters nor what the picker has met before.
-    let reversed: Vec<_> = endpoints.iter().rev().cloned().collect();
-    assert_eq!(by_source(&reversed, &[]), chosen);
-}
-
-#[test]
-fn when_an_endpoint_goes_only_the_sources_that_it_had_move() {
-    let endpoints = endpoints(5);
-    let before = by_source(&endpoints, &[]);
-    let without = [&endpoints[..2], &endpoints[3..]].concat();
-    for after in [by_source(&without, &[]), by_source(&endpoints, &[2])] {
-        let mut moved_to = std::collections::HashSet::new();
-        for (before, after) in before.iter().zip(&after) {
-            assert!(before == after || *before == endpoints[2].address, "{before} to {after}");
-            if before != after {
-                moved_to.insert(*after);
-            }
+fn an_endpoint_that_answers_at_once_with_a_failure_is_shunned_and_one_that_fails_now_and_then_is_not() {
+    // Each failure has response headers of its own, in the same moment.
+    let answers = |load: &Load, now, fails: bool| {
+        latency::observe(load, now, MS / 10, Sample::Response);
+        if fails {
+            latency::observe(load, now, MS / 10, Sample::Failure);
         }
-        assert_eq!(moved_to.len(), 4, "they spread over all that stay");
+    };
+    let endpoints = endpoints(3);
+    let backend = backend(Picker::Ewma, &endpoints);
+    for call in 1..2_000 {
+        answers(&endpoints[0].load, call * MS, true);
+        answers(&endpoints[1].load, call * MS, call % 100 == 0);
+        answers(&endpoints[2].load, call * MS, false);
     }
+    let mut random = Random::new(5);
+    let mut state = PickerState::new(&mut random, 0);
+    let mut shares = [0; 3];
+    for _ in 0..3_000 {
+        let picked = pick(&backend, None, &mut state, &mut random, 2_000 * MS, |_| false);
+        shares[picked.unwrap()] += 1;
+    }
+    assert!(shares[0] == 0 && shares[1] > 1_300 && shares[2] > 1_300, "{shares:?}");
+}
+
+#[test]
+fn an_endpoint_that_hangs_does_not_look_fast() {
+    let endpoints = endpoints(3);
+    let backend = backend(Picker::Ewma, &endpoints);
+    let mut random = Random::new(5);
+    let mut state = PickerState::new(&mut random, 0);
+    for endpoint in &endpoints {
+        latency::observe(&endpoint.load, MS, 20 * MS, Sample::Response);
+    }
+    // 200 calls a second: each lasts 20 ms, or for ever with the last one.
+    let mut ends = std::collections::VecDeque::new();
+    for now in (1..10_000).step_by(5).map(|ms| ms * MS) {
+        while ends.front().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, index)) = ends.pop_front() else { break };
+            let load: &Load = &endpoints[index as usize].load;
+            load.active.fetch_sub(1, Relaxed);
+            latency::observe(load, now, 20 * MS, Sample::Response);
+        }
+        let index = pick(&backend, None, &mut state, &mut random, now, |_| false).unwrap();
+        endpoints[index].load.active.fetch_add(1, Relaxed);
+        if index < 2 {
+            ends.push_back((now + 20 * MS, index as u32));
+        }
+    }
+    let stuck = endpoints[2].load.active();
+    assert!((1..20).contains(&stuck), "{stuck} of 2,000 calls are stuck");
 }

@@ -1,0 +1,100 @@
+//! What becomes of the calls of a whole cluster: 100 nodes with 4 workers each, every node with loads of its own, call the 50
+//! endpoints of a Service, each of which serves 4 calls at a time and lets the others wait. Calls come by chance (Poisson) and keep
+//! 80% of the endpoints busy; the time that one takes is exponential, with a mean of 1. What is measured is the time from a
+//! call's choice to its answer, in that unit.
+
+use super::*;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+
+const NODES: usize = 100;
+const WORKERS: usize = 4;
+const ENDPOINTS: usize = 50;
+const SLOTS: usize = 4;
+const LOAD: f64 = 0.8;
+/// What a time of 1 is.
+const UNIT_NS: f64 = 10e6;
+const CALLS: usize = 150_000;
+/// Calls that are not counted: queues grow first.
+const WARM_UP: usize = 30_000;
+
+struct Call {
+    node: usize,
+    began_ns: u64,
+}
+
+#[derive(Default)]
+struct Server {
+    busy: usize,
+    queue: VecDeque<Call>,
+}
+
+/// The mean and the 99th percentile, where the first `slow` endpoints take twice as long.
+fn times(picker: Picker, slow: usize) -> (f64, f64) {
+    let mut random = Random::new(5);
+    let backends: Vec<_> = (0..NODES).map(|_| backend(picker, &endpoints(ENDPOINTS))).collect();
+    let mut states: Vec<_> =
+        (0..NODES * WORKERS).map(|worker| PickerState::new(&mut random, worker as u64)).collect();
+    let mut servers: Vec<Server> = (0..ENDPOINTS).map(|_| Server::default()).collect();
+    // When a call ends, on which server, of which node, and when it began.
+    let mut ends: BinaryHeap<Reverse<(u64, usize, usize, u64)>> = BinaryHeap::new();
+    let (mut now, mut times) = (1_000_000_000, Vec::new());
+    let mut exponential = {
+        let mut random = Random::new(6);
+        move |mean: f64| (-(1.0 - random.next() as f64 / 2f64.powi(64)).ln() * mean * UNIT_NS) as u64
+    };
+    // Two slow ones serve what one does.
+    let capacity = (ENDPOINTS - slow) as f64 + slow as f64 / 2.0;
+    let between = 1.0 / (capacity * SLOTS as f64 * LOAD);
+    for _ in 0..CALLS {
+        now += exponential(between);
+        while ends.peek().is_some_and(|Reverse((end, ..))| *end <= now) {
+            let Some(Reverse((end, server, node, began))) = ends.pop() else { break };
+            let load = &backends[node].endpoints[server].load;
+            load.active.fetch_sub(1, Relaxed);
+            latency::observe(load, end, end - began, Sample::Response);
+            times.push((end - began) as f64 / UNIT_NS);
+            servers[server].busy -= 1;
+            if let Some(call) = servers[server].queue.pop_front() {
+                servers[server].busy += 1;
+                let takes = exponential(if server < slow { 2.0 } else { 1.0 });
+                ends.push(Reverse((end + takes, server, call.node, call.began_ns)));
+            }
+        }
+        let worker = random.below(NODES * WORKERS);
+        let node = worker / WORKERS;
+        let chosen =
+            pick(&backends[node], None, &mut states[worker], &mut random, now, |_| false).expect("one of 50");
+        backends[node].endpoints[chosen].load.active.fetch_add(1, Relaxed);
+        if servers[chosen].busy < SLOTS {
+            servers[chosen].busy += 1;
+            let takes = exponential(if chosen < slow { 2.0 } else { 1.0 });
+            ends.push(Reverse((now + takes, chosen, node, now)));
+        } else {
+            servers[chosen].queue.push_back(Call { node, began_ns: now });
+        }
+    }
+    let counted = &mut times[WARM_UP..];
+    counted.sort_unstable_by(f64::total_cmp);
+    (counted.iter().sum::<f64>() / counted.len() as f64, counted[counted.len() * 99 / 100])
+}
+
+#[test]
+fn a_whole_clusters_calls_are_spread_as_well_as_each_picker_can() {
+    for (picker, slow, most_mean, most_p99) in [
+        (Picker::Random, 0, 1.9, 7.5),
+        (Picker::RoundRobin, 0, 1.8, 7.0),
+        (Picker::LeastRequest, 0, 1.8, 7.0),
+        (Picker::Ewma, 0, 1.8, 7.0),
+        // A tenth of the endpoints is half as fast: only those that look at the load keep the queues short.
+        (Picker::LeastRequest, 5, 4.0, 40.0),
+        (Picker::Ewma, 5, 2.0, 8.0),
+    ] {
+        let (mean, p99) = times(picker, slow);
+        println!("{picker:?}, {slow} slow: {mean:.2} / {p99:.1}");
+        assert!(mean < most_mean && p99 < most_p99, "{picker:?}, {slow} slow: {mean:.2} / {p99:.1}");
+    }
+    let (mean, p99) = times(Picker::Random, 5);
+    println!("Random, 5 slow: {mean:.2} / {p99:.1}");
+    assert!(mean > 5.0, "this world would show a picker that sees nothing: {mean:.2}");
+}

@@ -1,0 +1,259 @@
+//! What each source's connections and calls hold in memory on this worker, and, through [`super::shared_use`], on the node.
+//!
+//! Nothing is estimated: whatever grows knows its capacity, and is charged the difference when it has changed: a connection (its
+//! queues, output, header tables and streams, and what the kernel's buffers hold of it) when a turn has touched it, a call when its
+//! fields or its body change. The sums are plain integers; workers that serve one pod meet in one atomic number, once a turn.
+//!
+//! As a budget fills, three things happen, in this order: windows stop growing and little is written in advance
+//! ([`Level::Tight`]); calls that would have to be queued end ([`Level::Full`]); new calls are answered at once, and those for which
+//! anything comes end ([`Level::UsedUp`]). Each ends a call of that source, and of no other.
+
+use super::call::{Call, Response};
+use super::engine::{ConnId, Engine, Role};
+use super::error_reply::Cause;
+use super::shared_use::{PodUse, Registry};
+use super::target::Origin;
+use crate::config::Protection;
+use crate::http2::Thrift;
+use crate::mesh::PodKey;
+use rustc_hash::FxHashMap;
+use slab::Slab;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// How much of its budget a source uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Level {
+    Ample,
+    /// From a half on.
+    Tight,
+    /// From seven eighths on: what is left is for calls that flow.
+    Full,
+    /// All of it.
+    UsedUp,
+}
+
+impl Level {
+    pub(super) fn thrift(self) -> Thrift {
+        match self {
+            Self::Ample => Thrift::Ample,
+            Self::Tight => Thrift::Frugal,
+            Self::Full | Self::UsedUp => Thrift::Strict,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Budget {
+    key: Option<PodKey>,
+    limit: u64,
+    /// By this worker.
+    held: u64,
+    /// As much of it as the other workers know.
+    published: u64,
+    /// By the other workers, when this one last looked.
+    elsewhere: u64,
+    changed: bool,
+    /// Targets and pools that are charged to it.
+    users: u32,
+    shared: Arc<PodUse>,
+}
+
+/// The budgets of all sources that this worker serves.
+#[derive(Debug)]
+pub(super) struct Budgets {
+    slots: Slab<Budget>,
+    by_key: FxHashMap<Option<PodKey>, u32>,
+    changed: Vec<u32>,
+    registry: Arc<Registry<Option<PodKey>, PodUse>>,
+    limits: Protection,
+}
+
+impl Budgets {
+    pub(super) fn new(limits: Protection, registry: Arc<Registry<Option<PodKey>, PodUse>>) -> Self {
+        Self { slots: Slab::new(), by_key: FxHashMap::default(), changed: Vec::new(), registry, limits }
+    }
+
+    /// The source's budget, with one more user.
+    pub(super) fn join(&mut self, origin: &Origin) -> u32 {
+        let key = origin.key();
+        let slots = &mut self.slots;
+        let (registry, limits) = (&self.registry, &self.limits);
+        let budget = *self.by_key.entry(key).or_insert_with_key(|key| {
+            let limit = if key.is_some() { limits.pod_memory } else { limits.own_memory };
+            let shared = registry.of(key.clone());
+            let budget = Budget {
+                key: key.clone(),
+                limit,
+                held: 0,
+                published: 0,
+                elsewhere: 0,
+                changed: false,
+                users: 0,
+                shared,
+            };
+            slots.insert(budget) as u32
+        });
+        self.slots[budget as usize].users += 1;
+        budget
+    }
+
+    /// A user is gone.
+    pub(super) fn leave(&mut self, budget: u32) {
+        let slot = &mut self.slots[budget as usize];
+        slot.users -= 1;
+        if slot.users == 0 {
+            debug_assert_eq!(slot.held, 0, "bytes are charged to nobody");
+            slot.shared.held.fetch_sub(slot.published, Relaxed);
+            let gone = self.slots.remove(budget as usize);
+            self.by_key.remove(&gone.key);
+        }
+    }
+
+    /// Something that held `from` bytes holds `to`.
+    #[inline]
+    pub(super) fn shift(&mut self, budget: u32, from: u64, to: u64) {
+        if from == to {
+            return;
+        }
+        let slot = &mut self.slots[budget as usize];
+        slot.held = slot.held + to - from;
+        if !slot.changed {
+            slot.changed = true;
+            self.changed.push(budget);
+        }
+    }
+
+    #[inline]
+    pub(super) fn level(&self, budget: u32) -> Level {
+        let slot = &self.slots[budget as usize];
+        let held = slot.held + slot.elsewhere;
+        if held < slot.limit / 2 {
+            Level::Ample
+        } else if held < slot.limit / 8 * 7 {
+            Level::Tight
+        } else if held < slot.limit {
+            Level::Full
+        } else {
+            Level::UsedUp
+        }
+    }
+
+    pub(super) fn limit(&self, budget: u32) -> u64 {
+        self.slots[budget as usize].limit
+    }
+
+    pub(super) fn count_refusal(&self, budget: u32) {
+        self.slots[budget as usize].shared.refused.fetch_add(1, Relaxed);
+    }
+
+    /// Tells the other workers what has changed, and hears of theirs.
+    pub(super) fn publish(&mut self) {
+        for budget in self.changed.drain(..) {
+            // One that nobody is charged to any more is gone.
+            let Some(slot) = self.slots.get_mut(budget as usize) else { continue };
+            slot.changed = false;
+            let change = slot.held.wrapping_sub(slot.published);
+            let all = slot.shared.held.fetch_add(change, Relaxed).wrapping_add(change);
+            slot.published = slot.held;
+            slot.elsewhere = all.saturating_sub(slot.held);
+        }
+    }
+
+    /// What is charged, by source: for tests that count for themselves.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> impl Iterator<Item = (u32, u64)> {
+        self.slots.iter().map(|(index, budget)| (index as u32, budget.held))
+    }
+}
+
+impl Engine {
+    /// What the kernel's buffers hold of a connection, both directions: the driver asks it, and says what has changed.
+    pub fn kernel_holds(&mut self, conn: ConnId, bytes: u32) {
+        if self.conns.set_kernel_bytes(conn, bytes) {
+            self.charge(conn);
+        }
+    }
+
+    /// Charges the connection's source what the connection holds now.
+    pub(super) fn charge(&mut self, conn: ConnId) {
+        let held = self.held_by(conn);
+        let (budget, before) = self.conns.set_charged(conn, held);
+        self.budgets.shift(budget, before, held);
+    }
+
+    fn held_by(&self, conn: ConnId) -> u64 {
+        let held = match self.conns.role(conn) {
+            Role::Downstream(downstream) => self.downstreams[downstream as usize].held_bytes(),
+            Role::Upstream(upstream) => self.upstreams[upstream as usize].held_bytes(),
+            Role::TunnelClient(tunnel) => self.tunnels[tunnel as usize].held_bytes(true),
+            Role::TunnelServer(tunnel) => self.tunnels[tunnel as usize].held_bytes(false),
+            Role::Sniffing(_) => 0,
+            Role::Closed => return 0,
+        };
+        held as u64 + u64::from(self.conns.kernel_bytes(conn))
+    }
+
+    /// Charges the call's source what the call holds now.
+    pub(super) fn charge_call(&mut self, call: u32) {
+        let slot = &mut self.calls[call];
+        let held = slot.held_bytes() as u32;
+        let before = std::mem::replace(&mut slot.charged, held);
+        self.budgets.shift(slot.budget, before.into(), held.into());
+    }
+
+    /// The call is over.
+    pub(super) fn release_call_charge(&mut self, call: u32) {
+        let Call { budget, charged, .. } = &mut self.calls[call];
+        let charged = std::mem::take(charged);
+        self.budgets.shift(*budget, charged.into(), 0);
+    }
+
+    /// The level of a call's source.
+    pub(super) fn level_of_call(&self, call: u32) -> Level {
+        self.budgets.level(self.calls[call].budget)
+    }
+
+    /// Bytes of the call went to this connection, or all but `queued` of them. If its source has no room for what waits, the call
+    /// ends: whether it has.
+    pub(super) fn has_no_room(&mut self, call: u32, conn: ConnId, queued: usize) -> bool {
+        if queued > 0 {
+            self.charge(conn);
+        }
+        let most = if queued > 0 { Level::Tight } else { Level::Full };
+        if self.level_of_call(call) <= most {
+            return false;
+        }
+        self.fail_for_memory(call);
+        true
+    }
+
+    /// Ends a call for which its source has no room.
+    pub(super) fn fail_for_memory(&mut self, call: u32) {
+        let budget = self.calls[call].budget;
+        self.budgets.count_refusal(budget);
+        self.counters.memory_refusals += 1;
+        if self.calls[call].response == Response::Complete {
+            // The answer stands, and the rest of the request is wanted by nobody.
+            self.detach(call);
+            return self.check_done(call);
+        }
+        let limit = self.budgets.limit(budget);
+        self.fail(call, Cause::Memory { limit });
+    }
+
+    /// What a walk over everything finds to be held, by budget.
+    #[cfg(test)]
+    pub(super) fn walk(&self) -> FxHashMap<u32, u64> {
+        let mut found = FxHashMap::default();
+        for (conn, budget) in self.conns.all() {
+            *found.entry(budget).or_default() += self.held_by(conn);
+        }
+        for (_, downstream) in &self.downstreams {
+            for &call in &downstream.calls {
+                *found.entry(self.calls[call].budget).or_default() += self.calls[call].held_bytes() as u64;
+            }
+        }
+        found
+    }
+}

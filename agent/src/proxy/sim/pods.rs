@@ -1,0 +1,324 @@
+//! Several pods of a node and the servers of a Service, a call at a time: what one pod's calls meet, and what the others then
+//! get. No dice: what a server says is the test's to say.
+
+use super::{MS, destination};
+use crate::balance::ejection::{BASE_NS, CONSECUTIVE_FAILURES};
+use crate::http2::{Connection, Event, FieldList, HeadersKind, Limits, Name};
+use crate::mesh::{
+    Backend, Balancing, Destination, Endpoint, ObjectName, Picker, Pod, PodKey, ServicePort, Snapshot,
+};
+use crate::proxy::{Action, ConnId, Engine, Origin};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// What a server does with a call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// Trailers-only, with this `grpc-status`.
+    Status(&'static str),
+    /// Its connection breaks.
+    Lost,
+    /// It takes no connection.
+    Refused,
+}
+
+/// Which pod's call, and which server's: what comes of it.
+pub(super) type Script = fn(pod: usize, server: usize) -> Answer;
+
+pub(super) struct Node {
+    pub(super) engine: Engine,
+    pub(super) now_ns: u64,
+    pub(super) endpoints: Vec<Arc<Endpoint>>,
+    pub(super) script: Script,
+    version: u64,
+    pods: Vec<(ConnId, Connection)>,
+    servers: BTreeMap<ConnId, (usize, Connection)>,
+    refused: Vec<ConnId>,
+}
+
+pub(super) fn address(server: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, (server / 250) as u8, (server % 250) as u8 + 1], 50051))
+}
+
+fn origin(pod: usize) -> Origin {
+    Origin::Pod(Arc::new(Pod {
+        key: PodKey { uid: format!("u-{pod}").into(), netns_cookie: pod as u64 },
+        name: ObjectName::new("shop", &format!("client-{pod}")),
+        netns: std::fs::File::open("/proc/self/ns/net").expect("there is one").into(),
+    }))
+}
+
+impl Node {
+    pub(super) fn new(pods: usize, servers: usize, balancing: impl Into<Balancing>, script: Script) -> Self {
+        let now_ns = 1_000_000 * MS;
+        let mut node = Self {
+            engine: Engine::new(Limits::default(), 1, now_ns),
+            now_ns,
+            endpoints: (0..servers).map(|server| Arc::new(Endpoint::at(address(server)))).collect(),
+            script,
+            version: 0,
+            pods: Vec::new(),
+            servers: BTreeMap::new(),
+            refused: Vec::new(),
+        };
+        node.publish(balancing.into());
+        for pod in 0..pods {
+            let conn = node.engine.accepted(origin(pod), destination()).expect("it is known");
+            // It speaks at once, as an HTTP/2 client does.
+            let mut client = Connection::client(&Limits::default());
+            feed(&mut node.engine, conn, &take(&mut client));
+            node.pods.push((conn, client));
+        }
+        node
+    }
+
+    pub(super) fn publish(&mut self, balancing: Balancing) {
+        self.version += 1;
+        let service_port = ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 };
+        let backend = Backend::new(service_port, self.endpoints.clone().into(), balancing);
+        let original = SocketAddr::from(([10, 96, 0, 1], 50051));
+        let mut snapshot = Snapshot { version: self.version, ..Snapshot::default() };
+        snapshot.destinations.insert(destination(), Destination { original, backend: Arc::new(backend) });
+        self.engine.publish(Arc::new(snapshot));
+    }
+
+    pub(super) fn wait(&mut self, seconds: u64) {
+        for _ in 0..seconds {
+            self.now_ns += 1_000 * MS;
+            self.engine.tick(self.now_ns);
+            self.settle(usize::MAX);
+        }
+    }
+
+    /// A call of the pod, from its begin to its end: its `grpc-status`, and the servers that had it.
+    pub(super) fn call(&mut self, pod: usize) -> (String, Vec<usize>) {
+        self.now_ns += MS;
+        self.engine.tick(self.now_ns);
+        let mut fields = FieldList::new();
+        for (name, value) in
+            [(":method", "POST"), (":scheme", "http"), (":path", "/a"), (":authority", "cart")]
+        {
+            fields.push(name.as_bytes(), value.as_bytes());
+        }
+        fields.push(b"content-type", b"application/grpc");
+        self.pods[pod].1.open(&fields, true, 0).expect("there is room");
+        let (mut status, mut servers) = (None, Vec::new());
+        for _ in 0..20 {
+            let (conn, client) = &mut self.pods[pod];
+            let conn = *conn;
+            let output = take(client);
+            feed(&mut self.engine, conn, &output);
+            self.settle(pod);
+            self.serve(pod, &mut servers);
+            let output = self.engine.output(conn).to_vec();
+            self.engine.sent(conn, output.len());
+            read(&mut self.pods[pod].1, &output, |_, event, fields| {
+                if let Event::Headers { end_stream: true, .. } = event {
+                    let value = fields.find(Name::GrpcStatus).expect("an answer has a status");
+                    status = Some(String::from_utf8_lossy(value).into_owned());
+                }
+            });
+            if let Some(status) = status {
+                self.settle(pod);
+                return (status, servers);
+            }
+        }
+        panic!("the call does not end");
+    }
+
+    /// How many of so many calls of the pod each server had, and how many failed.
+    pub(super) fn calls(&mut self, pod: usize, calls: usize) -> (Vec<usize>, usize) {
+        let (mut shares, mut failed) = (vec![0; self.endpoints.len()], 0);
+        for _ in 0..calls {
+            let (status, servers) = self.call(pod);
+            failed += usize::from(status != "0");
+            servers.into_iter().for_each(|server| shares[server] += 1);
+        }
+        (shares, failed)
+    }
+
+    fn settle(&mut self, pod: usize) {
+        loop {
+            self.engine.settle(&mut Vec::new());
+            let mut actions = Vec::new();
+            self.engine.take_actions(&mut actions);
+            if actions.is_empty() && self.refused.is_empty() {
+                return;
+            }
+            for conn in std::mem::take(&mut self.refused) {
+                self.engine.connect_failed(conn);
+            }
+            for action in actions {
+                match action {
+                    Action::Connect { conn, address: to, .. } => {
+                        let server = (0..self.endpoints.len()).find(|server| address(*server) == to);
+                        let server = server.expect("an endpoint's address");
+                        if (self.script)(pod, server) == Answer::Refused {
+                            self.refused.push(conn);
+                        } else {
+                            self.engine.connected(conn);
+                            self.servers.insert(conn, (server, Connection::server(&Limits::default())));
+                        }
+                    }
+                    Action::Close { conn, .. } => {
+                        self.servers.remove(&conn);
+                        self.engine.closed(conn);
+                    }
+                    Action::ShutdownWrite { .. } | Action::Resume { .. } => {}
+                }
+            }
+        }
+    }
+
+    /// Every server reads what there is for it, and answers.
+    fn serve(&mut self, pod: usize, served: &mut Vec<usize>) {
+        for conn in self.servers.keys().copied().collect::<Vec<_>>() {
+            let output = self.engine.output(conn).to_vec();
+            self.engine.sent(conn, output.len());
+            let (server, http2) = self.servers.get_mut(&conn).expect("it is there");
+            let answer = (self.script)(pod, *server);
+            let mut asked = false;
+            read(http2, &output, |http2, event, _| {
+                if let Event::Headers { stream, kind: HeadersKind::Request, .. } = event {
+                    asked = true;
+                    if let Answer::Status(status) = answer {
+                        let mut fields = FieldList::new();
+                        fields.push(b":status", b"200");
+                        fields.push(b"content-type", b"application/grpc");
+                        fields.push(b"grpc-status", status.as_bytes());
+                        http2.send_headers(stream, &fields, true);
+                        http2.release(stream);
+                    }
+                }
+            });
+            if asked {
+                served.push(*server);
+            }
+            let said = take(http2);
+            if asked && !matches!(answer, Answer::Status(_)) {
+                self.servers.remove(&conn);
+                self.engine.failed(conn);
+            } else {
+                feed(&mut self.engine, conn, &said);
+            }
+        }
+        self.settle(pod);
+    }
+}
+
+fn take(connection: &mut Connection) -> Vec<u8> {
+    let bytes = connection.output().to_vec();
+    connection.sent(bytes.len());
+    bytes
+}
+
+fn feed(engine: &mut Engine, conn: ConnId, bytes: &[u8]) {
+    if bytes.is_empty() {
+        return;
+    }
+    let mut buffer = vec![0; 20_000 + bytes.len()];
+    let held = engine.restore(conn, &mut buffer);
+    buffer[held..held + bytes.len()].copy_from_slice(bytes);
+    engine.receive(conn, &buffer[..held + bytes.len()]);
+}
+
+fn read(
+    connection: &mut Connection,
+    bytes: &[u8],
+    mut event: impl FnMut(&mut Connection, Event<'static>, &FieldList),
+) {
+    let mut fields = FieldList::new();
+    let mut buffer = vec![0; 20_000 + bytes.len()];
+    let held = connection.restore(&mut buffer);
+    buffer[held..held + bytes.len()].copy_from_slice(bytes);
+    let mut input = &buffer[..held + bytes.len()];
+    loop {
+        // Bodies play no part here.
+        let seen =
+            match connection.receive(&mut input, &mut fields).expect("the engine keeps to the protocol") {
+                None => break connection.keep(input),
+                Some(Event::Headers { stream, token, kind, end_stream }) => {
+                    Event::Headers { stream, token, kind, end_stream }
+                }
+                Some(_) => continue,
+            };
+        event(connection, seen, &fields);
+    }
+}
+
+const FIVE: usize = CONSECUTIVE_FAILURES as usize;
+
+#[test]
+fn a_server_that_fails_all_its_calls_loses_them_to_the_others_and_gets_them_back() {
+    let bad: [Script; 3] = [
+        |_, server| Answer::Status(if server == 1 { "14" } else { "0" }),
+        |_, server| if server == 1 { Answer::Lost } else { Answer::Status("0") },
+        |_, server| if server == 1 { Answer::Refused } else { Answer::Status("0") },
+    ];
+    for (number, script) in bad.into_iter().enumerate() {
+        let mut node = Node::new(3, 4, Picker::RoundRobin, script);
+        // Two pods meet it. A refused connection costs no call, and is not tried each time.
+        for pod in 0..2 {
+            let (shares, failed) = node.calls(pod, 400);
+            if number == 2 {
+                assert_eq!((shares[1], failed), (0, 0));
+            } else {
+                assert_eq!((shares[1], failed), (FIVE, FIVE), "script {number}, pod {pod}");
+            }
+        }
+        if number == 2 {
+            continue;
+        }
+        assert_eq!(node.endpoints[1].load.left_out.sources(node.now_ns), (2, true));
+        // A third one, which never did, is spared it.
+        node.wait(1);
+        let (shares, failed) = node.calls(2, 300);
+        assert_eq!((shares, failed), (vec![100, 0, 100, 100], 0), "script {number}");
+        // It is well again, and after its time has its share again.
+        node.script = |_, _| Answer::Status("0");
+        node.wait(BASE_NS / (1_000 * MS));
+        for pod in 0..3 {
+            assert_eq!(node.calls(pod, 400), (vec![100; 4], 0), "script {number}, pod {pod}");
+        }
+        assert_eq!(node.engine.counters().ejections, 2);
+        assert_eq!(node.endpoints[1].load.left_out.times(), 2);
+    }
+}
+
+#[test]
+fn a_pod_that_provokes_errors_everywhere_takes_no_endpoint_from_the_others() {
+    let mut node =
+        Node::new(3, 4, Picker::RoundRobin, |pod, _| Answer::Status(if pod == 0 { "13" } else { "0" }));
+    for _ in 0..5 {
+        let (_, failed) = node.calls(0, 100);
+        assert_eq!(failed, 100, "its calls go on to be answered");
+        node.wait(1);
+        for pod in [1, 2] {
+            assert_eq!(node.calls(pod, 100), (vec![25; 4], 0), "pod {pod}");
+        }
+    }
+    let out =
+        node.endpoints.iter().filter(|endpoint| endpoint.load.left_out.sources(node.now_ns) == (1, false));
+    assert_eq!(out.count(), 2, "half of them is left out by that pod, and not more");
+    assert!(node.endpoints.iter().all(|endpoint| endpoint.load.active.load(Relaxed) == 0));
+}
+
+#[test]
+fn when_all_servers_fail_calls_still_reach_them() {
+    let mut node = Node::new(2, 4, Picker::Ewma, |_, _| Answer::Status("14"));
+    for pod in [0, 1, 0, 1] {
+        let (shares, failed) = node.calls(pod, 100);
+        assert_eq!((shares.iter().sum::<usize>(), failed), (100, 100));
+        node.wait(1);
+    }
+}
+
+#[test]
+fn a_callers_own_quota_ejects_nobody() {
+    let mut node =
+        Node::new(1, 3, Picker::RoundRobin, |_, server| Answer::Status(if server == 0 { "8" } else { "0" }));
+    assert_eq!(node.calls(0, 300), (vec![100; 3], 100));
+    assert_eq!(node.engine.counters().ejections, 0);
+}

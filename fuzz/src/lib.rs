@@ -1,0 +1,31 @@
+//! What the fuzz targets share.
+//!
+//! The call path is compiled here from the agent's own sources, without the rest of the agent: it needs little else, so
+//! that a build with the fuzzer's instrumentation takes a minute and not ten.
+//!
+//! `fuzz_targets/` has one file a target, each of which says what must hold; [`story`] drives one end of a connection for
+//! those that are about frames, [`crate_server`] is the other opinion, [`pieces`] cuts input as a network does.
+
+// The agent's lints hold where these files are at home; here most of them serve nobody.
+#[allow(dead_code, reason = "the targets use a part of it")]
+#[path = "../../agent/src/balance/mod.rs"]
+pub mod balance;
+#[allow(dead_code, reason = "the targets use a part of it")]
+#[path = "../../agent/src/clock.rs"]
+pub mod clock;
+#[allow(dead_code, reason = "the targets use a part of it")]
+#[path = "../../agent/src/http2/mod.rs"]
+pub mod http2;
+#[allow(dead_code, reason = "the targets use a part of it")]
+#[path = "../../agent/src/mesh/mod.rs"]
+pub mod mesh;
+#[allow(dead_code, reason = "the targets use a part of it")]
+#[path = "../../agent/src/proxy/mod.rs"]
+pub mod proxy;
+#[allow(dead_code, reason = "the targets use a part of it")]
+#[path = "../../agent/src/routing/mod.rs"]
+pub mod routing;
+
+pub mod crate_server;
+pub mod pieces;
+pub mod story;

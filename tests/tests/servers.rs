@@ -1,0 +1,186 @@
+//! Servers die, restart, send their clients away and come late: what can succeed does.
+
+use anyhow::{Context, Result, ensure};
+use evenkeel_tests::cluster::GREETER_TARGET_PORT;
+use evenkeel_tests::host::privileged;
+use evenkeel_tests::{Agent, Load, Outcome, Server, Shop, Stack, Tally, eventually};
+
+/// Clients on two stacks that make single calls all the while, each on connections of its own.
+fn clients(shop: &Shop) -> Result<Vec<Load>> {
+    let mut loads = vec![
+        shop.client.load(&shop.v4(), &["--rate", "300", "--connections", "4"])?,
+        shop.client.load_on(Stack::Go, &shop.v4(), &["--rate", "100"])?,
+    ];
+    for load in &mut loads {
+        load.more_calls(20)?.is_clean()?;
+    }
+    Ok(loads)
+}
+
+fn only_unavailable(tally: &Tally) -> Outcome {
+    ensure!(tally.errors.keys().all(|error| error.starts_with("Unavailable")), "{tally:?}");
+    Ok(())
+}
+
+#[test]
+fn a_server_killed_under_load_costs_only_calls_that_were_begun_on_it() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let mut shop = Shop::enrolled(3)?;
+    let agent = Agent::start(&shop.cluster)?;
+    let options = ["--rate", "600", "--hold-milliseconds", "50", "--connections", "4"];
+    let mut load = shop.client.load(&shop.v4(), &options)?;
+    load.more_calls(300)?.is_clean()?;
+    shop.greeters[0].process.kill()?;
+    load.more_calls(600)?;
+    load.more_calls(300)?.is_clean()?;
+    let tally = load.stop()?;
+    only_unavailable(&tally)?;
+    let begun = agent.endpoint(&shop.servers[0].v4(GREETER_TARGET_PORT))?["calls"].as_u64();
+    let answered = tally.calls.get("server-1").copied().unwrap_or(0);
+    let in_its_hands = begun.context("calls are counted")?.saturating_sub(answered);
+    ensure!(tally.failed() <= in_its_hands, "{} failed of {in_its_hands}: {tally:?}", tally.failed());
+    Ok(())
+}
+
+/// Each server ends in order, as its own library does that, and comes again; nobody takes its endpoint away meanwhile.
+fn a_rolling_restart(serve: impl Fn(&Shop, usize) -> Result<Server>) -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let mut shop = Shop::enrolled(3)?;
+    shop.greeters.clear();
+    shop.greeters = (0..3).map(|server| serve(&shop, server)).collect::<Result<_>>()?;
+    let _agent = Agent::start(&shop.cluster)?;
+    let mut loads = clients(&shop)?;
+    for _ in 0..2 {
+        for server in 0..3 {
+            shop.greeters[server].process.stop()?;
+            for load in &mut loads {
+                load.more_calls(50)?;
+            }
+            shop.greeters[server] = serve(&shop, server)?;
+            let name = shop.names()[server].to_owned();
+            for load in &mut loads {
+                let now = load.tally()?;
+                load.until("it answers again", &now, |tally| tally.calls.contains_key(&name))?;
+            }
+        }
+    }
+    for load in loads {
+        load.stop()?.is_clean()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_rolling_restart_of_all_servers_on_tonic_fails_no_call() -> Outcome {
+    a_rolling_restart(|shop, server| shop.servers[server].serve())
+}
+
+#[test]
+fn a_rolling_restart_of_all_servers_on_grpc_go_fails_no_call() -> Outcome {
+    a_rolling_restart(|shop, server| shop.servers[server].serve_on_go(&[]))
+}
+
+#[test]
+fn servers_that_say_goaway_every_hundred_calls_fail_no_call() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let mut shop = Shop::enrolled(2)?;
+    shop.greeters.clear();
+    // At some 500 calls a second for both; and clients that notice no GOAWAY of the agent's own.
+    let age = ["--max-connection-age", "400ms"];
+    let _greeters = [shop.servers[0].serve_on_go(&age)?, shop.servers[1].serve_on_go(&age)?];
+    let _agent = Agent::start(&shop.cluster)?;
+    let mut load = shop.client.load(&shop.v4(), &["--rate", "500"])?;
+    load.more_calls(100)?.is_clean()?;
+    let before = shop.client.connections_opened()?;
+    load.more_calls(3_000)?.is_clean()?;
+    let opened = shop.client.connections_opened()? - before;
+    ensure!(opened >= 10, "only {opened} connections were opened for 3,000 calls");
+    let tally = load.stop()?;
+    tally.is_clean()?;
+    ensure!(tally.connections == 1, "the client's own connection stays: {tally:?}");
+    Ok(())
+}
+
+#[test]
+fn connection_resets_cost_the_calls_on_those_connections_and_nothing_hangs() -> Outcome {
+    const CALLS: u64 = 2_000;
+    if !privileged() {
+        return Ok(());
+    }
+    let shop = Shop::enrolled(3)?;
+    let _agent = Agent::start(&shop.cluster)?;
+    // One packet to the servers of a hundred is answered with a TCP reset instead.
+    shop.cluster.node.nft(&format!(
+        "table ip resets {{ chain forward {{ type filter hook forward priority 0;\n\
+         tcp dport {GREETER_TARGET_PORT} numgen random mod 100 0 counter reject with tcp reset\n}}\n}}\n"
+    ))?;
+    let tally = shop.client.call(&shop.v4(), CALLS, &["--rate", "400", "--kind", "mixed"])?;
+    shop.cluster.node.nft("delete table ip resets\n")?;
+    only_unavailable(&tally)?;
+    ensure!(tally.completed() + tally.failed() == CALLS, "each call ends once: {tally:?}");
+    ensure!(tally.failed() > 0, "no connection was reset: {tally:?}");
+    // Some packets a call, and what else is on the connection at that moment.
+    ensure!(tally.failed() < CALLS / 4, "{tally:?}");
+    ensure!(tally.connections == 1, "the client's own connection stays: {tally:?}");
+    let mut load = shop.client.load(&shop.v4(), &["--rate", "300"])?;
+    let now = load.tally()?;
+    load.until("all servers answer again", &now, |tally| tally.calls.len() == 3)?;
+    load.more_calls(300)?;
+    load.stop()?.is_clean()
+}
+
+#[test]
+fn calls_that_wait_for_ready_get_the_servers_that_come_after_their_client() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let mut shop = Shop::enrolled(2)?;
+    shop.publish_servers(&[])?;
+    let agent = Agent::start(&shop.cluster)?;
+    let options = ["--wait-for-ready", "--calls", "50", "--rate", "200"];
+    let load = shop.client.load_on(Stack::Go, &shop.v4(), &options)?;
+    eventually("the client finds no server", || {
+        let pods = agent.admin("/pods").unwrap_or_default();
+        let mut rows = pods.as_array().into_iter().flatten();
+        let client = rows.find(|row| row["name"] == "client");
+        client.is_some_and(|row| row["connections"]["no_endpoint"].as_u64() > Some(0))
+    })?;
+    shop.publish_servers(&[0, 1])?;
+    let tally = load.finish()?;
+    tally.is_clean()?;
+    ensure!(tally.completed() == 50, "{tally:?}");
+    Ok(())
+}
+
+#[test]
+fn calls_that_wait_for_ready_outlive_a_time_without_any_server() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let mut shop = Shop::enrolled(2)?;
+    let agent = Agent::start(&shop.cluster)?;
+    let mut load = shop.client.load_on(Stack::Go, &shop.v4(), &["--wait-for-ready", "--rate", "100"])?;
+    load.more_calls(50)?.is_clean()?;
+    // Known to be gone before they go: as servers that are refused, they are errors that no call waits for.
+    shop.publish_servers(&[])?;
+    eventually("the agent knows of no server", || {
+        agent.admin("/endpoints").is_ok_and(|rows| rows.as_array().is_some_and(Vec::is_empty))
+    })?;
+    shop.greeters.clear();
+    let mut quiet = load.tally()?;
+    eventually("calls wait", || {
+        let before = std::mem::replace(&mut quiet, load.tally().unwrap_or_default());
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        quiet.completed() == before.completed()
+    })?;
+    shop.greeters = shop.servers.iter().map(|pod| pod.serve()).collect::<Result<_>>()?;
+    shop.publish_servers(&[0, 1])?;
+    load.more_calls(100)?.is_clean()?;
+    load.stop()?.is_clean()
+}
