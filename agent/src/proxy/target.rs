@@ -79,8 +79,6 @@ pub(super) struct Target {
     pub(super) circuit: Arc<Circuit>,
     /// `None` once the snapshot does not hold the id any more.
     pub(super) destination: Option<Destination>,
-    /// For what is relayed untouched.
-    pub(super) picker: PickerState,
     /// The pool of each of the backend's endpoints, or [`NOWHERE`] before its first call.
     pub(super) pools: Vec<u32>,
     /// Which of them are passed over, as they fail.
@@ -151,7 +149,6 @@ impl Engine {
             return Some(target);
         }
         let destination = self.snapshot.destinations.get(&id)?.clone();
-        let picker = origin.picker(&mut self.random);
         let circuit = (key.0.clone(), destination.backend.service_port.clone());
         let target = Target {
             budget: self.budgets.join(&origin),
@@ -162,7 +159,6 @@ impl Engine {
             pools: vec![NOWHERE; destination.backend.endpoints.len()],
             ejections: Ejections::new(destination.backend.endpoints.len()),
             destination: Some(destination),
-            picker,
             connections: 1,
             idle_since_ns: self.now_ns,
             waiting: Vec::new(),
