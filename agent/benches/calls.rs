@@ -30,13 +30,14 @@ impl Bench {
     #[inline(never)]
     fn engine_turn(&mut self, conn: ConnId, input: &mut Connection, to: ConnId, output: &mut Vec<u8>) {
         self.now_ns += TURN_NS;
-        self.engine.tick(self.now_ns);
+        self.engine.set_time(self.now_ns);
         let held = self.engine.restore(conn, &mut self.buffer);
         let bytes = input.output();
         self.buffer[held..held + bytes.len()].copy_from_slice(bytes);
         let length = held + bytes.len();
         input.sent(length - held);
         self.engine.receive(conn, &self.buffer[..length]);
+        self.engine.expire();
         self.engine.settle(&mut self.flush);
         self.flush.clear();
         let written = self.engine.output(to);

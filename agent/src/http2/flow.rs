@@ -85,6 +85,11 @@ impl ReceiveWindow {
         Some(increment)
     }
 
+    /// Bytes that the peer may still send.
+    pub(super) fn left(&self) -> u32 {
+        self.left.max(0) as u32
+    }
+
     /// As [`Self::consume`], of a window that stays as it is.
     pub(super) fn consume_all(&mut self, bytes: u32) -> Option<u32> {
         self.consume(bytes, self.size)

@@ -2,7 +2,7 @@
 //! [`Connection`](super::Connection).
 
 use super::FieldList;
-use super::hpack::{Decoder, Encoder, ListLimits};
+use super::hpack::{Decoder, Encoder, ListLimits, Undecoded};
 
 /// A connection's decoder.
 #[derive(Debug)]
@@ -26,8 +26,11 @@ impl BlockDecoder {
         fields: &mut FieldList,
     ) -> Result<bool, &'static str> {
         fields.clear();
-        let limits = ListLimits { bytes: most, fields: usize::MAX };
-        let decoded = self.0.decode(block, limits, fields).map_err(|bad| bad.0)?;
+        let limits = ListLimits { bytes: most, fields: usize::MAX, unpacked: usize::MAX };
+        let decoded = self.0.decode(block, limits, fields).map_err(|undecoded| match undecoded {
+            Undecoded::NotHpack(reason) => reason,
+            Undecoded::Bomb => "it unpacks to too much",
+        })?;
         Ok(!decoded.too_large)
     }
 }

@@ -207,6 +207,11 @@ impl Call {
         Some(self.arrived_ns.saturating_add(timeout).saturating_add(super::deadline::GRACE_NS))
     }
 
+    /// The client's own deadline has passed, and the agent's is a moment away.
+    pub(super) fn is_out_of_time(&self, now_ns: u64) -> bool {
+        self.timeout_ns.is_some_and(|timeout| self.arrived_ns.saturating_add(timeout) <= now_ns)
+    }
+
     /// Keeps body bytes that are not at any server yet, or may have to be sent again. Whether the call holds another amount of
     /// memory now.
     pub(super) fn hold(&mut self, payload: &[u8]) -> bool {
@@ -227,13 +232,18 @@ impl Call {
     pub(super) fn drop_replay(&mut self) -> bool {
         self.replayable = false;
         let held_trailers = self.trailers.take().is_some();
+        // It has served: the choice is made, the request is at the server.
+        let held_request = self.request.held_bytes() > KEPT_FIELDS_BYTES;
+        if held_request {
+            self.request = FieldList::new();
+        }
         let held_body = self.body.capacity() > KEPT_BODY_BYTES;
         if held_body {
             self.body = Vec::new();
         } else {
             self.body.clear();
         }
-        held_trailers || held_body
+        held_trailers || held_request || held_body
     }
 }
 

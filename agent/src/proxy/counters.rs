@@ -60,9 +60,9 @@ counters! {
     own_errors,
     /// Of these: calls whose deadline passed.
     deadlines,
-    /// Calls that the client cancelled.
+    /// Calls that ended with their clients: cancelled, broken, or gone with their connection.
     cancelled,
-    /// Calls sent to another endpoint after a refused connection.
+    /// Calls sent to another endpoint after a refused connection, or one that was lost before a byte of them was written.
     reconnects,
     /// Calls sent to another endpoint after a server had refused the stream.
     retries,
@@ -86,6 +86,8 @@ counters! {
     client_faults,
     /// Streams of servers that broke HTTP/2, and were reset for it.
     server_faults,
+    /// Connections to servers ended because of broken HTTP/2.
+    server_protocol_errors,
     /// CONNECT requests, which are answered and not forwarded.
     connect_requests,
     /// Calls whose header lists were too large: for the agent, for the server or for the client.

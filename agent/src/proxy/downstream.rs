@@ -38,7 +38,7 @@ pub(super) enum Phase {
     Serving,
     /// The GOAWAY that lets every stream through is out; the second follows when its PING is answered.
     Announced,
-    /// The second GOAWAY is out: closes when its calls have ended.
+    /// The second GOAWAY is out: closes when its calls have ended and the client has read their answers.
     LastCalls,
     /// Closes when its output is written.
     Closing,
@@ -58,11 +58,15 @@ pub(super) struct Downstream {
     period_began_ns: u64,
     /// PINGs of the client that were acted on.
     pings_seen: u32,
+    /// When the next one may have its calls' servers asked.
+    pub(super) ask_again_ns: u64,
+    /// Of the last answers, what was still to be written when its timer was set.
+    pub(super) unread_bytes: usize,
 }
 
 impl Downstream {
     pub(super) fn wants_settling(&self) -> bool {
-        self.http2.wants_advance() || self.phase == Phase::Closing
+        self.http2.wants_advance() || matches!(self.phase, Phase::LastCalls | Phase::Closing)
     }
 
     pub(super) fn held_bytes(&self) -> usize {
@@ -142,6 +146,8 @@ impl Engine {
             picker,
             period_began_ns: self.now_ns,
             pings_seen: 0,
+            ask_again_ns: 0,
+            unread_bytes: 0,
         };
         self.conn_timers.set(conn.0, self.now_ns + SETTINGS_TIMEOUT_NS);
         let downstream = self.downstreams.insert(downstream) as u32;
@@ -244,7 +250,7 @@ impl Engine {
                     self.cancel(token, if by_peer { code } else { ErrorCode::Cancel });
                 }
             }
-            Event::Pong(_) => self.end_announced(downstream),
+            Event::Pong(payload) => self.client_ponged(downstream, payload),
             // The client opens no further stream; those that are open end as ever, and it closes then.
             Event::GoAway { .. } | Event::Settings => {}
             // Events of the client's role.
@@ -308,7 +314,13 @@ impl Engine {
         let slot = &mut self.downstreams[downstream as usize];
         let (conn, output) = (slot.conn, slot.http2.output().len());
         if slot.phase == Phase::LastCalls && slot.calls.is_empty() {
-            self.close_downstream(downstream);
+            if output == 0 {
+                slot.phase = Phase::Lingering;
+                self.conn_timers.set(conn.0, self.now_ns + super::LINGER_NS);
+                self.actions.push(Action::ShutdownWrite { conn });
+            } else if slot.unread_bytes == 0 {
+                self.await_last_read(downstream);
+            }
         } else if slot.phase == Phase::Closing && output == 0 {
             slot.phase = Phase::Lingering;
             self.actions.push(Action::ShutdownWrite { conn });
@@ -321,7 +333,7 @@ impl Engine {
             Phase::Serving if self.drain.is_some() => self.announce_end(downstream),
             Phase::Serving => self.check_settings_ack(downstream),
             Phase::Announced => self.end_announced(downstream),
-            Phase::LastCalls => self.cut_off(downstream),
+            Phase::LastCalls => self.last_calls_timer_fired(downstream),
             Phase::Closing => self.lose_downstream(downstream, true),
             Phase::Lingering => self.lose_downstream(downstream, false),
         }

@@ -59,6 +59,13 @@ impl Engine {
         self.conns.touch(slot.conn);
     }
 
+    /// A client has answered a PING.
+    pub(super) fn client_ponged(&mut self, downstream: u32, payload: [u8; 8]) {
+        if payload == PING {
+            self.end_announced(downstream);
+        }
+    }
+
     pub(super) fn end_announced(&mut self, downstream: u32) {
         if self.downstreams[downstream as usize].phase == Phase::Announced {
             self.send_client_away(downstream, LastStream::Seen);
@@ -76,9 +83,30 @@ impl Engine {
         self.conns.touch(slot.conn);
     }
 
+    /// The last call has ended, but not all of its answer is at the socket. The client gets until the drain's deadline, and beyond
+    /// it a moment for as long as it reads.
+    pub(super) fn await_last_read(&mut self, downstream: u32) {
+        let deadline_ns = self.drain.as_ref().map_or(0, |drain| drain.deadline_ns);
+        let slot = &mut self.downstreams[downstream as usize];
+        slot.unread_bytes = slot.http2.output().len();
+        self.conn_timers.set(slot.conn.0, self.now_ns.max(deadline_ns) + super::LINGER_NS);
+    }
+
+    pub(super) fn last_calls_timer_fired(&mut self, downstream: u32) {
+        let slot = &self.downstreams[downstream as usize];
+        if slot.calls.is_empty() && slot.http2.output().len() < slot.unread_bytes {
+            self.await_last_read(downstream);
+        } else {
+            self.cut_off(downstream);
+        }
+    }
+
     /// Ends the streams of answers that the client does not read, each for itself: the connection's plain end would look
     /// like an answer's.
-    pub(super) fn cut_off(&mut self, downstream: u32) {
+    fn cut_off(&mut self, downstream: u32) {
+        if self.downstreams[downstream as usize].calls.is_empty() {
+            self.counters.cut_off += 1;
+        }
         for call in self.downstreams[downstream as usize].calls.clone() {
             self.counters.cut_off += 1;
             self.cut_call(call, ErrorCode::InternalError);

@@ -1,8 +1,8 @@
 //! The call path of one worker thread, without I/O: bytes, events and the time go in, bytes and [`Action`]s come out.
 //!
 //! The driver (a worker thread, or the simulator) owns the sockets and names each by the [`ConnId`] it got here. A turn is:
-//! [`Engine::tick`] with the time, any number of inputs, [`Engine::settle`], the actions, and one flush for each connection
-//! that [`Engine::settle`] named. This file has the slabs and hands each input to the file of the connection's
+//! [`Engine::set_time`], any number of inputs, [`Engine::expire`], [`Engine::settle`], the actions, and one flush for each
+//! connection that [`Engine::settle`] named. This file has the slabs and hands each input to the file of the connection's
 //! role; a client's bytes go on in [`super::downstream`].
 
 use super::budget::Budgets;
@@ -285,9 +285,14 @@ impl Engine {
 
     // ---- inputs
 
-    /// Moves the clock (monotonic nanoseconds) and does what has become due.
-    pub fn tick(&mut self, now_ns: u64) {
+    /// Moves the clock (monotonic nanoseconds).
+    pub fn set_time(&mut self, now_ns: u64) {
         self.now_ns = self.now_ns.max(now_ns);
+    }
+
+    /// Does what has become due. This comes behind the turn's inputs: where the driver was kept from its work, peers that have
+    /// answered meanwhile have answered in time.
+    pub fn expire(&mut self) {
         let mut expired = std::mem::take(&mut self.expired);
         self.call_timers.expire(self.now_ns, &mut expired);
         for call in expired.drain(..) {
@@ -319,6 +324,13 @@ impl Engine {
         timers.min()
     }
 
+    /// A turn without inputs.
+    #[cfg(test)]
+    pub(super) fn tick(&mut self, now_ns: u64) {
+        self.set_time(now_ns);
+        self.expire();
+    }
+
     /// Takes in a new state of the world.
     pub fn publish(&mut self, snapshot: Arc<Snapshot>) {
         self.snapshot = snapshot;
@@ -341,6 +353,15 @@ impl Engine {
             Role::Downstream(downstream) => self.downstreams[downstream as usize].http2.restore(buffer),
             Role::Upstream(upstream) => self.upstreams[upstream as usize].http2.restore(buffer),
             _ => 0,
+        }
+    }
+
+    /// Nothing came behind what [`Self::restore`] put there.
+    pub fn put_back(&mut self, conn: ConnId, held: &[u8]) {
+        match self.conns.role(conn) {
+            Role::Downstream(downstream) => self.downstreams[downstream as usize].http2.keep(held),
+            Role::Upstream(upstream) => self.upstreams[upstream as usize].http2.keep(held),
+            _ => {}
         }
     }
 

@@ -202,7 +202,8 @@ impl fmt::Display for Told<'_> {
 /// Fills in the header list of a whole answer without a body.
 pub(super) fn trailers_only(fields: &mut FieldList, call: &Call, cause: Cause, about: About<'_>) {
     fields.clear();
-    if call.is_grpc {
+    // A 2xx to CONNECT would mean a tunnel (RFC 9113 §8.5), whatever the content type says.
+    if call.is_grpc && cause != Cause::Connect {
         fields.push(b":status", b"200");
         fields.push(b"content-type", b"application/grpc");
         push_status(fields, cause, about);

@@ -68,9 +68,16 @@ impl Engine {
 
     /// Answers a call that is at no server.
     pub(super) fn answer(&mut self, call: u32, cause: Cause) {
-        let target = self.calls[call].target;
         let slot = &self.calls[call];
-        let target = &self.targets.slots[target as usize];
+        // Between the client's deadline and the agent's own, which leaves the server's status a moment to come: what a server does
+        // then, it does because of the deadline.
+        let is_late = slot.is_out_of_time(self.now_ns)
+            && matches!(
+                cause,
+                Cause::Reset { .. } | Cause::Lost { .. } | Cause::Refused { .. } | Cause::NoEndpoint
+            );
+        let cause = if is_late { Cause::Deadline } else { cause };
+        let target = &self.targets.slots[slot.target as usize];
         let about = About {
             service: target.destination.as_ref().map(|destination| &destination.backend.service_port),
             source: &target.origin,

@@ -315,8 +315,9 @@ impl Engine {
 
     /// The next endpoint for a call whose connection was refused.
     fn reconnect(&mut self, call: u32, last: SocketAddr) {
-        let tried = self.calls[call].tried.len();
-        if tried >= super::call::MAX_ENDPOINTS {
+        let slot = &self.calls[call];
+        let tried = slot.tried.len();
+        if tried >= super::call::MAX_ENDPOINTS || slot.is_out_of_time(self.now_ns) {
             self.answer(call, Cause::Refused { last, tried: tried as u32 });
         } else {
             self.counters.reconnects += 1;

@@ -82,8 +82,6 @@ pub(super) struct Target {
     pub(super) circuit: Arc<Circuit>,
     /// `None` once the snapshot does not hold the id any more.
     pub(super) destination: Option<Destination>,
-    /// For what is relayed untouched.
-    pub(super) picker: PickerState,
     /// Where the pod's calls go under session affinity, for as long as that serves: whoever joins moves nobody.
     pub(super) stays_with: Option<SocketAddr>,
     /// The endpoints that its calls may go to.
@@ -125,7 +123,6 @@ impl Engine {
             return Some(target);
         }
         let destination = self.snapshot.destinations.get(&id)?.clone();
-        let picker = origin.picker(&mut self.random);
         let circuit = (key.0.clone(), destination.backend.service_port.clone());
         let target = Target {
             budget: self.budgets.join(&origin),
@@ -136,7 +133,6 @@ impl Engine {
             id,
             candidates: Candidates::new(&destination.backend, self.random.next(), self.now_ns),
             destination: Some(destination),
-            picker,
             stays_with: None,
             connections: 1,
             idle_since_ns: self.now_ns,

@@ -68,7 +68,7 @@ impl Tunnel {
 impl Engine {
     /// Turns a client's connection into a tunnel; `received` was read from it already.
     pub(super) fn open_tunnel(&mut self, client: ConnId, target: u32, received: &[u8]) -> u32 {
-        let slot = &mut self.targets.slots[target as usize];
+        let slot = &self.targets.slots[target as usize];
         let pod = slot.origin.pod();
         let address = slot.destination.as_ref().and_then(|destination| {
             if pod.is_some() {
@@ -76,8 +76,10 @@ impl Engine {
             }
             // `evenkeel proxy` was dialled itself: any endpoint may have been meant.
             let backend = &destination.backend;
-            let (picker, random) = (&mut slot.picker, &mut self.random);
-            balance::pick(backend, &backend.endpoints, None, picker, random, self.now_ns, |_| false)
+            // Each connection is a source of its own, as those that speak HTTP/2 are.
+            let mut picker = slot.origin.picker(&mut self.random);
+            let endpoints = &backend.endpoints;
+            balance::pick(backend, endpoints, None, &mut picker, &mut self.random, self.now_ns, |_| false)
                 .map(|endpoint| backend.endpoints[endpoint].address)
         });
         let entry = self.tunnels.vacant_entry();

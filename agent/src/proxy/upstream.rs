@@ -7,7 +7,7 @@ use super::error_reply::{Cause, Oversized};
 use super::finish::Verdict;
 use super::probe::Probe;
 use super::shared_use::Circuit;
-use crate::http2::{Connection, ErrorCode, Event, HeadersKind, LastStream};
+use crate::http2::{Connection, ConnectionError, ErrorCode, Event, HeadersKind, LastStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -139,12 +139,15 @@ impl Engine {
             match http2.receive(&mut input, &mut self.fields) {
                 Ok(Some(event)) => self.server_event(upstream, event),
                 Ok(None) => break http2.keep(input),
-                Err(_) => break self.upstream_is_broken(upstream),
+                Err(error) => break self.upstream_is_broken(upstream, &error),
             }
         }
     }
 
     fn server_event(&mut self, upstream: u32, event: Event<'_>) {
+        if matches!(event, Event::Data { .. } | Event::Headers { .. }) {
+            self.upstreams[upstream as usize].probe.server_spoke();
+        }
         match event {
             Event::Data { token, payload, end_stream, .. } => self.response_data(token, payload, end_stream),
             Event::Headers { token, kind: HeadersKind::Trailers, .. } => self.response_trailers(token),
@@ -170,7 +173,7 @@ impl Engine {
                 self.server_leaves(upstream);
             }
             Event::Settings => self.settings_received(upstream),
-            Event::Pong(_) => self.ponged(upstream),
+            Event::Pong(payload) => self.ponged(upstream, payload),
             // Events of the server's role.
             Event::Headers { .. } => {}
         }
@@ -216,7 +219,8 @@ impl Engine {
         self.detach(call);
         if self.calls[call].response == Response::Complete {
             self.check_done(call);
-        } else if self.can_retry(call) && self.calls[call].refused_by.is_none() {
+        } else if self.calls[call].refused_by.is_none() && self.can_retry(call) {
+            self.counters.retries += 1;
             self.retry(call);
         } else {
             self.answer(call, Cause::Reset { by, code: ErrorCode::RefusedStream });
@@ -224,8 +228,12 @@ impl Engine {
     }
 
     /// The server breaks the connection's rules: the GOAWAY that says so is written, and the calls are lost.
-    fn upstream_is_broken(&mut self, upstream: u32) {
-        if self.upstreams[upstream as usize].is_refusal() {
+    fn upstream_is_broken(&mut self, upstream: u32, error: &ConnectionError) {
+        let slot = &self.upstreams[upstream as usize];
+        let server = self.pools[slot.pool as usize].address;
+        tracing::debug!(%error, %server, "a server's connection ends");
+        self.counters.server_protocol_errors += 1;
+        if slot.is_refusal() {
             // It may be another protocol's server.
             self.counters.connect_failures += 1;
             return self.upstream_refused(upstream);
@@ -256,6 +264,7 @@ impl Engine {
                 self.check_done(call);
             } else if slot.sent_offset >= written && self.can_retry(call) {
                 // Not a byte of it was written: as good as a refused connection.
+                self.counters.reconnects += 1;
                 self.retry(call);
             } else {
                 self.answer(call, Cause::Lost { to });
@@ -266,13 +275,15 @@ impl Engine {
     /// Whether the call can be sent again as if for the first time.
     fn can_retry(&self, call: u32) -> bool {
         let slot = &self.calls[call];
-        slot.response == Response::Nothing && slot.replayable && slot.outcome.is_none()
+        slot.response == Response::Nothing
+            && slot.replayable
+            && slot.outcome.is_none()
+            && !slot.is_out_of_time(self.now_ns)
     }
 
     /// Once more, on another endpoint if there is one.
     fn retry(&mut self, call: u32) {
         self.leave_endpoint(call, Verdict::None);
-        self.counters.retries += 1;
         let by = self.server_address(call);
         let slot = &mut self.calls[call];
         slot.refused_by = Some(by);

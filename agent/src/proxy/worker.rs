@@ -69,6 +69,8 @@ pub(super) struct Worker {
     buffer: Box<[u8]>,
     flush: Vec<ConnId>,
     actions: Vec<Action>,
+    /// Turns in which timers have waited for events that the kernel still has.
+    postponed: usize,
     measured_ns: u64,
     /// Time spent in the poll since then.
     slept_ns: u64,
@@ -103,6 +105,7 @@ impl Worker {
             buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
             flush: Vec::new(),
             actions: Vec::new(),
+            postponed: 0,
             measured_ns: monotonic_ns(),
             slept_ns: 0,
             measured: 0,
@@ -115,7 +118,7 @@ impl Worker {
     /// # Errors
     /// If polling fails, which the kernel has no reason for.
     pub(super) fn run(mut self) -> io::Result<()> {
-        let mut events = Events::with_capacity(EVENTS);
+        let mut events = Self::events();
         while !self.stopped {
             let sleep = self.sleep();
             let from = if sleep.is_zero() { None } else { Some(monotonic_ns()) };
@@ -124,24 +127,19 @@ impl Worker {
                 result => result?,
             }
             let now = monotonic_ns();
-            self.tick.store(now, Relaxed);
             self.slept_ns += from.map_or(0, |from| now - from);
-            self.engine.tick(now);
-            if !self.accept_later.is_empty() && now >= self.accept_later_ns {
-                for listener in std::mem::take(&mut self.accept_later) {
-                    self.queue_accept(listener);
-                }
-            }
-            for event in &events {
-                self.dispatch(event);
-            }
-            self.turn();
+            self.turn(&events, now);
             if now - self.measured_ns >= MEASURE_EVERY_NS {
                 self.measure_time(now);
                 self.measure_buffers();
             }
         }
         Ok(())
+    }
+
+    /// Room for what the kernel has to tell.
+    pub(super) fn events() -> Events {
+        Events::with_capacity(EVENTS)
     }
 
     /// Tells the other workers how busy this one is: half by the last period, half by those before.
@@ -240,8 +238,20 @@ impl Worker {
         }
     }
 
-    /// Everything that is ready: accept, read, then write what came of it.
-    fn turn(&mut self) {
+    /// Everything that is ready: accept, read, see what is overdue, then write what came of it.
+    pub(super) fn turn(&mut self, events: &Events, now_ns: u64) {
+        self.tick.store(now_ns, Relaxed);
+        self.engine.set_time(now_ns);
+        if !self.accept_later.is_empty() && now_ns >= self.accept_later_ns {
+            for listener in std::mem::take(&mut self.accept_later) {
+                self.queue_accept(listener);
+            }
+        }
+        let mut told = 0;
+        for event in events {
+            told += 1;
+            self.dispatch(event);
+        }
         for _ in 0..self.accept_queue.len() {
             if let Some(listener) = self.accept_queue.pop_front() {
                 self.accept(listener);
@@ -252,6 +262,7 @@ impl Worker {
                 self.read(conn);
             }
         }
+        self.expire(told);
         self.settle();
         for _ in 0..self.flush_queue.len() {
             if let Some(conn) = self.flush_queue.pop_front() {
@@ -264,6 +275,17 @@ impl Worker {
         mailbox.counters.publish(&self.engine.counters());
         if self.engine.is_drained() && mailbox.connections.load(Relaxed) == 0 {
             mailbox.drained.store(true, Relaxed);
+        }
+    }
+
+    /// Timers, behind the reads. After a long pause the kernel may have more to tell than fits: they wait for that too, but no
+    /// longer than it takes to hear of every connection once.
+    fn expire(&mut self, told: usize) {
+        if told == EVENTS && self.postponed < self.sockets.len() / EVENTS {
+            self.postponed += 1;
+        } else {
+            self.postponed = 0;
+            self.engine.expire();
         }
     }
 
@@ -415,9 +437,7 @@ impl Worker {
                     if error.kind() == ErrorKind::WouldBlock {
                         socket.readable = false;
                     }
-                    if held > 0 {
-                        self.engine.receive(conn, &self.buffer[..held]);
-                    }
+                    self.engine.put_back(conn, &self.buffer[..held]);
                     match error.kind() {
                         ErrorKind::WouldBlock if !broken => return,
                         ErrorKind::Interrupted => {}

@@ -92,6 +92,19 @@ impl Workers {
     /// # Errors
     /// If there is no tick, or the kernel gives no epoll instance or no thread.
     pub fn start(config: &WorkersConfig, ticks: &[&'static AtomicU64]) -> io::Result<Self> {
+        let (mut workers, ready) = Self::prepare(config, ticks)?;
+        for worker in ready {
+            let name = format!("worker-{}", worker.index);
+            workers.threads.push(thread::Builder::new().name(name).spawn(|| worker.run())?);
+        }
+        Ok(workers)
+    }
+
+    /// The workers, and the handle on them, before they have threads.
+    pub(super) fn prepare(
+        config: &WorkersConfig,
+        ticks: &[&'static AtomicU64],
+    ) -> io::Result<(Self, Vec<Worker>)> {
         if ticks.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a data path needs one worker at least"));
         }
@@ -118,17 +131,17 @@ impl Workers {
             dialer: Arc::clone(&config.dialer),
             ledger: Ledger::default(),
         });
-        let mut threads = Vec::new();
+        let mut ready = Vec::new();
         for (index, ((poll, commands), tick)) in ends.into_iter().zip(ticks).enumerate() {
             let now = monotonic_ns();
             tick.store(now, Relaxed);
             let engine = Engine::new(config.limits.clone(), config.seed.wrapping_add(index as u64), now)
                 .sharing_upstreams(config.share_upstreams)
                 .protected(config.protection, shared.ledger.clone());
-            let worker = Worker::new(index, Arc::clone(&shared), commands, tick, poll, engine);
-            threads.push(thread::Builder::new().name(format!("worker-{index}")).spawn(|| worker.run())?);
+            ready.push(Worker::new(index, Arc::clone(&shared), commands, tick, poll, engine));
         }
-        Ok(Self { shared, threads, listeners: Mutex::default(), next_listener: AtomicU64::new(0) })
+        let (threads, listeners, next_listener) = (Vec::new(), Mutex::default(), AtomicU64::new(0));
+        Ok((Self { shared, threads, listeners, next_listener }, ready))
     }
 
     /// Hands a new state of the world to all workers; [`Self::applied`] says when they have it.

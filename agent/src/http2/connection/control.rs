@@ -20,7 +20,12 @@ impl Connection {
                 return Err(wrong_size("acknowledgement of SETTINGS with a payload"));
             }
             self.has_settings_ack = true;
+            self.unacknowledged_settings = self.unacknowledged_settings.saturating_sub(1);
             self.calm.charge(calm::PLAIN)?;
+            if self.unacknowledged_settings == 0 && self.resets_are_read() {
+                // There is room for further streams.
+                return Ok(Step::Event(Event::Settings));
+            }
             return Ok(Step::Done);
         }
         self.calm.charge(calm::RARE)?;

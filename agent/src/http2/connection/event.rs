@@ -57,7 +57,7 @@ pub enum Event<'i> {
         /// The owner's token.
         token: u32,
     },
-    /// The peer's SETTINGS were taken in: limits may have changed.
+    /// The peer's SETTINGS, or its acknowledgement of ours, were taken in: more streams may fit.
     Settings,
     /// The answer to a `ping`.
     Pong([u8; 8]),

@@ -7,7 +7,7 @@ use crate::http2::error::{ErrorCode, Fault, Flood};
 use crate::http2::fields::FieldList;
 use crate::http2::flow::{ReceiveWindow, SendWindow};
 use crate::http2::frame::{FrameHeader, flag};
-use crate::http2::hpack::{Decoded, ListLimits};
+use crate::http2::hpack::{Decoded, ListLimits, Undecoded};
 use crate::http2::message::{self, Malformed, Response};
 use crate::http2::settings::Role;
 use crate::http2::stream::StreamKey;
@@ -15,7 +15,7 @@ use crate::http2::stream::StreamKey;
 /// CONTINUATION frames of one block: the largest block allowed by default in pieces of 512 bytes (CVE-2024-27316).
 const MAX_CONTINUATIONS: u32 = 128;
 /// A block larger than a list may be is still decoded, for its list to be answered with an error of its own: up to this many
-/// times a list's size. Beyond it the connection ends.
+/// times a list's size, packed and unpacked. Beyond it the connection ends.
 const BLOCK_BYTES_PER_LIST_BYTE: usize = 4;
 /// What a HEADERS frame says of priority (RFC 9113 §6.2).
 const PRIORITY_LEN: usize = 5;
@@ -92,10 +92,11 @@ impl Connection {
     }
 
     fn check_block_size(&self, bytes: usize) -> Result<(), Fault> {
-        if bytes > self.limits.max_header_list as usize * BLOCK_BYTES_PER_LIST_BYTE {
-            return Err(Fault::flood(Flood::Headers, "header block many times larger than a list may be"));
-        }
-        Ok(())
+        if bytes > self.max_block() { Err(too_large_block()) } else { Ok(()) }
+    }
+
+    fn max_block(&self) -> usize {
+        self.limits.max_header_list as usize * BLOCK_BYTES_PER_LIST_BYTE
     }
 
     /// Every block is decoded, whatever becomes of its stream: the decoder's table must stay the encoder's.
@@ -110,11 +111,12 @@ impl Connection {
         let limits = ListLimits {
             bytes: self.limits.max_header_list as usize,
             fields: self.limits.max_header_fields as usize,
+            unpacked: self.max_block(),
         };
-        let decoded = self
-            .decoder
-            .decode(block, limits, fields)
-            .map_err(|bad| Fault::connection(ErrorCode::CompressionError, bad.0))?;
+        let decoded = self.decoder.decode(block, limits, fields).map_err(|undecoded| match undecoded {
+            Undecoded::NotHpack(reason) => Fault::connection(ErrorCode::CompressionError, reason),
+            Undecoded::Bomb => too_large_block(),
+        })?;
         let stream = match self.streams.find(id) {
             Some(stream) => stream,
             None if self.role == Role::Server && self.is_idle(id) => {
@@ -129,10 +131,10 @@ impl Connection {
             {
                 return Err(Fault::protocol("request on a stream that was used before"));
             }
-            None => return self.late(id),
+            None => return self.late_headers(id),
         };
         if self.streams[stream].reset {
-            return self.late(id);
+            return self.late_headers(id);
         }
         if self.streams[stream].remote_closed {
             return Err(Fault::Stream(id, ErrorCode::StreamClosed));
@@ -193,6 +195,7 @@ impl Connection {
         self.last_peer_stream = id;
         if self.sent_go_away.is_some_and(|last| id > last) {
             // Not processed, and the GOAWAY said so.
+            self.resets.excuse(self.limits.stream_window);
             self.calm.charge(calm::PLAIN)?;
             return Ok(Step::Done);
         }
@@ -205,7 +208,11 @@ impl Connection {
         if end_stream && body != 0 && body != message::UNKNOWN_LENGTH {
             return Err(malformed(id));
         }
-        self.calm.useful(1);
+        match kind {
+            // Nobody has use for it, and little of it may stand for much.
+            HeadersKind::RequestTooLarge => self.calm.charge(calm::RARE)?,
+            _ => self.calm.useful(1),
+        }
         let send = SendWindow::new(self.peer.initial_window);
         let stream = self.streams.insert(id, send, ReceiveWindow::new(self.limits.stream_window));
         let state = &mut self.streams[stream];
@@ -216,6 +223,10 @@ impl Connection {
         }
         Ok(Step::Event(Event::Headers { stream, token: 0, kind, end_stream }))
     }
+}
+
+fn too_large_block() -> Fault {
+    Fault::flood(Flood::Headers, "header block many times larger than a list may be")
 }
 
 fn malformed(id: u32) -> Fault {

@@ -1,8 +1,9 @@
 //! One end of an HTTP/2 connection: its state, its beginning and its end.
 //!
-//! `receive` takes frames apart, `header_block` and `control` act on them, `send` makes frames, `patience` counts how long the
-//! peer keeps us waiting; `event` is what the owner hears.
+//! `receive` takes frames apart, `header_block` and `control` act on them, `send` makes frames, `cancels` holds some of them
+//! back, `patience` counts how long the peer keeps us waiting; `event` is what the owner hears.
 
+mod cancels;
 mod control;
 mod event;
 mod header_block;
@@ -13,6 +14,7 @@ mod send;
 pub use event::{Event, HeadersKind, LastStream, OpenError, Progress};
 pub use patience::Waits;
 
+use self::cancels::Cancels;
 use self::header_block::PartialBlock;
 use self::patience::Patience;
 use self::receive::{PartialData, Resets};
@@ -62,6 +64,7 @@ pub struct Connection {
     has_peer_settings: bool,
     /// The peer acknowledged our SETTINGS: from then on it keeps to our stream window.
     has_settings_ack: bool,
+    unacknowledged_settings: u32,
     /// The DATA frame of which not everything came yet.
     data: Option<PartialData>,
     /// The header block that is to be continued.
@@ -73,6 +76,7 @@ pub struct Connection {
     /// Streams of the peer that broke a rule or were refused.
     faults: u32,
     resets: Resets,
+    cancels: Cancels,
     decoder: Decoder,
 
     streams: Streams,
@@ -129,12 +133,14 @@ impl Connection {
             awaits_preface: role == Role::Server,
             has_peer_settings: false,
             has_settings_ack: false,
+            unacknowledged_settings: 1,
             data: None,
             block: None,
             calm: Calm::default(),
             patience: Patience::default(),
             faults: 0,
             resets: Resets::default(),
+            cancels: Cancels::default(),
             decoder: Decoder::new(limits.header_table as usize),
             streams: Streams::default(),
             next_stream: 1,
@@ -180,12 +186,14 @@ impl Connection {
         }
     }
 
-    /// Ends the stream with RST_STREAM and drops what it has queued; nothing happens if it is closed.
+    /// Ends the stream with RST_STREAM and drops what it has queued; nothing happens if it is closed. Of many streams that the
+    /// server has said nothing about, some are reset on the wire a round trip later.
     pub fn reset(&mut self, stream: StreamKey, code: ErrorCode) {
-        if self.streams[stream].is_closed() {
+        let state = &self.streams[stream];
+        if state.is_closed() {
             return;
         }
-        self.output.rst_stream(self.streams[stream].id, code);
+        self.send_reset(state.id, code, state.has_message);
         self.close_by_reset(stream, false);
     }
 
@@ -273,8 +281,16 @@ impl Connection {
             + self.streams.held_bytes()
             + self.turns.held_bytes()
             + self.resets.held_bytes()
+            + self.cancels.held_bytes()
             + self.queues_held
             + self.output.held_bytes()
+    }
+
+    /// As [`Self::reset`], by a client that does not care what its server thinks of it.
+    #[cfg(test)]
+    pub(crate) fn reset_at_once_for_test(&mut self, stream: StreamKey) {
+        self.output.rst_stream(self.streams[stream].id, ErrorCode::Cancel);
+        self.close_by_reset(stream, false);
     }
 
     /// The slot of a stream that its owner has not released yet.
@@ -289,7 +305,7 @@ impl Connection {
         let state = &mut self.streams[stream];
         state.reset = true;
         if !by_peer && !state.remote_closed {
-            self.resets.remember(state.id);
+            self.resets.remember(state.id, state.receive_window.left());
         }
         self.streams.close(stream, true, true);
     }

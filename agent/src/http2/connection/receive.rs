@@ -14,6 +14,10 @@ const MIN_PIECE_BYTES: usize = 4_096;
 /// Streams that we reset and whose end the peer may not have heard of: late frames for that many of them are told from
 /// frames that break the protocol. As many as a client may have open.
 const REMEMBERED_RESETS: usize = 1_024;
+/// Late DATA of all of them together: as much as the connection's window lets through in a round trip or two.
+const MOST_EXCUSED_BYTES: u64 = 64 << 20;
+/// What a late DATA frame counts as at least: a window in frames of a byte each is work without end.
+const LEAST_LATE_BYTES: usize = 256;
 
 /// The rest of a DATA frame of which the beginning came.
 #[derive(Debug)]
@@ -69,7 +73,9 @@ impl Connection {
         let outcome = self.next_event(input, fields);
         if let Err(error) = outcome {
             self.failed = Some(error);
-            self.output.go_away(self.last_peer_stream, error.code, error.reason);
+            // What an earlier one said was not processed stays so (RFC 9113 §6.8).
+            let last_stream = self.sent_go_away.unwrap_or(u32::MAX).min(self.last_peer_stream);
+            self.output.go_away(last_stream, error.code, error.reason);
         }
         outcome
     }
@@ -103,9 +109,11 @@ impl Connection {
             Fault::Connection(error) => return Err(error),
             Fault::Stream(id, code) => (id, code),
         };
-        // Honest peers have these: our SETTINGS, or a reset of long ago, may not have reached them.
         let counted = match code {
+            // Honest peers have these: our SETTINGS, or a reset of long ago, may not have reached them.
             ErrorCode::RefusedStream | ErrorCode::StreamClosed => self.calm.charge(calm::PLAIN),
+            // And these: a server's answer is too large for us and right all the same. Others share its connection.
+            ErrorCode::EnhanceYourCalm => self.calm.charge(calm::RARE),
             _ => self.calm.fault(),
         };
         self.faults = self.faults.wrapping_add(1);
@@ -113,24 +121,34 @@ impl Connection {
         if let Err(Fault::Connection(error)) = counted.and(reply) {
             return Err(error);
         }
-        let Some(stream) = self.streams.find(id) else {
-            self.resets.remember(id);
+        let found = self.streams.find(id).filter(|stream| !self.streams[*stream].reset);
+        let Some(stream) = found else {
+            let window = if code == ErrorCode::StreamClosed { 0 } else { self.limits.stream_window };
+            self.resets.remember(id, window);
             return Ok(None);
         };
-        if self.streams[stream].reset {
-            self.resets.remember(id);
-            return Ok(None);
-        }
         self.close_by_reset(stream, false);
         Ok(Some(Event::Reset { stream, token: self.streams[stream].token, code, by_peer: false }))
     }
 
-    /// A frame came for a stream that is over. Right if the peer may not have heard of its end (RFC 9113 §5.1), else
-    /// STREAM_CLOSED.
+    /// A header list came for a stream that is over.
     #[cold]
-    pub(super) fn late<'i>(&mut self, id: u32) -> Result<Step<'i>, Fault> {
+    pub(super) fn late_headers<'i>(&mut self, id: u32) -> Result<Step<'i>, Fault> {
+        self.check_late(id)?;
+        self.calm.charge(calm::PLAIN).map(|()| Step::Done)
+    }
+
+    /// DATA came for a stream that is over: free as far as the peer may have sent it before it heard of the end.
+    #[cold]
+    fn late_data(&mut self, id: u32, length: usize) -> Result<(), Fault> {
+        self.check_late(id)?;
+        if self.resets.is_excused(length) { Ok(()) } else { self.calm.charge(calm::PLAIN) }
+    }
+
+    /// Right if the peer may not have heard of the stream's end (RFC 9113 §5.1), else STREAM_CLOSED.
+    fn check_late(&self, id: u32) -> Result<(), Fault> {
         if self.resets.contains(id) || self.sent_go_away.is_some_and(|last| id > last) {
-            return Ok(Step::Done);
+            return Ok(());
         }
         Err(Fault::Stream(id, ErrorCode::StreamClosed))
     }
@@ -241,7 +259,7 @@ impl Connection {
 
     /// The stream that gets a DATA frame's payload; `None` if the frame is late for it.
     fn data_stream(&mut self, id: u32, length: usize) -> Result<Option<StreamKey>, Fault> {
-        let Some(key) = self.streams.find(id) else { return self.late(id).map(|_| None) };
+        let Some(key) = self.streams.find(id) else { return self.late_data(id, length).map(|()| None) };
         // Before the acknowledgement the peer may go by the protocol's default window.
         let slack = if self.has_settings_ack {
             0
@@ -250,7 +268,7 @@ impl Connection {
         };
         let stream = &mut self.streams[key];
         if stream.reset {
-            return self.late(id).map(|_| None);
+            return self.late_data(id, length).map(|()| None);
         }
         if stream.remote_closed {
             return Err(Fault::Stream(id, ErrorCode::StreamClosed));
@@ -318,6 +336,8 @@ impl Connection {
     /// A period is over: the peer may do anew what it may do in a period. To be called about once a second.
     pub fn begin_period(&mut self) {
         self.calm = calm::Calm::default();
+        // A server that never acknowledges SETTINGS has had its time.
+        self.resets_are_read();
     }
 
     /// No frame but HEADERS may come for a stream that nobody has opened (RFC 9113 §5.1).
@@ -337,16 +357,31 @@ pub(super) struct Resets {
     /// A ring, filled up to its size first.
     ids: Vec<u32>,
     next: usize,
+    /// Late DATA that the peer may have sent in good faith.
+    excused_bytes: u64,
 }
 
 impl Resets {
-    pub(super) fn remember(&mut self, id: u32) {
+    /// The peer's `window` on the stream was so large when it was reset.
+    pub(super) fn remember(&mut self, id: u32, window: u32) {
+        self.excuse(window);
         if self.ids.len() < REMEMBERED_RESETS {
             self.ids.push(id);
         } else {
             self.ids[self.next] = id;
             self.next = (self.next + 1) % REMEMBERED_RESETS;
         }
+    }
+
+    /// So much DATA may come late.
+    pub(super) fn excuse(&mut self, bytes: u32) {
+        self.excused_bytes = (self.excused_bytes + u64::from(bytes)).min(MOST_EXCUSED_BYTES);
+    }
+
+    fn is_excused(&mut self, bytes: usize) -> bool {
+        let left = self.excused_bytes.checked_sub(bytes.max(LEAST_LATE_BYTES) as u64);
+        self.excused_bytes = left.unwrap_or(self.excused_bytes);
+        left.is_some()
     }
 
     fn contains(&self, id: u32) -> bool {

@@ -23,6 +23,7 @@ impl Connection {
         let state = &mut self.streams[stream];
         state.token = token;
         state.is_head = fields.is_head();
+        self.calm.useful(1);
         self.write_headers(stream, fields, end_stream);
         Ok(stream)
     }
@@ -40,10 +41,11 @@ impl Connection {
         if self.next_stream > MAX_STREAM_ID {
             return Err(OpenError::IdsExhausted);
         }
-        if self.streams.open() >= self.peer.max_concurrent_streams {
-            return Err(OpenError::AtPeerLimit);
+        let most = self.peer.max_concurrent_streams;
+        match self.cancels.held() {
+            Some(held) if self.streams.open() + held < most => Ok(()),
+            _ => Err(OpenError::AtPeerLimit),
         }
-        Ok(())
     }
 
     /// A response's header list, the final one or a 1xx. Nothing happens if our half is closed.

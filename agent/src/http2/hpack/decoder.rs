@@ -5,9 +5,14 @@ use super::{hash, huffman, integer, static_table};
 use crate::http2::fields::{Entry, FieldList, Indexing};
 use crate::http2::name::Name;
 
-/// The block is not HPACK, so the two tables no longer agree: COMPRESSION_ERROR, for the whole connection.
+/// The block was not read to its end, so the two tables no longer agree: an error of the whole connection.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
-pub(in crate::http2) struct BadBlock(pub(in crate::http2) &'static str);
+pub(in crate::http2) enum Undecoded {
+    /// It is not HPACK: COMPRESSION_ERROR.
+    NotHpack(&'static str),
+    /// It unpacks to more than the limits allow.
+    Bomb,
+}
 
 /// What was wrong with a block that is HPACK all the same: faults of the message, not of the connection.
 #[derive(Copy, Clone, Default, PartialEq, Eq, Debug)]
@@ -18,11 +23,13 @@ pub(in crate::http2) struct Decoded {
     pub(in crate::http2) invalid_field: bool,
 }
 
-/// How much of a header list is kept.
+/// How much of a header list is kept, and how much of a larger one is read.
 #[derive(Copy, Clone, Debug)]
 pub(in crate::http2) struct ListLimits {
     pub(in crate::http2) bytes: usize,
     pub(in crate::http2) fields: usize,
+    /// Bytes that a block may unpack to, kept or not: two bytes of it may stand for a name of 4 KiB.
+    pub(in crate::http2) unpacked: usize,
 }
 
 #[derive(Debug)]
@@ -53,14 +60,16 @@ impl Decoder {
         mut block: &[u8],
         limits: ListLimits,
         fields: &mut FieldList,
-    ) -> Result<Decoded, BadBlock> {
+    ) -> Result<Decoded, Undecoded> {
         let mut decoded = Decoded::default();
         let mut only_updates_so_far = true;
+        // Of the fields that were not kept.
+        let mut dropped = 0;
         while let Some((&first, rest)) = block.split_first() {
             block = rest;
             if first & 0xe0 == 0x20 {
                 if !only_updates_so_far {
-                    return Err(BadBlock("table size update behind a field"));
+                    return Err(Undecoded::NotHpack("table size update behind a field"));
                 }
                 self.update_size(first, &mut block)?;
                 continue;
@@ -80,8 +89,13 @@ impl Decoder {
             decoded.invalid_field |= !valid;
             decoded.too_large |= fields.size() > limits.bytes || fields.len() > limits.fields;
             if decoded.too_large {
+                dropped +=
+                    fields.entries.last().map_or(0, |entry| (entry.name_len + entry.value_len) as usize);
                 fields.pop_entry();
                 fields.bytes.truncate(kept);
+                if dropped > limits.unpacked {
+                    return Err(Undecoded::Bomb);
+                }
             }
         }
         Ok(decoded)
@@ -91,18 +105,18 @@ impl Decoder {
         self.table.held_bytes()
     }
 
-    fn update_size(&mut self, first: u8, block: &mut &[u8]) -> Result<(), BadBlock> {
+    fn update_size(&mut self, first: u8, block: &mut &[u8]) -> Result<(), Undecoded> {
         match integer::decode(first, 5, block) {
             Some(size) if size as usize <= self.max_table => {
                 self.table.set_max_size(size as usize);
                 Ok(())
             }
-            _ => Err(BadBlock("table size update above what we announced")),
+            _ => Err(Undecoded::NotHpack("table size update above what we announced")),
         }
     }
 
     /// Adds a field of a table to the list; whether it is valid.
-    fn indexed(&mut self, first: u8, block: &mut &[u8], fields: &mut FieldList) -> Result<bool, BadBlock> {
+    fn indexed(&mut self, first: u8, block: &mut &[u8], fields: &mut FieldList) -> Result<bool, Undecoded> {
         let index = integer::decode(first, 7, block).ok_or(NO_ENTRY)?;
         if index <= u32::from(static_table::LEN) {
             if index == 0 {
@@ -128,7 +142,7 @@ impl Decoder {
         Ok(field.valid)
     }
 
-    fn skip_indexed(&self, first: u8, block: &mut &[u8]) -> Result<(), BadBlock> {
+    fn skip_indexed(&self, first: u8, block: &mut &[u8]) -> Result<(), Undecoded> {
         let index = integer::decode(first, 7, block).ok_or(NO_ENTRY)? as usize;
         let is_entry = match index.checked_sub(FIRST_DYNAMIC) {
             Some(age) => self.table.field(age).is_some(),
@@ -138,13 +152,14 @@ impl Decoder {
     }
 
     /// Adds a literal to the list, and to the table if it belongs there; whether it is valid.
-    fn literal(&mut self, first: u8, block: &mut &[u8], fields: &mut FieldList) -> Result<bool, BadBlock> {
+    fn literal(&mut self, first: u8, block: &mut &[u8], fields: &mut FieldList) -> Result<bool, Undecoded> {
         let (indexing, prefix) = match first {
             0x40.. => (Indexing::Allowed, 6),
             0x10.. => (Indexing::Never, 4),
             _ => (Indexing::Without, 4),
         };
-        let index = integer::decode(first, prefix, block).ok_or(BadBlock("index cut short or too large"))?;
+        let index = integer::decode(first, prefix, block)
+            .ok_or(Undecoded::NotHpack("index cut short or too large"))?;
         let at = fields.bytes.len();
         let (name, name_len, name_hash, name_valid) = self.literal_name(index as usize, block, fields)?;
         let from = *block;
@@ -179,7 +194,7 @@ impl Decoder {
         index: usize,
         block: &mut &[u8],
         fields: &mut FieldList,
-    ) -> Result<(Name, u32, u32, bool), BadBlock> {
+    ) -> Result<(Name, u32, u32, bool), Undecoded> {
         if index == 0 {
             let at = fields.bytes.len();
             let text = string(block, &mut fields.bytes)?;
@@ -201,15 +216,15 @@ impl Decoder {
     }
 }
 
-const NO_ENTRY: BadBlock = BadBlock("index of no entry");
+const NO_ENTRY: Undecoded = Undecoded::NotHpack("index of no entry");
 const FIRST_DYNAMIC: usize = static_table::LEN as usize + 1;
 
 /// Adds a string literal (RFC 7541 §5.2) to `out`.
-fn string(block: &mut &[u8], out: &mut Vec<u8>) -> Result<Text, BadBlock> {
-    const CUT: BadBlock = BadBlock("string cut short");
+fn string(block: &mut &[u8], out: &mut Vec<u8>) -> Result<Text, Undecoded> {
+    const CUT: Undecoded = Undecoded::NotHpack("string cut short");
     let whole = block.len();
     let (&first, mut rest) = block.split_first().ok_or(CUT)?;
-    let len = integer::decode(first, 7, &mut rest).ok_or(BadBlock("string length too large"))?;
+    let len = integer::decode(first, 7, &mut rest).ok_or(Undecoded::NotHpack("string length too large"))?;
     let (coded, rest) = rest.split_at_checked(len as usize).ok_or(CUT)?;
     let coded_at = whole - rest.len() - coded.len();
     *block = rest;
@@ -218,7 +233,7 @@ fn string(block: &mut &[u8], out: &mut Vec<u8>) -> Result<Text, BadBlock> {
         return Ok(Text { len, huffman_at: 0, huffman_len: 0 });
     }
     let before = out.len();
-    huffman::decode(coded, out).map_err(|_| BadBlock("string that is no Huffman code"))?;
+    huffman::decode(coded, out).map_err(|_| Undecoded::NotHpack("string that is no Huffman code"))?;
     Ok(Text { len: (out.len() - before) as u32, huffman_at: coded_at, huffman_len: coded.len() })
 }
 

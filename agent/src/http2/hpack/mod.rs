@@ -14,6 +14,6 @@ pub(super) mod static_table;
 #[cfg(test)]
 mod tests;
 
-pub(super) use decoder::{Decoded, Decoder, ListLimits};
+pub(super) use decoder::{Decoded, Decoder, ListLimits, Undecoded};
 pub(super) use dynamic_table::DEFAULT_BYTES as DEFAULT_TABLE_BYTES;
 pub(super) use encoder::Encoder;

@@ -4,8 +4,8 @@ use super::frames::{
     CONTINUATION, DATA, END_HEADERS, HEADERS, PRIORITY, REQUEST, RESPONSE, RST_STREAM, SETTINGS,
     WINDOW_UPDATE, client, frame, open, server,
 };
-use super::wire::{drain, feed, list};
-use crate::http2::{Connection, ErrorCode, Flood};
+use super::wire::{Seen, drain, feed, list};
+use crate::http2::{Connection, ErrorCode, Flood, HeadersKind};
 
 /// Frames, some at a time, to a connection whose owner reads and writes: how many came through, and what ended it.
 fn flood(
@@ -166,6 +166,83 @@ fn a_bomb_of_references_to_a_large_field_is_never_unpacked() {
         drain(&mut server);
     }
     assert!(server.held_bytes() < 200 << 10, "{} bytes", server.held_bytes());
+}
+
+#[test]
+fn a_bomb_of_literals_with_a_large_name_ends_the_connection_before_it_is_unpacked() {
+    let mut server = server();
+    let name = [&[0x40, 0x7f, 0xdd, 0x1e][..], &[b'n'; 4_060], &[0]].concat();
+    let seen = feed(&mut server, &frame(HEADERS, 5, 1, &[REQUEST, &name].concat())).expect("valid");
+    server.release(super::frames::stream_of(&seen));
+    // Two bytes each: that name, which goes into the table once more, and no value. 8,000 of them would be 64 MB, copied twice.
+    let bomb = |fields: usize| [REQUEST, &[0x7e, 0].repeat(fields)].concat();
+    let seen = feed(&mut server, &frame(HEADERS, 5, 3, &bomb(64))).expect("answered");
+    assert!(matches!(seen[..], [Seen::Headers { kind: HeadersKind::RequestTooLarge, .. }]), "{seen:?}");
+    server.release(super::frames::stream_of(&seen));
+    let error = feed(&mut server, &frame(HEADERS, 5, 5, &bomb(8_000))).expect_err("it is a bomb");
+    assert_eq!((error.code, error.flood), (ErrorCode::EnhanceYourCalm, Some(Flood::Headers)));
+}
+
+#[test]
+fn requests_that_are_too_large_are_not_useful() {
+    let mut server = server();
+    let field = [&[0x40, 1, b'a', 0x7f, 0xa1, 0x1e][..], &[b'v'; 4_000]].concat();
+    let seen = feed(&mut server, &frame(HEADERS, 5, 1, &[REQUEST, &field].concat())).expect("valid");
+    server.release(super::frames::stream_of(&seen));
+    let ended = (1..5_000).find_map(|round| {
+        let id = 2 * round + 1;
+        let outcome = feed(&mut server, &frame(HEADERS, 5, id, &[REQUEST, &[0xbe; 20]].concat()));
+        if let Some(key) = server.streams_find_for_test(id) {
+            server.release(key);
+        }
+        drain(&mut server);
+        outcome.err().map(|error| (round, error.flood))
+    });
+    let (round, kind) = ended.expect("it ends");
+    assert!(round <= 1_010 && kind == Some(Flood::Control), "{kind:?} after {round}");
+}
+
+#[test]
+fn a_servers_answers_that_are_too_large_fail_their_calls_and_not_the_connection() {
+    let (mut client, _) = client();
+    let large = [RESPONSE, &[0x40, 1, b'a', 0x7f, 0xa1, 0x1e], &[b'v'; 4_000]].concat();
+    let mut ids = (1..).step_by(2);
+    let mut answer = |client: &mut Connection, block: &[u8]| {
+        let id = ids.next().expect("there is no end of them");
+        if id > 1 {
+            client.open(&super::wire::request("/"), true, 0).expect("there is room");
+        }
+        let outcome = feed(client, &frame(HEADERS, 5, id, block));
+        if let Some(key) = client.streams_find_for_test(id) {
+            client.release(key);
+        }
+        drain(client);
+        outcome
+    };
+    answer(&mut client, &large).expect("as large as it may be");
+    let bomb = [RESPONSE, &[0xbe; 20]].concat();
+    for round in 0..1_500 {
+        let seen = answer(&mut client, &bomb).unwrap_or_else(|error| panic!("{error} in round {round}"));
+        assert!(matches!(seen[..], [Seen::Reset { code: ErrorCode::EnhanceYourCalm, .. }]), "{seen:?}");
+        // The others' calls on the same connection.
+        answer(&mut client, RESPONSE).expect("valid");
+    }
+}
+
+#[test]
+fn late_frames_are_free_as_far_as_a_window_goes() {
+    for (what, late, free) in [
+        ("trailers", frame(HEADERS, 5, 1, &[]), 0),
+        ("DATA", frame(DATA, 0, 1, &[0; 1_000]), 65),
+        ("tiny DATA", frame(DATA, 0, 1, b"x"), 255),
+    ] {
+        let mut server = server();
+        let stream = open(&mut server, 1);
+        server.reset(stream, ErrorCode::Cancel);
+        let (round, kind) = flood(&mut server, |_| late.clone(), 20_000).expect(what);
+        assert_eq!(kind, Some(Flood::Control), "{what}");
+        assert!((free + 9_990..free + 10_010).contains(&round), "{what}: {round} came through");
+    }
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Frames made by hand: what a peer may send, what it may not, and what it is told.
 
 use super::wire::{Seen, drain, feed, list, request};
-use crate::http2::{Connection, ConnectionError, ErrorCode, HeadersKind, Limits, PREFACE, StreamKey};
+use crate::http2::{
+    Connection, ConnectionError, ErrorCode, HeadersKind, LastStream, Limits, PREFACE, StreamKey,
+};
 
 pub(super) const DATA: u8 = 0;
 pub(super) const HEADERS: u8 = 1;
@@ -412,4 +414,20 @@ fn a_connection_without_streams_holds_little() {
         feed(&mut server, &frame(WINDOW_UPDATE, 0, 0, &65_535u32.to_be_bytes())).expect("valid");
     }
     assert!(server.held_bytes() < 64 << 10, "{} bytes", server.held_bytes());
+}
+
+#[test]
+fn a_goaway_after_an_error_never_takes_back_what_an_earlier_one_refused() {
+    let mut server = server();
+    open(&mut server, 1);
+    server.go_away(ErrorCode::NoError, LastStream::Seen);
+    // Not processed: its client may have sent it again elsewhere by now.
+    feed(&mut server, &frame(HEADERS, END_HEADERS, 3, REQUEST)).expect("it is only late");
+    feed(&mut server, &frame(WINDOW_UPDATE, 0, 0, &[0; 4])).expect_err("an increment of nothing");
+    let last_streams: Vec<_> = frames(&drain(&mut server))
+        .into_iter()
+        .filter(|(kind, ..)| *kind == GOAWAY)
+        .map(|(_, _, _, payload)| payload[..4].to_vec())
+        .collect();
+    assert_eq!(last_streams, [[0, 0, 0, 1], [0, 0, 0, 1]]);
 }

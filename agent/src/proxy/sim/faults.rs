@@ -1,9 +1,12 @@
 //! What goes wrong in a world, and when.
 
+use super::server::Server;
+use super::story::Tally;
 use super::{ConnId, MS, World};
 use crate::balance::Random;
-use crate::http2::Limits;
+use crate::http2::{Limits, Name};
 use crate::mesh::Protection;
+use crate::proxy::engine::Role;
 
 /// What may go wrong in a world.
 #[derive(Debug, Clone, Copy, Default)]
@@ -19,7 +22,7 @@ pub(super) struct Faults {
     /// Clients neither read nor write for a time.
     clients_stall: bool,
     /// Endpoints come and go.
-    endpoints_change: bool,
+    pub(super) endpoints_change: bool,
     /// There is no endpoint, or not even a Service, for a time.
     pub(super) endpoints_vanish: bool,
     /// The agent goes away.
@@ -47,9 +50,14 @@ impl Faults {
         }
     }
 
-    /// Whether a call may have been lost with its server, or found none.
+    /// Whether any call may have found no server, or been ended by the agent.
+    pub(super) fn costs_all(self) -> bool {
+        self.endpoints_vanish || self.drains
+    }
+
+    /// Whether a tunnel may have been lost with its server, or found none.
     pub(super) fn costs_servers(self) -> bool {
-        self.servers_break || self.servers_leave || self.servers_stall || self.endpoints_vanish || self.drains
+        self.servers_break || self.servers_leave || self.servers_stall || self.costs_all()
     }
 
     /// Whether a client may have been sent away or cut off.
@@ -78,7 +86,54 @@ pub(super) fn limits(random: &mut Random) -> Limits {
     }
 }
 
+/// The calls at a server, and those that wait for a connection to it to have room.
+pub(super) struct CallsOf {
+    conn: ConnId,
+    open: Vec<usize>,
+    waiting: Vec<usize>,
+}
+
 impl World {
+    /// Which calls would suffer if something happened to a server's connection now.
+    pub(super) fn calls_of(&self, conn: ConnId) -> CallsOf {
+        let mut calls = CallsOf { conn, open: Vec::new(), waiting: Vec::new() };
+        let Role::Upstream(upstream) = self.engine.conns.role(conn) else { return calls };
+        let story_of = |call: &u32| -> Option<usize> {
+            let path = self.engine.calls[*call].request.find(Name::Path)?;
+            Some(std::str::from_utf8(&path[1..]).unwrap().parse().unwrap())
+        };
+        let upstream = &self.engine.upstreams[upstream as usize];
+        calls.open.extend(upstream.calls.iter().filter_map(story_of));
+        // The engine may have forgotten the request of one that is being answered.
+        if let Some(Server::Http2(server)) = self.servers.get(&conn) {
+            calls.open.extend(&server.begun);
+        }
+        calls.waiting.extend(self.engine.pools[upstream.pool as usize].waiting.iter().filter_map(story_of));
+        calls
+    }
+
+    /// Something has happened to it: notes which of the calls have lost their places.
+    pub(super) fn note(&mut self, before: &CallsOf, lost: impl Fn(&mut Tally)) {
+        let after = self.calls_of(before.conn);
+        for call in before.open.iter().filter(|call| !after.open.contains(call)) {
+            lost(&mut self.tally[*call]);
+        }
+        for call in before.waiting.iter().filter(|call| !after.waiting.contains(call)) {
+            self.tally[*call].unconnected += 1;
+        }
+    }
+
+    /// Timers fire. A server that has done nothing for too long may be given up.
+    pub(super) fn expire(&mut self) {
+        let before: Vec<_> = self.stalled.keys().map(|conn| self.calls_of(*conn)).collect();
+        self.engine.expire();
+        for calls in before {
+            if self.engine.conns.role(calls.conn) == Role::Closed {
+                self.note(&calls, |tally| tally.broken = true);
+            }
+        }
+    }
+
     /// Now and then something goes wrong.
     pub(super) fn fault(&mut self) {
         if self.random.below(100) != 0 {
@@ -94,6 +149,7 @@ impl World {
             2 if faults.servers_leave => {
                 if let Some(conn) = self.pick(true) {
                     self.servers.get_mut(&conn).expect("just picked").leave();
+                    self.left.insert(conn);
                 }
             }
             3 if faults.clients_break => self.break_one(false),
@@ -135,8 +191,10 @@ impl World {
     }
 
     fn break_link(&mut self, conn: ConnId) {
+        let before = self.calls_of(conn);
         self.links.remove(&conn);
         self.stalled.remove(&conn);
+        self.left.remove(&conn);
         if let Some(mut client) = self.clients.remove(&conn) {
             client.lost(&mut self.tally);
         }
@@ -145,6 +203,7 @@ impl World {
         }
         self.raw_clients.remove(&conn);
         self.engine.failed(conn);
+        self.note(&before, |tally| tally.broken = true);
     }
 
     /// The peer falls silent: until the world is healed or, of servers, some for ever.

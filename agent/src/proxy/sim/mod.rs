@@ -26,7 +26,7 @@ use crate::mesh::{
     Backend, Balancing, Destination, DestinationId, Endpoint, HashOn, ObjectName, Picker, ServicePort,
     Snapshot,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -46,6 +46,8 @@ struct World {
     servers: BTreeMap<ConnId, Server>,
     /// Peers that do nothing, and whether they never will again.
     stalled: BTreeMap<ConnId, bool>,
+    /// Servers that have said GOAWAY.
+    left: BTreeSet<ConnId>,
     /// The agent has begun to drain.
     drains: bool,
     endpoints: Vec<Arc<Endpoint>>,
@@ -82,6 +84,7 @@ impl World {
             raw_clients: BTreeMap::new(),
             servers: BTreeMap::new(),
             stalled: BTreeMap::new(),
+            left: BTreeSet::new(),
             drains: false,
             down: endpoints.iter().map(|_| faults.servers_break && random.below(4) == 0).collect(),
             endpoints,
@@ -162,8 +165,14 @@ impl World {
     /// One thing happens, somewhere.
     fn step(&mut self) {
         self.now_ns += self.random.below(300_000) as u64;
-        self.engine.tick(self.now_ns);
+        self.engine.set_time(self.now_ns);
+        self.something_happens();
+        self.expire();
         self.settle();
+        self.check_memory();
+    }
+
+    fn something_happens(&mut self) {
         let conns: Vec<ConnId> = self.links.keys().copied().collect();
         if conns.is_empty() {
             return;
@@ -184,8 +193,6 @@ impl World {
         if let Some(link) = self.links.get(&conn) {
             self.engine.kernel_holds(conn, link.held_bytes());
         }
-        self.settle();
-        self.check_memory();
     }
 
     fn settle(&mut self) {
@@ -210,7 +217,9 @@ impl World {
                 let endpoint = self.endpoints.iter().position(|endpoint| endpoint.address == address);
                 let endpoint = endpoint.expect("an address of an endpoint");
                 if self.down[endpoint] {
+                    let before = self.calls_of(conn);
                     self.engine.connect_failed(conn);
+                    self.note(&before, |_| unreachable!("it has no calls"));
                 } else {
                     self.links.insert(conn, Link::default());
                     self.servers.insert(conn, Server::default());
@@ -234,6 +243,7 @@ impl World {
     fn peer_loses(&mut self, conn: ConnId, reset: bool) {
         let Some(mut link) = self.links.remove(&conn) else { return };
         self.stalled.remove(&conn);
+        self.left.remove(&conn);
         // What was written before the close still arrives, as over a socket that is closed in good order.
         let rest: Vec<u8> = link.to_peer.drain(..).collect();
         if let Some(mut client) = self.clients.remove(&conn) {
@@ -270,7 +280,12 @@ impl World {
         for (place, byte) in self.buffer[held..].iter_mut().zip(link.to_engine.drain(..size)) {
             *place = byte;
         }
+        if !self.left.contains(&conn) {
+            return self.engine.receive(conn, &self.buffer[..held + size]);
+        }
+        let before = self.calls_of(conn);
         self.engine.receive(conn, &self.buffer[..held + size]);
+        self.note(&before, |tally| tally.left_behind += 1);
     }
 
     fn flush_engine(&mut self, conn: ConnId, size: usize) {
@@ -329,7 +344,7 @@ impl World {
 
     fn check_results(&self) {
         for (index, (story, tally)) in self.stories.iter().zip(&self.tally).enumerate() {
-            story.check(tally, self.faults).unwrap_or_else(|wrong| {
+            story.check(tally, self.faults, self.endpoints.len()).unwrap_or_else(|wrong| {
                 panic!("call {index}: {wrong}\n{story:?}\n{tally:?}\n{:?}", self.faults)
             });
         }

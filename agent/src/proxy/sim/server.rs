@@ -90,6 +90,8 @@ impl Server {
 pub(super) struct SimServer {
     pub(super) http2: Connection,
     open: Vec<ServerCall>,
+    /// All that it ever had.
+    pub(super) begun: Vec<usize>,
     fields: FieldList,
 }
 
@@ -107,7 +109,8 @@ impl SimServer {
     pub(super) fn new(random: &mut Random) -> Self {
         let streams = [1, 3, 1_000][random.below(3)];
         let limits = Limits { max_concurrent_streams: streams, ..Limits::default() };
-        Self { http2: Connection::server(&limits), open: Vec::new(), fields: FieldList::new() }
+        let http2 = Connection::server(&limits);
+        Self { http2, open: Vec::new(), begun: Vec::new(), fields: FieldList::new() }
     }
 
     /// Says GOAWAY: what it has seen it finishes, the rest it never processes.
@@ -144,6 +147,7 @@ impl SimServer {
                 }
                 tally.processed += 1;
                 assert!(tally.processed == 1, "call {call} is processed twice");
+                self.begun.push(call);
                 self.http2.set_token(stream, call as u32);
                 self.open.push(ServerCall {
                     call,

@@ -3,7 +3,7 @@
 use super::Faults;
 use crate::balance::Random;
 use crate::http2::ErrorCode;
-use crate::proxy::call::REPLAY_LIMIT_BYTES;
+use crate::proxy::call::{MAX_ENDPOINTS, REPLAY_LIMIT_BYTES};
 
 /// What the server does with the call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +80,12 @@ pub(super) struct Tally {
     /// How often a server has begun to process it.
     pub(super) processed: u32,
     pub(super) refused: u32,
+    /// How often a server has gone away and left it unprocessed.
+    pub(super) left_behind: u32,
+    /// How often the endpoint that it waited for took no connection.
+    pub(super) unconnected: u32,
+    /// The connection that it was on has broken.
+    pub(super) broken: bool,
     /// Bytes that the processing server has.
     pub(super) request_received: usize,
     pub(super) request_complete: bool,
@@ -151,8 +157,16 @@ impl Story {
         if self.plot == Plot::TrailersOnly { 5 } else { 0 }
     }
 
-    /// Whether what the client saw is what the story demands.
-    pub(super) fn check(&self, tally: &Tally, faults: Faults) -> Result<(), String> {
+    /// Whether the call may have found no server that processes it.
+    fn is_unserved(&self, tally: &Tally, faults: Faults, endpoints: usize) -> bool {
+        // What was refused is sent again once, if it was held.
+        let retries = u32::from(self.request_bytes <= REPLAY_LIMIT_BYTES);
+        let connects = if faults.endpoints_change { 1 } else { endpoints.min(MAX_ENDPOINTS) as u32 };
+        tally.refused + tally.left_behind > retries || tally.unconnected >= connects
+    }
+
+    /// Whether what the client saw is what the story demands, in a world of so many endpoints.
+    pub(super) fn check(&self, tally: &Tally, faults: Faults, endpoints: usize) -> Result<(), String> {
         if tally.processed > 1 {
             return Err(format!("processed {} times", tally.processed));
         }
@@ -197,7 +211,9 @@ impl Story {
         };
         let expected = match self.oddity {
             Some(Oddity::Large) => *ending == self.by_agent(8, 431) && tally.processed == 0,
-            Some(Oddity::Connect) => *ending == self.by_agent(12, 501) && tally.processed == 0,
+            Some(Oddity::Connect) => {
+                *ending == Ending::Complete { http: 501, grpc: None, by_agent: true } && tally.processed == 0
+            }
             // Unless the answer was faster.
             Some(Oddity::Length) => expected || *ending == Ending::Reset(ErrorCode::ProtocolError),
             None => expected,
@@ -206,10 +222,11 @@ impl Story {
         let excused = match ending {
             _ if faults.memory_is_short && self.is_of_memory(ending) => true,
             Ending::Lost => faults.costs_clients(),
-            // A call that broke servers have lost, or that two of them have refused.
-            Ending::Complete { by_agent: true, .. } if unavailable.contains(ending) => faults.costs_servers(),
+            Ending::Complete { by_agent: true, .. } if unavailable.contains(ending) => {
+                tally.broken || faults.costs_all() || self.is_unserved(tally, faults, endpoints)
+            }
             Ending::Complete { http: 200, grpc: Some(14), by_agent: true } | Ending::Reset(_) => {
-                faults.costs_servers()
+                tally.broken || faults.costs_all()
             }
             _ => false,
         };

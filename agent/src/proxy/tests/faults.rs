@@ -277,6 +277,7 @@ fn a_client_that_cancels_many_calls_at_once_costs_no_other_client_a_call() {
         for _ in 0..20 {
             for _ in 0..100 {
                 let stream = http2.open(&request, true, 0).unwrap();
+                http2.reset_at_once_for_test(stream);
                 http2.release(stream);
             }
             offender.write_all(&take(&mut http2)).await.unwrap();

@@ -1,9 +1,14 @@
 //! The data path over real sockets on the loopback: clients and servers on the `h2` crate, and plain TCP.
 
+mod bodies;
 mod calls;
+mod cancels;
 mod crowd;
+mod ends;
 mod faults;
+mod hang;
 mod peers;
+mod probes;
 mod protection;
 mod rules;
 mod tunnels;
@@ -43,15 +48,7 @@ impl Path {
     fn with_source(endpoints: &[SocketAddr], threads: usize, source: Source, listen: &str) -> Self {
         let ticks: Vec<&'static AtomicU64> =
             (0..threads).map(|_| &*Box::leak(Box::new(AtomicU64::new(0)))).collect();
-        let config = WorkersConfig {
-            limits: Limits::default(),
-            protection: Protection::default(),
-            max_pod_connections: 100,
-            dialer: Arc::new(OwnNamespace),
-            share_upstreams: false,
-            seed: 1,
-        };
-        let workers = Workers::start(&config, &ticks).unwrap();
+        let workers = Workers::start(&config(), &ticks).unwrap();
         let socket = TcpListener::bind((listen, 0)).unwrap();
         let address = socket.local_addr().unwrap();
         let listener = workers.listen(ListenerSpec { socket, source }).unwrap();
@@ -61,15 +58,9 @@ impl Path {
     }
 
     fn publish(&self, endpoints: &[SocketAddr], picker: Picker, original: SocketAddr) {
-        let mut endpoints: Vec<_> =
-            endpoints.iter().map(|address| Arc::new(Endpoint::at(*address))).collect();
-        endpoints.sort_by_key(|endpoint| endpoint.address);
-        let service_port = ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 };
-        let backend = Arc::new(Backend::new(service_port, endpoints.into(), picker));
         let snapshot = {
             let mut state = self.state.lock().unwrap();
-            state.version += 1;
-            state.destinations.insert(fixed(), Destination { original, backend });
+            *state = Snapshot::clone(&snapshot(state.version + 1, endpoints, picker, original));
             Arc::new(state.clone())
         };
         self.workers.publish(&snapshot);
@@ -90,6 +81,28 @@ impl Path {
             assert_eq!(endpoint.load.active(), 0, "calls count as active on {}", endpoint.address);
         }
     }
+}
+
+fn config() -> WorkersConfig {
+    WorkersConfig {
+        limits: Limits::default(),
+        protection: Protection::default(),
+        max_pod_connections: 100,
+        dialer: Arc::new(OwnNamespace),
+        share_upstreams: false,
+        seed: 1,
+    }
+}
+
+/// A world of the one Service.
+fn snapshot(version: u64, endpoints: &[SocketAddr], picker: Picker, original: SocketAddr) -> Arc<Snapshot> {
+    let mut endpoints: Vec<_> = endpoints.iter().map(|address| Arc::new(Endpoint::at(*address))).collect();
+    endpoints.sort_by_key(|endpoint| endpoint.address);
+    let service_port = ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 };
+    let backend = Arc::new(Backend::new(service_port, endpoints.into(), picker));
+    let mut snapshot = Snapshot { version, ..Snapshot::default() };
+    snapshot.destinations.insert(fixed(), Destination { original, backend });
+    Arc::new(snapshot)
 }
 
 async fn eventually(what: &str, condition: impl Fn() -> bool) {

@@ -1,20 +1,19 @@
 //! What HTTP/2 and gRPC ask of a proxy, on the engine alone: what is refused, how it is told, and that nobody else notices.
 
+use super::super::ConnId;
 use super::turns::{START_NS, Turns, list, read, take};
-use crate::http2::{
-    Connection, ErrorCode, Event, FieldList, HeadersKind, LastStream, Limits, Name, StreamKey,
-};
+use crate::http2::{Connection, ErrorCode, Event, FieldList, HeadersKind, Limits, Name, StreamKey};
 
-const SECOND_NS: u64 = 1_000_000_000;
+pub(super) const SECOND_NS: u64 = 1_000_000_000;
 
 /// What the client has got of one stream: its last header list, and how it ended.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Got {
-    status: String,
-    grpc_status: String,
-    message: String,
-    reset: Option<ErrorCode>,
-    ended: bool,
+pub(super) struct Got {
+    pub(super) status: String,
+    pub(super) grpc_status: String,
+    pub(super) message: String,
+    pub(super) reset: Option<ErrorCode>,
+    pub(super) ended: bool,
 }
 
 fn text(fields: &FieldList, name: Name) -> Option<String> {
@@ -22,7 +21,7 @@ fn text(fields: &FieldList, name: Name) -> Option<String> {
 }
 
 /// What all of the client's streams got.
-fn got(turns: &mut Turns) -> Got {
+pub(super) fn got(turns: &mut Turns) -> Got {
     let bytes = turns.output(turns.client_conn);
     let mut got = Got::default();
     read(&mut turns.client, &bytes, |event, fields| match event {
@@ -40,7 +39,7 @@ fn got(turns: &mut Turns) -> Got {
 }
 
 /// A request of so many fields of a kilobyte each.
-fn request(content_type: &str, kilobytes: usize) -> FieldList {
+pub(super) fn request(content_type: &str, kilobytes: usize) -> FieldList {
     let mut fields =
         list(&[(":method", "POST"), (":scheme", "http"), (":path", "/a"), ("content-type", content_type)]);
     for index in 0..kilobytes {
@@ -50,7 +49,7 @@ fn request(content_type: &str, kilobytes: usize) -> FieldList {
 }
 
 /// The streams of the requests that a server gets now.
-fn requests(turns: &mut Turns, conn: super::super::ConnId, server: &mut Connection) -> Vec<StreamKey> {
+pub(super) fn requests(turns: &mut Turns, conn: ConnId, server: &mut Connection) -> Vec<StreamKey> {
     let bytes = turns.output(conn);
     let mut streams = Vec::new();
     read(server, &bytes, |event, _| {
@@ -62,14 +61,14 @@ fn requests(turns: &mut Turns, conn: super::super::ConnId, server: &mut Connecti
 }
 
 /// What the server has to say reaches the engine.
-fn server_speaks(turns: &mut Turns, conn: super::super::ConnId, server: &mut Connection) {
+pub(super) fn server_speaks(turns: &mut Turns, conn: ConnId, server: &mut Connection) {
     let bytes = take(server);
     turns.feed(conn, &bytes);
     turns.settle();
 }
 
 /// A call that is at a server, which has not answered.
-fn begun(turns: &mut Turns) -> (super::super::ConnId, Connection, StreamKey) {
+pub(super) fn begun(turns: &mut Turns) -> (ConnId, Connection, StreamKey) {
     turns.call("/a");
     turns.client_speaks();
     let (conn, mut server) = turns.serve();
@@ -80,7 +79,7 @@ fn begun(turns: &mut Turns) -> (super::super::ConnId, Connection, StreamKey) {
     (conn, server, streams[0])
 }
 
-fn advance(turns: &mut Turns, to_ns: u64) {
+pub(super) fn advance(turns: &mut Turns, to_ns: u64) {
     turns.engine.tick(to_ns);
     turns.settle();
 }
@@ -164,11 +163,15 @@ fn a_response_list_that_is_too_large_fails_its_call_alone_with_a_status() {
 #[test]
 fn connect_is_answered_and_never_forwarded() {
     let mut turns = Turns::new(&[1]);
-    turns.client.open(&list(&[(":method", "CONNECT"), (":authority", "a:1")]), false, 0).expect("room");
-    turns.client_speaks();
-    let got = got(&mut turns);
-    assert_eq!((&got.status[..], got.ended), ("501", true));
-    assert_eq!((turns.dials.len(), turns.engine.counters().connect_requests), (0, 1));
+    // A 2xx would be a tunnel, also to a client that speaks gRPC.
+    for (count, content_type) in [(1, "text/plain"), (2, "application/grpc")] {
+        let fields = [(":method", "CONNECT"), (":authority", "a:1"), ("content-type", content_type)];
+        turns.client.open(&list(&fields), false, 0).expect("room");
+        turns.client_speaks();
+        let got = got(&mut turns);
+        assert_eq!((&got.status[..], got.ended), ("501", true));
+        assert_eq!((turns.dials.len(), turns.engine.counters().connect_requests), (0, count));
+    }
 }
 
 #[test]
@@ -235,152 +238,10 @@ fn a_client_that_never_acknowledges_settings_is_sent_away_and_one_that_does_stay
     }
 }
 
-/// PINGs that the server gets now; it answers them if `answers`.
-fn pings(turns: &mut Turns, conn: super::super::ConnId, server: &mut Connection, answers: bool) -> u32 {
-    let before = server.pings_received();
-    requests(turns, conn, server);
-    let answer = take(server);
-    if answers {
-        turns.feed(conn, &answer);
-        turns.settle();
-    }
-    server.pings_received() - before
-}
-
-#[test]
-fn a_client_that_pings_has_its_calls_servers_asked_and_no_more_often_than_once_a_minute() {
-    let mut turns = Turns::new(&[1]);
-    let (conn, mut server, _) = begun(&mut turns);
-    assert_eq!(pings(&mut turns, conn, &mut server, true), 0);
-    let mut seen = 0;
-    for second in 1..=150 {
-        advance(&mut turns, START_NS + second * SECOND_NS);
-        turns.client.ping([0; 8]);
-        turns.client_speaks();
-        got(&mut turns);
-        seen += pings(&mut turns, conn, &mut server, true);
-    }
-    assert_eq!(seen, 3, "at 1, 61 and 121 seconds");
-    assert_eq!(turns.engine.counters().calls_open, 1);
-}
-
-#[test]
-fn a_server_that_does_not_answer_a_ping_loses_its_calls_and_its_connection() {
-    let mut turns = Turns::new(&[1]);
-    let (conn, mut server, _) = begun(&mut turns);
-    turns.client.ping([0; 8]);
-    turns.client_speaks();
-    assert_eq!(pings(&mut turns, conn, &mut server, false), 1);
-    advance(&mut turns, START_NS + 19 * SECOND_NS);
-    assert_eq!(turns.engine.counters().calls_open, 1);
-    advance(&mut turns, START_NS + 21 * SECOND_NS);
-    let got = got(&mut turns);
-    assert_eq!(got.grpc_status, "14");
-    assert!(got.message.contains("the connection to 10.0.0.1:50051 was lost"), "{}", got.message);
-    assert_eq!((turns.closed.clone(), turns.engine.counters().silent_servers), (vec![(conn, true)], 1));
-}
-
-#[test]
-fn a_removed_endpoints_streams_end_in_their_own_time_unless_it_is_silent() {
-    for answers in [true, false] {
-        let mut turns = Turns::new(&[1]);
-        let (conn, mut server, stream) = begun(&mut turns);
-        turns.publish(&[2]);
-        let mut seen = 0;
-        for second in 1..=700 {
-            advance(&mut turns, START_NS + second * SECOND_NS);
-            if !turns.closed.is_empty() {
-                break;
-            }
-            seen += pings(&mut turns, conn, &mut server, answers);
-        }
-        if answers {
-            assert_eq!(seen, 4, "now, after five seconds, and every five minutes");
-            server.send_headers(stream, &list(&[(":status", "200"), ("grpc-status", "0")]), true);
-            server_speaks(&mut turns, conn, &mut server);
-            assert_eq!(got(&mut turns).grpc_status, "0");
-        } else {
-            assert_eq!((seen, &got(&mut turns).grpc_status[..]), (1, "14"));
-        }
-    }
-}
-
-#[test]
-fn a_removed_endpoint_that_vanishes_after_its_first_answer_loses_its_calls_soon() {
-    let mut turns = Turns::new(&[1]);
-    let (conn, mut server, _) = begun(&mut turns);
-    turns.publish(&[2]);
-    assert_eq!(pings(&mut turns, conn, &mut server, true), 1);
-    // Five seconds to the second question, twenty for its answer.
-    for second in 1..=24 {
-        advance(&mut turns, START_NS + second * SECOND_NS);
-        assert_eq!(turns.engine.counters().calls_open, 1, "after {second} seconds");
-    }
-    advance(&mut turns, START_NS + 26 * SECOND_NS);
-    assert_eq!(got(&mut turns).grpc_status, "14");
-    assert_eq!((turns.closed.clone(), turns.engine.counters().silent_servers), (vec![(conn, true)], 1));
-}
-
-#[test]
-fn too_many_pings_halve_their_rate() {
-    let mut turns = Turns::new(&[1]);
-    let ping = |turns: &mut Turns, second: u64| {
-        advance(turns, START_NS + second * SECOND_NS);
-        turns.client.ping([0; 8]);
-        turns.client_speaks();
-    };
-    let (conn, mut server, _) = begun(&mut turns);
-    ping(&mut turns, 1);
-    assert_eq!(pings(&mut turns, conn, &mut server, true), 1);
-    server.go_away(ErrorCode::EnhanceYourCalm, LastStream::Seen);
-    server_speaks(&mut turns, conn, &mut server);
-    let (conn, mut server, _) = begun(&mut turns);
-    ping(&mut turns, 2);
-    assert_eq!(pings(&mut turns, conn, &mut server, true), 1);
-    for (second, expected) in [(30, 0), (90, 0), (121, 0), (123, 1)] {
-        ping(&mut turns, second);
-        assert_eq!(pings(&mut turns, conn, &mut server, true), expected, "after {second} seconds");
-    }
-}
-
-#[test]
-fn an_answer_that_nobody_reads_is_reset_at_a_drains_end_and_never_looks_whole() {
-    let mut turns = Turns::new(&[1]);
-    let (conn, mut server, stream) = begun(&mut turns);
-    server.send_headers(stream, &list(&[(":status", "200")]), false);
-    // More than the client's window, which never opens.
-    server.send_data(stream, &[0; 65_535], false);
-    server_speaks(&mut turns, conn, &mut server);
-    got(&mut turns);
-    requests(&mut turns, conn, &mut server);
-    server.send_data(stream, &[0; 20_000], false);
-    server.send_trailers(stream, &list(&[("grpc-status", "0")]));
-    if server.wants_advance() {
-        server.advance(&mut Vec::new());
-    }
-    server_speaks(&mut turns, conn, &mut server);
-    turns.engine.drain(START_NS + 5 * SECOND_NS);
-    for second in 1..=12 {
-        advance(&mut turns, START_NS + second * SECOND_NS);
-        if turns.closed.is_empty() {
-            let got = got(&mut turns);
-            assert!(!got.ended, "it looks whole");
-            assert_eq!(
-                got.reset,
-                (second == 7).then_some(ErrorCode::InternalError),
-                "after {second} seconds"
-            );
-        }
-    }
-    assert_eq!(turns.shut, [turns.client_conn]);
-    assert!(turns.engine.is_drained());
-    assert_eq!(turns.engine.counters().cut_off, 1);
-}
-
 /// A request's fields as the server sees them.
-fn seen_by_server(
+pub(super) fn seen_by_server(
     turns: &mut Turns,
-    conn: super::super::ConnId,
+    conn: ConnId,
     server: &mut Connection,
 ) -> Vec<(String, String)> {
     let bytes = turns.output(conn);
@@ -440,62 +301,4 @@ fn informational_responses_and_the_trailers_of_both_halves_pass() {
         }
     });
     assert_eq!(at_client, [HeadersKind::Informational, HeadersKind::Response, HeadersKind::Trailers]);
-}
-
-#[test]
-fn the_time_that_is_left_goes_upstream_and_the_agent_answers_when_it_has_passed() {
-    let mut turns = Turns::new(&[1]);
-    let mut fields = request("application/grpc", 0);
-    fields.push(b"grpc-timeout", b"2S");
-    turns.client.open(&fields, true, 0).expect("there is room");
-    turns.client_speaks();
-    // The connection takes half a second to open.
-    advance(&mut turns, START_NS + SECOND_NS / 2);
-    let (conn, mut server) = turns.serve();
-    let seen = seen_by_server(&mut turns, conn, &mut server);
-    assert!(seen.contains(&("grpc-timeout".to_owned(), "1500000u".to_owned())), "{seen:?}");
-    advance(&mut turns, START_NS + 2 * SECOND_NS);
-    assert_eq!(got(&mut turns), Got::default(), "the server's own answer may still come");
-    advance(&mut turns, START_NS + 2 * SECOND_NS + 20_000_000);
-    let got = got(&mut turns);
-    assert_eq!((&got.grpc_status[..], got.ended), ("4", true));
-    assert_eq!(got.message, "evenkeel: the call's deadline passed (Service shop/cart:50051)");
-    let mut reset = None;
-    let bytes = turns.output(conn);
-    read(&mut server, &bytes, |event, _| {
-        if let Event::Reset { code, .. } = event {
-            reset = Some(code);
-        }
-    });
-    assert_eq!(reset, Some(ErrorCode::Cancel));
-}
-
-#[test]
-fn beyond_every_servers_limit_a_call_waits_for_a_stream_until_its_deadline() {
-    let mut turns = Turns::new(&[1]);
-    let one = Limits { max_concurrent_streams: 1, ..Limits::default() };
-    for _ in 0..20 {
-        let mut fields = request("application/grpc", 0);
-        fields.push(b"grpc-timeout", b"2S");
-        turns.client.open(&fields, true, 0).expect("there is room");
-    }
-    turns.client_speaks();
-    let mut servers = Vec::new();
-    while let Some((conn, _)) = turns.dials.pop() {
-        turns.engine.connected(conn);
-        let mut server = Connection::server(&one);
-        server_speaks(&mut turns, conn, &mut server);
-        servers.push((conn, server));
-    }
-    assert_eq!(servers.len(), 8, "another connection, up to a limit");
-    // One answers, and its stream goes to the next call.
-    let (conn, server) = &mut servers[0];
-    let streams = requests(&mut turns, *conn, server);
-    assert_eq!(streams.len(), 1);
-    server.send_headers(streams[0], &list(&[(":status", "200"), ("grpc-status", "0")]), true);
-    server_speaks(&mut turns, *conn, server);
-    assert_eq!(requests(&mut turns, *conn, server).len(), 1);
-    assert_eq!(turns.answers(), ["0"]);
-    advance(&mut turns, START_NS + 3 * SECOND_NS);
-    assert_eq!(turns.answers(), vec!["4"; 19]);
 }

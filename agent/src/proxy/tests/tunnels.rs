@@ -149,3 +149,19 @@ fn a_pods_tunnel_goes_to_the_address_it_dialled() {
         assert_eq!(&received, b"hello");
     });
 }
+
+#[test]
+fn under_session_affinity_each_relayed_connection_of_evenkeel_proxy_is_a_source_of_its_own() {
+    let mut turns = super::turns::Turns::new(&[1]);
+    let endpoints = [1, 2, 3].map(super::turns::address);
+    turns.engine.publish(snapshot(2, &endpoints, Picker::SourceHash, super::turns::address(100)));
+    for _ in 0..60 {
+        let client = turns.engine.accepted(super::super::Origin::Agent, fixed()).expect("it is known");
+        turns.feed(client, b"GET / HTTP/1.1\r\n\r\n");
+        turns.settle();
+    }
+    for endpoint in endpoints {
+        let count = turns.dials.iter().filter(|(_, to)| *to == endpoint).count();
+        assert!(count > 0, "none of 60 went to {endpoint}");
+    }
+}
