@@ -339,6 +339,7 @@ fn under_session_affinity_a_pod_stays_where_it_is_whoever_joins() {
     }
     assert!((0..3).all(|server| homes.contains(&server)), "they are spread: {homes:?}");
     node.endpoints.extend((3..6).map(|server| Arc::new(Endpoint::at(address(server)))));
+    node.near = 6;
     node.publish(Picker::SourceHash.into());
     for (pod, &home) in homes.iter().enumerate() {
         let (shares, failed) = node.calls(pod, 5);
@@ -346,10 +347,12 @@ fn under_session_affinity_a_pod_stays_where_it_is_whoever_joins() {
     }
     // Its endpoint goes, and it stays with the next one when the first comes back.
     let gone = node.endpoints.remove(0);
+    node.near = 5;
     node.publish(Picker::SourceHash.into());
     let pod = homes.iter().position(|home| *home == 0).expect("one was there");
     let (_, servers) = node.call(pod);
     node.endpoints.insert(0, gone);
+    node.near = 6;
     node.publish(Picker::SourceHash.into());
     let (shares, _) = node.calls(pod, 5);
     assert_eq!(shares[servers[0]], 5, "{shares:?}");
