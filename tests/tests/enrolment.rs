@@ -247,8 +247,7 @@ fn a_pod_that_has_an_address_and_no_process_is_named() -> Outcome {
     eventually("the pod is among what is wrong", || {
         agent.admin("/problems").is_ok_and(|all| all.as_array().is_some_and(|all| all.iter().any(is_named)))
     })?;
-    ensure!(agent.process.stderr().iter().any(|line| line.contains("ghost")), "and in the log");
-    Ok(())
+    eventually("and in the log", || agent.process.stderr().iter().any(|line| line.contains("ghost")))
 }
 
 /// Where no sandbox process holds a pod together (CRI-O), its namespace outlives its last process.
