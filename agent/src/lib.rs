@@ -11,6 +11,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod control;
+pub mod health;
 pub mod http2;
 pub mod kernel;
 pub mod lifecycle;

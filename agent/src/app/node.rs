@@ -11,6 +11,7 @@ use super::view;
 use crate::admin::Page;
 use crate::config::AgentConfig;
 use crate::control::{Delta, Refused, World};
+use crate::health::HealthChecks;
 use crate::kernel::{Kernel, KernelError};
 use crate::lifecycle::handover::Handover;
 use crate::mesh::DestinationId;
@@ -51,6 +52,7 @@ pub(super) struct Node {
     pub(super) captured: Captured,
     pub(super) place: Place,
     pub(super) neighbours: Neighbours,
+    pub(super) health_checks: HealthChecks,
     /// Whether connections are taken that are opened now: the programs are attached, and the heartbeat has reached the kernel.
     pub(super) serving: bool,
 }

@@ -14,6 +14,7 @@ use crate::admin::{self, Readiness};
 use crate::clock::monotonic_ns;
 use crate::config::{AgentConfig, UpstreamSockets};
 use crate::control::{Live, Settings, World};
+use crate::health::{self, HealthChecks};
 use crate::kernel::{Held, Kernel, LoadOptions};
 use crate::lifecycle::handover::{Handover, Message};
 use crate::lifecycle::keeper::{HEARTBEAT_LABEL, TICKS_LABEL};
@@ -119,6 +120,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         captured,
         place,
         neighbours: Neighbours::default(),
+        health_checks: HealthChecks::new(health::EVERY),
         serving: false,
     };
     node.meet(Neighbours::look(node.place.clone()).await);
@@ -169,6 +171,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
                 if node.is_serving() {
                     node.try_again();
                     node.end_quarantines();
+                    node.health_checks.follow(node.world.health_checks());
                 }
                 node.mind_slow_workers();
                 readiness.set(readiness.is_ready() || is_ready(&node, &source, patience));

@@ -9,6 +9,7 @@ use crate::clock;
 use crate::mesh::{Endpoint, ObjectName, ServicePort};
 use crate::sources::rows::{OnEnrol, ServiceKind, ServicePortRow, ServiceRow, Transport};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 impl World {
@@ -16,6 +17,19 @@ impl World {
     pub fn services(&self) -> Vec<ServiceView> {
         let known = self.services.values().filter_map(|service| Some((service, service.row.as_ref()?)));
         known.map(|(service, row)| self.service_view(service, row)).collect()
+    }
+
+    /// The endpoints of captured ports whose Service wants them asked for their health, each with the service to name.
+    pub fn health_checks(&self) -> Vec<(Arc<Endpoint>, Arc<str>)> {
+        let checked = self
+            .services
+            .values()
+            .filter_map(|service| Some((service, service.row.as_ref()?.balancing.health_check.0.as_ref()?)));
+        let of = |(service, name): (&Service, &Arc<str>)| -> Vec<_> {
+            let ports = service.ports.iter().filter(|port| port.wanted.is_ok());
+            ports.flat_map(Port::endpoints).map(|endpoint| (endpoint.clone(), name.clone())).collect()
+        };
+        checked.flat_map(of).collect()
     }
 
     /// The endpoints of all Service ports that have a backend, by Service port and address.
@@ -188,7 +202,8 @@ fn no_address(row: &ServiceRow) -> Straight {
 
 fn endpoint_view(service_port: &ServicePort, endpoint: &Endpoint) -> EndpointView {
     let latency_ns = endpoint.load.latency_ewma_ns.load(Relaxed);
-    let (ejected_by, ejected) = endpoint.load.left_out.sources(clock::monotonic_ns());
+    let now_ns = clock::monotonic_ns();
+    let (ejected_by, ejected) = endpoint.load.left_out.sources(now_ns);
     EndpointView {
         service_port: service_port.to_string(),
         address: endpoint.address,
@@ -200,6 +215,7 @@ fn endpoint_view(service_port: &ServicePort, endpoint: &Endpoint) -> EndpointVie
         ejected_by,
         ejected,
         ejections: endpoint.load.left_out.times(),
+        unhealthy: endpoint.load.left_out.is_unhealthy(now_ns),
         latency_us: (latency_ns > 0).then_some(latency_ns / 1_000),
     }
 }

@@ -91,6 +91,9 @@ pub struct EndpointView {
     /// So many do that all do.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub ejected: bool,
+    /// Its health check says that it does not serve.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unhealthy: bool,
     /// How often it was ejected by a pod.
     #[serde(skip_serializing_if = "is_zero")]
     pub ejections: u64,

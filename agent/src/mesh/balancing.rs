@@ -16,6 +16,8 @@ pub struct Balancing {
     pub ejection: Ejection,
     /// How long a new endpoint takes to get its whole share.
     pub slow_start: SlowStart,
+    /// Whether and how its endpoints are asked for their health.
+    pub health_check: HealthCheck,
 }
 
 impl From<Picker> for Balancing {
@@ -91,6 +93,21 @@ impl Ejection {
         ("success-rate", Self::SuccessRate),
         ("off", Self::Off),
     ];
+}
+
+/// Whether endpoints are asked for their health, by `grpc.health.v1.Health/Check`, and for which service of theirs: the empty name
+/// stands for the server as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct HealthCheck(pub Option<Arc<str>>);
+
+impl FromStr for HealthCheck {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let name = if text == "grpc" { Some("") } else { text.strip_prefix("grpc:") };
+        let name = name.filter(|name| name.len() <= 253 && name.bytes().all(|byte| byte.is_ascii_graphic()));
+        Ok(Self(Some(name.ok_or("not \"grpc\" or \"grpc:SERVICE\" with the name of a gRPC service")?.into())))
+    }
 }
 
 /// How long a new endpoint takes to get its whole share; by default no time.
@@ -188,6 +205,16 @@ mod tests {
             ["", "s", "30", "0s", "61m", "3601s", "+5s", "-5s", "1h", "30ms", "99999999999s", "4294967295m"]
         {
             assert!(wrong.parse::<SlowStart>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_health_check_names_a_service_or_the_server_as_a_whole() {
+        for (text, name) in [("grpc", ""), ("grpc:", ""), ("grpc:shop.Cart", "shop.Cart")] {
+            assert_eq!(text.parse(), Ok(HealthCheck(Some(name.into()))), "{text}");
+        }
+        for wrong in ["", "http", "grpc:a b", "grpcs", "grpc:\u{e4}"] {
+            assert!(wrong.parse::<HealthCheck>().is_err(), "{wrong}");
         }
     }
 

@@ -12,6 +12,8 @@ pub struct LeftOut {
     /// The last of all entries' ends.
     last_until_ns: AtomicU64,
     times: AtomicU64,
+    /// Until when the answer to a health check takes it from everybody.
+    unhealthy_until_ns: AtomicU64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -32,12 +34,13 @@ impl LeftOut {
 
     /// Until when a source leaves it out: because of what itself has met, or two others; 0 if it does not.
     pub fn until_for(&self, source: u64, now_ns: u64) -> u64 {
+        let unhealthy_until_ns = self.unhealthy_until_ns.load(Relaxed);
         if self.last_until_ns.load(Relaxed) <= now_ns {
-            return 0;
+            return unhealthy_until_ns;
         }
         let by = self.by.lock().unwrap_or_else(PoisonError::into_inner);
         let own = by.iter().find(|entry| entry.source == source).map_or(0, |entry| entry.until_ns);
-        own.max(until_for_all(&by))
+        own.max(until_for_all(&by)).max(unhealthy_until_ns)
     }
 
     /// How many sources leave it out, and whether all do.
@@ -45,6 +48,16 @@ impl LeftOut {
         let by = self.by.lock().unwrap_or_else(PoisonError::into_inner);
         let count = by.iter().filter(|entry| entry.until_ns > now_ns).count();
         (count, until_for_all(&by) > now_ns)
+    }
+
+    /// Its health check says that it does not serve, which holds until then; 0: that it does.
+    pub fn set_unhealthy(&self, until_ns: u64) {
+        self.unhealthy_until_ns.store(until_ns, Relaxed);
+    }
+
+    /// Whether its last health check said that it does not serve.
+    pub fn is_unhealthy(&self, now_ns: u64) -> bool {
+        self.unhealthy_until_ns.load(Relaxed) > now_ns
     }
 
     /// How often it was left out by a source.
@@ -81,5 +94,9 @@ mod tests {
         assert_eq!(left_out.sources(90), (1, false));
         assert_eq!([1, 2, 3].map(|source| left_out.until_for(source, 130)), [0, 0, 0]);
         assert_eq!(left_out.times(), 3);
+        left_out.set_unhealthy(200);
+        assert_eq!((left_out.until_for(9, 130), left_out.is_unhealthy(130)), (200, true));
+        left_out.set_unhealthy(0);
+        assert_eq!((left_out.until_for(9, 130), left_out.is_unhealthy(130)), (0, false));
     }
 }

@@ -268,7 +268,7 @@ kind: Service
 metadata:
   name: cart
   namespace: shop
-  annotations: {evenkeel.dev/picker: best, evenkeel.dev/hash-on: "header:a b", evenkeel.dev/ejection: fast, evenkeel.dev/slow-start: soon}
+  annotations: {evenkeel.dev/picker: best, evenkeel.dev/hash-on: "header:a b", evenkeel.dev/ejection: fast, evenkeel.dev/slow-start: soon, evenkeel.dev/health-check: http}
 spec:
   clusterIP: 10.96.0.1
   externalIPs: [nonsense, 192.0.2.1]
@@ -312,6 +312,7 @@ metadata:
             "17: Service shop/cart: annotation evenkeel.dev/hash-on is \"header:a b\", not \"source\" or \"header:NAME\" with the name of a request header: as if it were not there",
             "17: Service shop/cart: annotation evenkeel.dev/ejection is \"fast\", not \"consecutive-failures\" or \"success-rate\" or \"off\": as if it were not there",
             "17: Service shop/cart: annotation evenkeel.dev/slow-start is \"soon\", not a time of 1s to 3600s, as \"30s\" or \"2m\": as if it were not there",
+            "17: Service shop/cart: annotation evenkeel.dev/health-check is \"http\", not \"grpc\" or \"grpc:SERVICE\" with the name of a gRPC service: as if it were not there",
             "32: Service default/bad name: has the name \"bad name\", which can't be one: passed over",
             "36: Namespace : has no metadata.name: passed over",
             "40: Pod shop/cart-a: label evenkeel.dev/enabled is \"yes\", not \"true\" or \"false\": nothing is enrolled by it",

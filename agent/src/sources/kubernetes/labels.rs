@@ -24,6 +24,9 @@ pub const EJECTION: &str = "evenkeel.dev/ejection";
 /// Annotation of a Service: how long a new endpoint takes to get its whole share, as `30s`.
 pub const SLOW_START: &str = "evenkeel.dev/slow-start";
 
+/// Annotation of a Service: `grpc` or `grpc:SERVICE` has its endpoints asked for their health.
+pub const HEALTH_CHECK: &str = "evenkeel.dev/health-check";
+
 /// Annotation of an EndpointSlice: the weight of each of its endpoints, 1 to 1000; 100 where nothing is said.
 pub const WEIGHT: &str = "evenkeel.dev/weight";
 

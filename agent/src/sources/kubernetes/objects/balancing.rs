@@ -20,7 +20,8 @@ pub(super) fn balancing(metadata: &ObjectMeta, remarks: &mut Remarks) -> Balanci
     }
     let ejection = choice(metadata, labels::EJECTION, &Ejection::NAMED, remarks).unwrap_or_default();
     let slow_start = parsed(metadata, labels::SLOW_START, remarks).unwrap_or_default();
-    Balancing { picker, hash_on: hash_on.unwrap_or_default(), ejection, slow_start }
+    let health_check = parsed(metadata, labels::HEALTH_CHECK, remarks).unwrap_or_default();
+    Balancing { picker, hash_on: hash_on.unwrap_or_default(), ejection, slow_start, health_check }
 }
 
 /// The weight of an EndpointSlice's endpoints.
