@@ -4,7 +4,7 @@
 
 use evenkeel::http2::{Connection, Event, FieldList, HeadersKind, Limits};
 use evenkeel::mesh::{
-    Backend, Destination, DestinationId, Endpoint, Load, ObjectName, Picker, ServicePort, Snapshot,
+    Backend, Destination, DestinationId, Endpoint, ObjectName, Picker, ServicePort, Snapshot,
 };
 use evenkeel::proxy::{Action, ConnId, Engine, Origin};
 use std::net::SocketAddr;
@@ -83,17 +83,9 @@ fn request(fields: &mut FieldList, call: usize) {
 
 fn snapshot(id: DestinationId) -> Snapshot {
     let address = SocketAddr::from(([10, 0, 0, 1], 50051));
-    let backend = Arc::new(Backend {
-        service_port: ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 },
-        endpoints: vec![Arc::new(Endpoint {
-            address,
-            pod: None,
-            zone: None,
-            load: Arc::new(Load::default()),
-        })]
-        .into(),
-        picker: Picker::Ewma,
-    });
+    let service_port = ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 };
+    let endpoints = [Arc::new(Endpoint::at(address))].into();
+    let backend = Arc::new(Backend::new(service_port, endpoints, Picker::Ewma));
     let mut snapshot = Snapshot { version: 1, ..Snapshot::default() };
     snapshot.destinations.insert(id, Destination { original: address, backend });
     snapshot

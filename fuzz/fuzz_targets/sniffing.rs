@@ -4,8 +4,7 @@
 
 use evenkeel_fuzz::http2::{Limits, PREFACE};
 use evenkeel_fuzz::mesh::{
-    Backend, Destination, DestinationId, Endpoint, Load, ObjectName, Picker, Pod, PodKey, ServicePort,
-    Snapshot,
+    Backend, Destination, DestinationId, Endpoint, ObjectName, Picker, Pod, PodKey, ServicePort, Snapshot,
 };
 use evenkeel_fuzz::pieces::pieces;
 use evenkeel_fuzz::proxy::{Action, ConnId, Engine, Origin};
@@ -23,23 +22,14 @@ static POD: LazyLock<Arc<Pod>> = LazyLock::new(|| {
     Arc::new(Pod {
         key: PodKey { uid: "u-1".into(), netns_cookie: 1 },
         name: ObjectName::new("shop", "client"),
-        addresses: Vec::new(),
         netns: netns.into(),
     })
 });
 
 fn snapshot(id: DestinationId, original: SocketAddr) -> Arc<Snapshot> {
-    let endpoint = Endpoint {
-        address: ([10, 0, 0, 1], 8080).into(),
-        pod: None,
-        zone: None,
-        load: Arc::new(Load::default()),
-    };
-    let backend = Backend {
-        service_port: ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 },
-        endpoints: [Arc::new(endpoint)].into(),
-        picker: Picker::RoundRobin,
-    };
+    let endpoint = Endpoint::at(([10, 0, 0, 1], 8080).into());
+    let service_port = ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 };
+    let backend = Backend::new(service_port, [Arc::new(endpoint)].into(), Picker::RoundRobin);
     let mut snapshot = Snapshot { version: 1, ..Snapshot::default() };
     snapshot.destinations.insert(id, Destination { original, backend: Arc::new(backend) });
     Arc::new(snapshot)

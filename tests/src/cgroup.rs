@@ -1,6 +1,6 @@
 //! Folders of the cgroup2 hierarchy, on hybrid hosts and on pure ones.
 
-use crate::host::NAME_PREFIX;
+use crate::{host, leftovers};
 use anyhow::{Context, Result};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,14 @@ impl Cgroup {
     pub fn create() -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = mount()?.join(format!("{NAME_PREFIX}-{}-{number}", std::process::id()));
+        Self::make(mount()?.join(leftovers::own_name(number)))
+    }
+
+    /// Makes the cgroup of that folder.
+    ///
+    /// # Errors
+    /// The kernel's own.
+    pub fn make(path: PathBuf) -> Result<Self> {
         fs::create_dir(&path).with_context(|| path.display().to_string())?;
         Ok(Self { path })
     }
@@ -59,7 +66,7 @@ pub fn remove(path: &Path) {
         !populated(path) && (remove_empty(path).is_ok() || !path.exists())
     });
     if let Err(error) = removed {
-        eprintln!("{}: {error:#}", path.display());
+        host::complain(&format!("{}: {error:#}", path.display()));
     }
 }
 
@@ -77,6 +84,18 @@ fn remove_empty(path: &Path) -> std::io::Result<()> {
         }
     }
     fs::remove_dir(path)
+}
+
+/// The cgroup2 folder of a process.
+///
+/// # Errors
+/// When it has ended, or cgroup2 is not mounted.
+pub fn of(pid: i32) -> Result<PathBuf> {
+    let path = format!("/proc/{pid}/cgroup");
+    let list = fs::read_to_string(&path).with_context(|| path.clone())?;
+    // cgroups(7): cgroup2's line has neither a number nor controllers.
+    let own = list.lines().find_map(|line| line.strip_prefix("0::/"));
+    Ok(mount()?.join(own.with_context(|| format!("{path} names no cgroup of cgroup2: {list}"))?))
 }
 
 /// Where cgroup2 is mounted: `/sys/fs/cgroup` on a pure host, usually `/sys/fs/cgroup/unified` on a hybrid one.

@@ -7,7 +7,6 @@
 //! Read on in [`crate::pod`].
 
 use crate::cgroup::Cgroup;
-use crate::host::NAME_PREFIX;
 use crate::manifests::{
     CONFIG_MIRROR_ANNOTATION, ENABLED_LABEL, Endpoint, Namespace, PICKER_ANNOTATION, Pairs, PodObject,
     Service, ServicePort, to_yaml,
@@ -73,7 +72,7 @@ impl Cluster {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         leftovers::sweep();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{NAME_PREFIX}-{}-{number}", std::process::id());
+        let name = leftovers::own_name(number);
         let node = Netns::create(name.clone())?;
         node.sysctl("ipv4/ip_forward", "1")?;
         node.sysctl("ipv6/conf/all/forwarding", "1")?;

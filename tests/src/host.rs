@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 /// Debian packages that the harness calls: namespaces and links (`ip`), kube-proxy's rules (`nft`).
 pub const DEBIAN_PACKAGES: &[&str] = &["iproute2", "nftables"];
 
-/// The prefix of every namespace and cgroup that the harness makes.
+/// The prefix of every namespace and cgroup that the harness makes; [`crate::leftovers`] says what follows.
 pub const NAME_PREFIX: &str = "evenkeel-test";
 
 /// Whether this process may make namespaces. Says so where it may not, for a test to skip.
@@ -23,6 +23,11 @@ pub fn privileged() -> bool {
         eprintln!("skipped: needs root (network namespaces, cgroups, BPF)");
     }
     root
+}
+
+/// Says what went wrong where nobody waits for it, such as at the end of the process: there is perhaps nobody to hear it either.
+pub(crate) fn complain(what: &str) {
+    let _ = writeln!(std::io::stderr(), "{what}");
 }
 
 /// Runs a command with `input` on its standard input.

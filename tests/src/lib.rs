@@ -14,6 +14,7 @@ pub mod demo;
 pub mod deploy;
 pub mod host;
 pub mod interop;
+mod interrupt;
 pub mod kernel_objects;
 pub mod kube_proxy;
 pub mod kubernetes;

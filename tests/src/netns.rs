@@ -1,6 +1,6 @@
 //! A network namespace with a name, as a container runtime makes it.
 
-use crate::host::run;
+use crate::host::{self, run};
 use anyhow::{Context, Result};
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -135,7 +135,7 @@ impl Drop for Netns {
             return;
         }
         if let Err(error) = run("ip", &["netns", "delete", &self.name], "") {
-            eprintln!("{error:#}");
+            host::complain(&format!("{error:#}"));
         }
     }
 }

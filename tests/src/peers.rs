@@ -160,6 +160,17 @@ impl Load {
         told.map_or_else(|| Ok(Tally::default()), |json| Ok(serde_json::from_str(json)?))
     }
 
+    /// Checks that the client still runs.
+    ///
+    /// # Errors
+    /// With its last words when it has ended.
+    pub fn runs(&mut self) -> Result<()> {
+        match self.process.ended()? {
+            Some(status) => bail!("the client ended ({status}): {}", self.process.stderr().join("\n")),
+            None => Ok(()),
+        }
+    }
+
     /// Waits until what was counted after `earlier` satisfies `condition`, and gives it.
     ///
     /// # Errors

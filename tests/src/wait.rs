@@ -1,5 +1,6 @@
 //! Waiting for a condition, never for a time.
 
+use crate::interrupt;
 use anyhow::{Result, bail};
 use std::time::{Duration, Instant};
 
@@ -28,7 +29,7 @@ pub fn eventually_some<T>(what: &str, condition: impl FnMut() -> Result<Option<T
 /// Waits until `condition` gives a value, for what takes the more time the more the machine has to do.
 ///
 /// # Errors
-/// The condition's own, at once; else naming `what` when there is none within `limit`.
+/// The condition's own, at once, or when somebody interrupts; else naming `what` when there is none within `limit`.
 pub fn eventually_some_within<T>(
     limit: Duration,
     what: &str,
@@ -36,6 +37,7 @@ pub fn eventually_some_within<T>(
 ) -> Result<T> {
     let start = Instant::now();
     loop {
+        interrupt::check()?;
         if let Some(value) = condition()? {
             return Ok(value);
         }

@@ -1,15 +1,20 @@
 //! The real Kubernetes without Evenkeel: what the other cluster suites take for granted.
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use evenkeel_tests::cgroup;
 use evenkeel_tests::host::privileged;
+use evenkeel_tests::kubernetes::control_plane::START_LIMIT;
+use evenkeel_tests::kubernetes::node_init::MACHINES_PARAMETERS;
 use evenkeel_tests::kubernetes::workloads::{SERVER_PORT, client_container, pod, server_container, service};
 use evenkeel_tests::kubernetes::{Cluster, ControlPlane, Options, cluster};
-use evenkeel_tests::wait::eventually_some;
-use evenkeel_tests::{Outcome, eventually};
+use evenkeel_tests::wait::{eventually_some, eventually_some_within};
+use evenkeel_tests::{Outcome, Process, eventually, leftovers};
 use serde_json::{Value, json};
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::process::Command;
 
 const SHOP: &str = "
 apiVersion: v1
@@ -203,12 +208,11 @@ fn with_cgroup2_alone_a_pod_has_a_cgroup_namespace_and_with_dual_stack_two_addre
     cluster.apply_object(&pod("default", "client", None, server_container()))?;
     cluster.pods_ready("default", "app in (server, client)")?;
     let client = cluster.object("pod/client", "default")?;
-    for (ip, own) in cluster.object("service/server", "default")?["spec"]["clusterIPs"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .zip(client["status"]["podIPs"].as_array().into_iter().flatten())
-    {
+    let services = cluster.object("service/server", "default")?;
+    let services = services["spec"]["clusterIPs"].as_array().cloned().unwrap_or_default();
+    let own = client["status"]["podIPs"].as_array().cloned().unwrap_or_default();
+    ensure!(services.len() == 2 && own.len() == 2, "{services:?} {own:?}");
+    for (ip, own) in services.iter().zip(&own) {
         let ip: IpAddr = ip.as_str().unwrap_or_default().parse()?;
         let to = SocketAddr::from((ip, SERVER_PORT)).to_string();
         let tally = eventually_some(&format!("{to} answers"), || {
@@ -257,6 +261,27 @@ fn a_node_that_loses_its_power_is_noticed_and_comes_back_with_its_pods() -> Outc
     Ok(())
 }
 
+/// A kubelet sets parameters of the kernel, which is the machine's: it has copies of them.
+#[test]
+fn the_machines_kernel_parameters_stay_as_they_are() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let read = || -> anyhow::Result<Vec<String>> {
+        let parameters = MACHINES_PARAMETERS.iter();
+        parameters.map(|parameter| Ok(fs::read_to_string(Path::new("/proc/sys").join(parameter))?)).collect()
+    };
+    let before = read()?;
+    let cluster = Cluster::start(1)?;
+    ensure!(read()? == before, "{MACHINES_PARAMETERS:?} were {before:?}, and are {:?}", read()?);
+    // Where another cluster has set them already, nothing else would show it.
+    let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", cluster.nodes[0].pid_of("kubelet")?))?;
+    for parameter in MACHINES_PARAMETERS {
+        ensure!(mounts.contains(&format!(" /proc/sys/{parameter} ")), "{parameter}: {mounts}");
+    }
+    Ok(())
+}
+
 #[test]
 fn nothing_is_left_of_a_cluster_while_another_runs_on() -> Outcome {
     if !privileged() {
@@ -272,6 +297,61 @@ fn nothing_is_left_of_a_cluster_while_another_runs_on() -> Outcome {
     ensure!(traces(&name)?.is_empty(), "{:?}", traces(&name));
     ensure!(!folder.exists());
     ensure!(name_of_first_node(&other)? == "node-1");
+    Ok(())
+}
+
+/// What the two tests below kill: a test process of its own.
+#[test]
+#[ignore = "runs until it is killed"]
+fn a_control_plane_until_it_is_killed() -> Outcome {
+    let plane = ControlPlane::start()?;
+    println!("\nname {}", plane.name());
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Another test process with a control plane, and that one's name.
+fn another_process() -> anyhow::Result<(Process, String)> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["--ignored", "--exact", "--nocapture", "a_control_plane_until_it_is_killed"]);
+    let mut process = Process::spawn("another test process", command, None)?;
+    let name = eventually_some_within(START_LIMIT, "its control plane runs", || {
+        ensure!(process.ended()?.is_none(), "it has ended: {}", process.stderr().join("\n"));
+        Ok(process.stdout().iter().find_map(|line| line.strip_prefix("name ").map(str::to_owned)))
+    })?;
+    ensure!(traces(&name)?.len() > 2, "{:?}", traces(&name));
+    Ok((process, name))
+}
+
+#[test]
+fn what_a_killed_test_process_left_the_next_one_sweeps() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let (mut other, name) = another_process()?;
+    leftovers::sweep_now()?;
+    ensure!(traces(&name)?.len() > 2, "it lives: {:?}", traces(&name));
+    other.kill()?;
+    ensure!(traces(&name)?.len() > 2, "nobody has swept as yet: {:?}", traces(&name));
+    leftovers::sweep_now()?;
+    eventually("everything is swept", || traces(&name).is_ok_and(|traces| traces.is_empty()))
+        .with_context(|| format!("{:?}", traces(&name)))
+}
+
+#[test]
+fn a_test_process_that_is_interrupted_leaves_nothing() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let (mut other, name) = another_process()?;
+    other.signal(libc::SIGINT);
+    let status = other.wait()?;
+    ensure!(
+        status.signal() == Some(libc::SIGINT),
+        "it dies of what it was sent, for who waits for it: {status}"
+    );
+    ensure!(traces(&name)?.is_empty(), "{:?}", traces(&name));
     Ok(())
 }
 

@@ -15,6 +15,8 @@ use std::net::SocketAddr;
 use std::process::Command;
 
 const NODE: &str = "node-1";
+/// The agent's: the workspace has one.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Where the agent listens in pods.
 const LISTENERS: std::ops::RangeInclusive<u16> = 15_810..=15_899;
 
@@ -23,6 +25,15 @@ fn installed() -> anyhow::Result<Cluster> {
     let cluster = Cluster::start(1)?;
     cluster.install(&[])?;
     Ok(cluster)
+}
+
+/// A namespace with two servers, and a client of theirs that is enrolled.
+fn shop_with_client(cluster: &Cluster) -> anyhow::Result<(Shop<'_>, SocketAddr, RunningPod)> {
+    let shop = Shop::enrolled(cluster, "shop")?;
+    let to = shop.serve(2)?;
+    let client = shop.client("client", NODE, to)?;
+    shop.is_enrolled(&client)?;
+    Ok((shop, to, client))
 }
 
 /// What an agent has put into the kernel and into pods.
@@ -85,10 +96,7 @@ fn deleting_the_release_leaves_nothing_on_the_node_and_costs_no_call() -> Outcom
         return Ok(());
     }
     let cluster = installed()?;
-    let shop = Shop::enrolled(&cluster, "shop")?;
-    let to = shop.serve(2)?;
-    let client = shop.client("client", NODE, to)?;
-    shop.is_enrolled(&client)?;
+    let (shop, _, client) = shop_with_client(&cluster)?;
     let before = client.more_calls(CLIENT, 20)?;
     let traces = Traces::of(&cluster.agent_on(NODE)?, &[&client])?;
     cluster.uninstall()?;
@@ -112,10 +120,7 @@ fn an_agent_that_is_deleted_by_force_leaves_nothing_on_the_node() -> Outcome {
         return Ok(());
     }
     let cluster = installed()?;
-    let shop = Shop::enrolled(&cluster, "shop")?;
-    let to = shop.serve(2)?;
-    let client = shop.client("client", NODE, to)?;
-    shop.is_enrolled(&client)?;
+    let (shop, to, client) = shop_with_client(&cluster)?;
     let agent = cluster.agent_on(NODE)?;
     let traces = Traces::of(&agent, &[&client])?;
     // Else another agent comes at once, with routes and listeners of its own.
@@ -130,6 +135,9 @@ fn an_agent_that_is_deleted_by_force_leaves_nothing_on_the_node() -> Outcome {
     ensure!(!shop.spreads(&client, (to.ip(), SERVICE_PORT).into())?, "something still balances");
     Ok(())
 }
+
+/// What the agent says without each of its capabilities.
+const WITHOUT: [(&str, &str); 3] = [("SYS_ADMIN", "XXX1"), ("NET_ADMIN", "XXX2"), ("SYS_PTRACE", "XXX3")];
 
 #[test]
 fn each_capability_is_needed() -> Outcome {
@@ -149,18 +157,33 @@ fn each_capability_is_needed() -> Outcome {
     pod["kind"] = json!("Pod");
     pod["metadata"]["labels"] = json!({"app": "agent-with-less"});
     pod["spec"]["nodeName"] = json!(NODE);
-    for taken in &granted {
-        let name = format!("without-{}", taken.as_str().unwrap_or_default().to_lowercase().replace('_', "-"));
-        let less: Vec<_> = granted.iter().filter(|capability| *capability != taken).collect();
+    let mut start = |name: &str, capabilities_of_it: &[&Value]| -> Outcome {
         pod["metadata"]["name"] = json!(name);
-        *pod.pointer_mut(capabilities).context("no capabilities")? = json!(less);
-        cluster.run_with(&["create", "-n", NAMESPACE, "-f", "-"], &pod.to_string())?;
-        // It ends with an error, or says of the pod why it cannot be enrolled.
-        cluster.wait_until(&format!("pod/{name}"), NAMESPACE, |pod| {
-            let failed = &pod["status"]["containerStatuses"][0]["lastState"]["terminated"]["exitCode"];
-            let log = || cluster.run(&["logs", "-n", NAMESPACE, &name]).unwrap_or_default();
-            failed.as_u64().is_some_and(|code| code != 0) || log().contains("the pod is not enrolled")
-        })?;
+        *pod.pointer_mut(capabilities).context("no capabilities")? = json!(capabilities_of_it);
+        cluster.run_with(&["create", "-n", NAMESPACE, "-f", "-"], &pod.to_string()).map(drop)
+    };
+    let said = |name: &str| {
+        let log = |which: &[&str]| {
+            cluster.run(&[&["logs", "-n", NAMESPACE, name], which].concat()).unwrap_or_default()
+        };
+        log(&[]) + &log(&["--previous"])
+    };
+    // The same agent with all of them is well, so that what each other lacks below is what was taken from it.
+    start("with-all", &granted.iter().collect::<Vec<_>>())?;
+    let object = cluster.wait_until("pod/with-all", NAMESPACE, |pod| {
+        pod["status"]["containerStatuses"][0]["ready"] == true
+    })?;
+    let with_all = AgentPod { pod: RunningPod::of(&object, &cluster.nodes[0])? };
+    ensure!(with_all.is_ready() && !said("with-all").contains("not enrolled"), "{}", said("with-all"));
+    cluster.run(&["delete", "pod", "with-all", "-n", NAMESPACE])?;
+
+    let names: Vec<&str> = granted.iter().filter_map(Value::as_str).collect();
+    ensure!(names == WITHOUT.map(|(capability, _)| capability), "{names:?}");
+    for (taken, complaint) in WITHOUT {
+        let name = format!("without-{}", taken.to_lowercase().replace('_', "-"));
+        start(&name, &granted.iter().filter(|capability| *capability != taken).collect::<Vec<_>>())?;
+        eventually(&format!("without {taken} it says {complaint:?}"), || said(&name).contains(complaint))
+            .with_context(|| said(&name))?;
         cluster.run(&["delete", "pod", &name, "-n", NAMESPACE])?;
     }
     Ok(())
@@ -173,17 +196,17 @@ fn the_image_of_xtask_is_what_the_nodes_run() -> Outcome {
     }
     let cluster = Cluster::start(1)?;
     let names = cluster.images.add_archive(&deploy::image(cluster.folder())?)?;
-    ensure!(names.iter().any(|name| name.ends_with("/evenkeel:0.1.0")), "{names:?}");
+    ensure!(names.iter().any(|name| name.ends_with(&format!("/evenkeel:{VERSION}"))), "{names:?}");
     let check = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "version"},
         "spec": {"restartPolicy": "Never", "containers": [{
-            "name": "version", "image": "evenkeel:0.1.0", "args": ["--version"],
+            "name": "version", "image": format!("evenkeel:{VERSION}"), "args": ["--version"],
             "securityContext": {"readOnlyRootFilesystem": true},
         }]},
     });
     cluster.wait_for("serviceaccount/default", "default")?;
     cluster.run_with(&["create", "-f", "-"], &check.to_string())?;
     cluster.wait_until("pod/version", "default", |pod| pod["status"]["phase"] == "Succeeded")?;
-    ensure!(cluster.run(&["logs", "version"])?.trim() == "evenkeel 0.1.0");
+    ensure!(cluster.run(&["logs", "version"])?.trim() == format!("evenkeel {VERSION}"));
     Ok(())
 }

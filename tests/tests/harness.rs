@@ -138,7 +138,7 @@ fn a_go_server_names_itself_and_its_client() -> Outcome {
     }
     let mut shop = Shop::not_enrolled(1)?;
     shop.greeters.clear();
-    let _greeter = shop.servers[0].serve_on_go()?;
+    let _greeter = shop.servers[0].serve_on_go(&[])?;
     let tally = shop.client.load_on(Stack::Go, &shop.v4(), &["--calls", "5"])?.finish()?;
     ensure!(tally.calls.get("server-1") == Some(&5), "{tally:?}");
     ensure!(tally.seen_as.contains_key(&shop.client.ipv4.to_string()), "{tally:?}");

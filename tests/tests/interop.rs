@@ -52,13 +52,16 @@ const PAIRS: [(&str, Implementation, Implementation, &[&[&str]]); 4] = [
 /// Servers of each implementation: several, so that the cases' calls are spread.
 const SERVERS: usize = 2;
 
+/// An implementation's programs and its Service, or why they are not there.
+type Side = (Implementation, Result<(Interop, Service), String>);
+
 /// What all cases share. Dropped in this order.
 struct Stage {
     agent: Agent,
     _servers: Vec<(Pod, Server)>,
     client: Pod,
     /// Without one toolchain the other's cases run all the same.
-    sides: Vec<(Implementation, Result<(Interop, Service), String>)>,
+    sides: Vec<Side>,
     _cluster: Cluster,
 }
 

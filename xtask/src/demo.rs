@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use crate::process::{is_root, run, step};
+use crate::process::{become_program, is_root, step};
 use crate::workspace::Workspace;
 use crate::{build, ebpf, setup};
 
@@ -23,10 +23,12 @@ pub(crate) fn start(workspace: &Workspace, options: &Options) -> Result<()> {
     ebpf::build(workspace, &setup::everything()?)?;
     build::agent(workspace, false)?;
     step("running the demo");
-    run(workspace
-        .cargo()
-        .env("EVENKEEL_BIN", workspace.agent(false))
-        // With the same selection as `build`'s, so that nothing is built again.
-        .args(["run", "--quiet", "--bin", "demo", "--"])
-        .args(&options.arguments))
+    become_program(
+        workspace
+            .cargo()
+            .env("EVENKEEL_BIN", workspace.agent(false))
+            // With the same selection as `build`'s, so that nothing is built again.
+            .args(["run", "--quiet", "--bin", "demo", "--"])
+            .args(&options.arguments),
+    )
 }

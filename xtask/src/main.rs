@@ -7,6 +7,7 @@
 
 mod bench;
 mod build;
+mod cache;
 mod chart;
 mod cluster;
 mod debian;

@@ -1,6 +1,7 @@
 //! Running other programs: long ones on our own terminal, so that their progress shows; short ones for their answer.
 
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -8,6 +9,15 @@ use anyhow::{Context, Result, bail};
 /// Says what comes next.
 pub(crate) fn step(what: &str) {
     eprintln!("==> {what}");
+}
+
+/// Becomes a program, which then has our terminal, and what is typed there, to itself: it may have much to take away after a Ctrl-C.
+///
+/// # Errors
+/// If it cannot be started; else nothing of ours goes on.
+pub(crate) fn become_program(command: &mut Command) -> Result<()> {
+    let error = command.exec();
+    Err(error).with_context(|| format!("cannot start {}", shown(command)))
 }
 
 /// Runs a program on our terminal until it ends.

@@ -1,12 +1,13 @@
 //! Every test: units, the suites that need a kernel, and those with the peers.
 
 use std::env;
+use std::process::Command;
 
 use anyhow::{Result, ensure};
 
 use crate::process::{is_root, run_and_read, step};
 use crate::workspace::Workspace;
-use crate::{build, chart, cluster, ebpf, setup};
+use crate::{build, chart, cluster, ebpf, image, setup};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -30,25 +31,44 @@ pub(crate) fn start(workspace: &Workspace, options: &Options) -> Result<()> {
     if options.arguments.is_empty() && env::var_os("CI").is_some() {
         ebpf::reproducible::verify(workspace, &toolchain)?;
     }
-    let programs = cluster::programs::find_or_build(workspace)?;
-    let tools = chart::Tools::find_or_build(workspace)?;
+    let mut cargo = workspace.cargo();
+    cargo.env("EVENKEEL_BIN", workspace.agent(false));
+    if may_need_cluster(&options.arguments) {
+        // Built from source, and not by cargo. Without them the other suites say as much as ever, and those that want them what to do.
+        if let Err(error) = with_cluster(workspace, &mut cargo) {
+            ensure!(env::var_os("CI").is_none(), "{error:#}");
+            step(&format!("the suites that need a cluster or the chart will fail: {error:#}"));
+        }
+    }
     step("running the tests");
     let mut tally = Tally::default();
-    let outcome = run_and_read(
-        workspace
-            .cargo()
-            .env("EVENKEEL_BIN", workspace.agent(false))
-            .env(cluster::PROGRAMS_VARIABLE, programs)
-            .env(chart::TOOLS_VARIABLE, tools.folder())
-            .args(["test", "--no-fail-fast"])
-            .args(&options.arguments),
-        |line| tally.add(line),
-    );
+    let outcome = run_and_read(cargo.args(["test", "--no-fail-fast"]).args(&options.arguments), |line| {
+        tally.add(line);
+    });
     // One suite's line says nothing of the others: this is the run's.
     println!("{} passed, {} failed", tally.passed, tally.failed);
     outcome?;
     ensure!(tally.passed > 0, "no test matched");
     Ok(())
+}
+
+/// Tells the tests where Kubernetes' programs, helm, kustomize and the agent's image are, built now if they are not there.
+fn with_cluster(workspace: &Workspace, cargo: &mut Command) -> Result<()> {
+    cargo.env(cluster::PROGRAMS_VARIABLE, cluster::programs::find_or_build(workspace)?);
+    cargo.env(chart::TOOLS_VARIABLE, chart::Tools::find_or_build(workspace)?.folder());
+    cargo.env(cluster::IMAGE_VARIABLE, image::of_tests_agent(workspace)?);
+    Ok(())
+}
+
+/// Whether arguments for `cargo test` leave any suite that needs a cluster, or the chart.
+fn may_need_cluster(arguments: &[String]) -> bool {
+    let cargos: Vec<&str> = arguments.iter().map(String::as_str).take_while(|word| *word != "--").collect();
+    let suites = cargos.windows(2).filter(|words| words[0] == "--test").map(|words| words[1]);
+    let mut suites = suites.chain(cargos.iter().filter_map(|word| word.strip_prefix("--test="))).peekable();
+    if suites.peek().is_some() {
+        return suites.any(|suite| suite.starts_with("cluster") || ["deployment", "chart"].contains(&suite));
+    }
+    !cargos.iter().any(|word| ["--lib", "--bins", "--bin", "--doc"].contains(word))
 }
 
 /// What all suites of a run counted.
@@ -76,6 +96,23 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_may_run_on_a_cluster_waits_for_one_to_be_built() {
+        for (arguments, expected) in [
+            ("", true),
+            ("a_filter", true),
+            ("--test cluster_itself", true),
+            ("--test=chart", true),
+            ("--test spread --test deployment", true),
+            ("--test spread", false),
+            ("-p evenkeel --lib http2", false),
+            ("--test spread -- --test cluster_itself", false),
+        ] {
+            let arguments: Vec<String> = arguments.split_whitespace().map(str::to_owned).collect();
+            assert_eq!(may_need_cluster(&arguments), expected, "{arguments:?}");
+        }
+    }
 
     #[test]
     fn the_suites_closing_lines_are_added_up() {

@@ -18,11 +18,12 @@ mod worker_process;
 
 pub use proxy::proxy;
 
-use crate::config::{AgentConfig, Protection};
+use crate::config::AgentConfig;
 use crate::http2::Limits;
 use crate::lifecycle::handover::{Handover, KEEPER_FD_ENV};
 use crate::lifecycle::keeper;
 use crate::lifecycle::ticks::SharedPage;
+use crate::mesh::Protection;
 use crate::proxy::{Dialer, Workers, WorkersConfig};
 use anyhow::{Context as _, Result, bail};
 use std::hash::{BuildHasher as _, RandomState};

@@ -1,7 +1,8 @@
 //! `evenkeel agent`.
 
-use super::protection::{self, parse_memory};
-use super::{CircuitArgs, ClusterArgs, ClusterConfig, PortRange, Protection, Source, workers_or_cores};
+use super::protection::parse_memory;
+use super::{CircuitArgs, ClusterArgs, ClusterConfig, PortRange, Source, workers_or_cores};
+use crate::mesh::{Protection, protection};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 use std::net::SocketAddr;

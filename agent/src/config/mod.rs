@@ -11,7 +11,7 @@ mod values;
 
 pub use agent::{AgentArgs, AgentConfig, UpstreamSockets};
 pub use cluster::{ClusterArgs, ClusterConfig};
-pub use protection::{CircuitArgs, CircuitLimits, Protection};
+pub use protection::CircuitArgs;
 pub use proxy::{ProxyArgs, ProxyConfig, Upstreams};
 pub use values::{NamedListener, PortRange, Source};
 

@@ -1,22 +1,8 @@
-//! What one source of calls may cost the node: memory, connections, calls.
+//! The flags for what one source of calls may cost the node.
 
+use crate::mesh::CircuitLimits;
+use crate::mesh::protection::{MAX_CALLS, MAX_PENDING_CALLS, MAX_SERVER_CONNECTIONS};
 use clap::Args;
-use serde::Serialize;
-
-/// What a pod's connections and calls may hold in memory: some 30,000 small calls in flight, or 32 streams at the largest
-/// window. A node's pods seldom come near it together.
-pub(super) const POD_MEMORY_BYTES: u64 = 128 << 20;
-/// `evenkeel proxy`: what all its clients together may hold. As eight busy pods.
-pub(super) const PROXY_MEMORY_BYTES: u64 = 1 << 30;
-/// Connections of a pod through the agent: each may then hold 32 KiB of the pod's memory. A pod with more of them is a proxy.
-pub(super) const MAX_POD_CONNECTIONS: u32 = 4_096;
-/// Calls of a pod to a Service port that are under way: beyond any client that waits for its answers; the pod's memory is as
-/// a rule used up before.
-const MAX_CALLS: u32 = 65_536;
-/// Of these, those that wait for an endpoint or a stream: a second's worth of what the busiest pods call.
-const MAX_PENDING_CALLS: u32 = 16_384;
-/// Connections of a pod to the servers of a Service port: eight to each of 128 endpoints.
-const MAX_SERVER_CONNECTIONS: u32 = 1_024;
 
 /// The circuit breakers' flags, of both `agent` and `proxy`.
 #[derive(Args, Clone, Debug)]
@@ -39,45 +25,6 @@ impl CircuitArgs {
             calls: self.max_calls,
             pending: self.max_pending_calls,
             connections: self.max_server_connections,
-        }
-    }
-}
-
-/// Beyond these, the circuit from a source to a Service port is open: further calls are answered and not sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct CircuitLimits {
-    /// Calls under way.
-    pub calls: u32,
-    /// Calls that wait for an endpoint or a stream.
-    pub pending: u32,
-    /// Connections to servers.
-    pub connections: u32,
-}
-
-impl Default for CircuitLimits {
-    fn default() -> Self {
-        Self { calls: MAX_CALLS, pending: MAX_PENDING_CALLS, connections: MAX_SERVER_CONNECTIONS }
-    }
-}
-
-/// What the call path holds each source of calls to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Protection {
-    /// Bytes that a pod's connections and calls may hold.
-    pub pod_memory: u64,
-    /// Bytes that connections and calls of no pod may hold: those of `evenkeel proxy`, and servers' connections that pods share.
-    #[serde(skip)]
-    pub own_memory: u64,
-    /// For each pod and Service port.
-    pub circuit: CircuitLimits,
-}
-
-impl Default for Protection {
-    fn default() -> Self {
-        Self {
-            pod_memory: POD_MEMORY_BYTES,
-            own_memory: PROXY_MEMORY_BYTES,
-            circuit: CircuitLimits::default(),
         }
     }
 }
@@ -105,6 +52,7 @@ pub(super) fn parse_memory(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mesh::protection::{POD_MEMORY_BYTES, PROXY_MEMORY_BYTES};
 
     #[test]
     fn memory_is_written_as_kubernetes_writes_it() {

@@ -1,8 +1,8 @@
 //! `evenkeel proxy`.
 
 use super::protection::parse_memory;
-use super::{CircuitArgs, NamedListener, Protection, Source, workers_or_cores};
-use crate::mesh::{Balancing, HashOn, Picker, ServicePort};
+use super::{CircuitArgs, NamedListener, Source, workers_or_cores};
+use crate::mesh::{Balancing, HashOn, Picker, Protection, ServicePort};
 use crate::sources::Target;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};

@@ -68,16 +68,16 @@ pub fn by_process() -> Result<HashMap<String, Vec<u32>>, KernelError> {
 
 /// The UID of a process' pod. `None`: the process has ended, or is no pod's.
 pub(super) fn pod_of_process(pid: u32) -> Result<Option<String>, KernelError> {
-    Ok(read_if_there(format!("/proc/{pid}/cgroup"))?.and_then(|cgroups| pod_of(&cgroups)))
+    Ok(read_if_there(&format!("/proc/{pid}/cgroup"))?.and_then(|cgroups| pod_of(&cgroups)))
 }
 
 /// When a process started, in clock ticks since boot: the 22nd field of proc_pid_stat(5). `None`: it has ended.
 pub(super) fn started_at(pid: u32) -> Result<Option<u64>, KernelError> {
-    Ok(read_if_there(format!("/proc/{pid}/stat"))?.and_then(|stat| started_in(&stat)))
+    Ok(read_if_there(&format!("/proc/{pid}/stat"))?.and_then(|stat| started_in(&stat)))
 }
 
-fn read_if_there(path: String) -> Result<Option<String>, KernelError> {
-    if_there(fs::read_to_string(&path)).context(|| format!("reading {path}"))
+fn read_if_there(path: &str) -> Result<Option<String>, KernelError> {
+    if_there(fs::read_to_string(path)).context(|| format!("reading {path}"))
 }
 
 fn started_in(stat: &str) -> Option<u64> {

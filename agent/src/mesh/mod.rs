@@ -1,7 +1,8 @@
 //! The words that the control path and the data path share. Immutable, no I/O.
 //!
-//! [`names`] says what things are called, [`backend`] what a call can go to, [`balancing`] how its owner wants calls spread, [`pod`] who sends it, and [`snapshot`]
-//! holds one consistent state of all of them. [`load`] is the one mutable word, with [`left_out`] in it: what every worker
+//! [`names`] says what things are called, [`backend`] what a call can go to, [`balancing`] how its owner wants calls spread, [`pod`]
+//! who sends it, and [`snapshot`] holds one consistent state of all of them. [`protection`] is what one source of calls may cost.
+//! [`load`] is the one mutable word, with [`left_out`] in it: what every worker
 //! thread of the node adds to, and what outlives the snapshot that it was first seen in.
 
 mod backend;
@@ -10,6 +11,7 @@ mod left_out;
 mod load;
 mod names;
 mod pod;
+pub mod protection;
 mod snapshot;
 
 pub use backend::{Backend, Endpoint, HashTable};
@@ -18,4 +20,5 @@ pub use left_out::LeftOut;
 pub use load::Load;
 pub use names::{DestinationId, ObjectName, PodKey, ServicePort};
 pub use pod::Pod;
+pub use protection::{CircuitLimits, Protection};
 pub use snapshot::{Destination, Snapshot};

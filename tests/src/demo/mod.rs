@@ -4,14 +4,13 @@
 //! counts, [`screen`] shows the counting while it goes on, [`summary`] what came of it. [`cluster`] is the same on a real Kubernetes.
 
 pub mod cluster;
-mod interrupt;
 mod phase;
 mod play;
 mod screen;
 mod stage;
 mod summary;
 
-use crate::{host, process};
+use crate::{host, interrupt, process};
 use anyhow::{Result, ensure};
 use phase::PHASES;
 use play::{Stage as _, play};

@@ -1,9 +1,8 @@
 //! One phase: its change, the wait until the calls go as they should, and the count of whether they stay so.
 
-use super::interrupt;
-use super::phase::{self, Phase, Verdict};
-use crate::Tally;
-use anyhow::Result;
+use super::phase::{self, Expected, Phase, Verdict};
+use crate::{Tally, interrupt};
+use anyhow::{Result, ensure};
 use std::time::{Duration, Instant};
 
 /// How often the client's count is looked at and shown.
@@ -14,7 +13,7 @@ pub(super) trait Stage {
     /// What the client has counted so far.
     ///
     /// # Errors
-    /// When the client says something else than counts.
+    /// When the client has ended, or says something else than counts.
     fn tally(&mut self) -> Result<Tally>;
 }
 
@@ -32,9 +31,11 @@ pub(super) fn play<S: Stage>(
     (phase.change)(stage)?;
     let expected = (phase.expected)(stage);
 
+    // A change takes as long as it takes: a rollout, for one, waits for what ends.
+    let changed = Instant::now();
     let mut window = stage.tally()?;
     let mut settled = None;
-    while start.elapsed() < phase.limit {
+    while changed.elapsed() < phase.limit {
         interrupt::check()?;
         let now = stage.tally()?;
         draw(&now, stage);
@@ -72,8 +73,59 @@ pub(super) fn play<S: Stage>(
         std::thread::sleep(FRAME);
     };
     let change = settled.since(&before);
-    let met = expected.is_met(&steady, phase::TOLERANCE);
-    let met = met.and_then(|()| if phase.lossless { change.is_clean() } else { Ok(()) });
-    let failure = met.err().map(|why| format!("{why:#}"));
+    let failure = judge(phase, &expected, &change, &steady).err().map(|why| format!("{why:#}"));
     Ok(Verdict { title: phase.title, change, steady, settled_after, failure })
+}
+
+/// Whether the calls went as they should, once they had settled and until then.
+fn judge<S>(phase: &Phase<S>, expected: &Expected, change: &Tally, steady: &Tally) -> Result<()> {
+    expected.is_met(steady, phase::TOLERANCE)?;
+    let counted = steady.completed() + steady.failed();
+    ensure!(
+        counted >= phase::STEADY_CALLS,
+        "only {counted} calls of {} ended in {} s",
+        phase::STEADY_CALLS,
+        phase.limit.as_secs()
+    );
+    ensure!(
+        change.failed() <= phase.may_fail,
+        "{} calls failed until it had settled, and {} may: {:?}",
+        change.failed(),
+        phase.may_fail,
+        change.errors
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn tally(completed: u64, failed: u64) -> Tally {
+        let of = |name: &str, count: u64| BTreeMap::from([(name.to_owned(), count)]);
+        let errors = if failed > 0 { of("Unavailable: gone", failed) } else { BTreeMap::new() };
+        Tally { calls: of("server", completed), errors, ..Tally::default() }
+    }
+
+    #[test]
+    fn an_act_fails_if_too_many_calls_do_or_too_few_end() {
+        let act = |may_fail: u64| Phase::<()> {
+            title: "an act",
+            change: |()| Ok(()),
+            expected: |()| Expected::OneServer,
+            limit: Duration::from_secs(1),
+            may_fail,
+        };
+        let steady = tally(phase::STEADY_CALLS, 0);
+        let is_well = |act: &Phase<()>, change: &Tally, steady: &Tally| {
+            judge(act, &Expected::OneServer, change, steady).is_ok()
+        };
+        assert!(is_well(&act(0), &tally(9, 0), &steady));
+        assert!(!is_well(&act(0), &tally(9, 1), &steady));
+        assert!(is_well(&act(3), &tally(9, 3), &steady));
+        assert!(!is_well(&act(3), &tally(9, 4), &steady));
+        assert!(!is_well(&act(0), &tally(9, 0), &tally(phase::STEADY_CALLS - 1, 0)));
+        assert!(!is_well(&act(3), &tally(9, 0), &tally(phase::STEADY_CALLS, 1)));
+    }
 }

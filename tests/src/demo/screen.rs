@@ -127,7 +127,7 @@ impl Screen {
             let _ = writeln!(frame, "{line}");
         }
         frame.push('\n');
-        let full: f64 = RATE.parse().unwrap_or(1.0);
+        let full = RATE as f64;
         for (position, (server, alive)) in stage.servers().enumerate() {
             let rate = self.rate(server, tally);
             let bar = bar(rate / full);

@@ -6,7 +6,7 @@ use crate::{Agent, Load, Shop, Tally};
 use anyhow::{Context, Result};
 
 /// Calls a second: enough to see shares within a second, little enough for a laptop.
-pub(super) const RATE: &str = "500";
+pub(super) const RATE: u64 = 500;
 /// How many servers stand behind the Service at first.
 const SERVERS_AT_FIRST: usize = 3;
 /// The server that is killed.
@@ -14,6 +14,7 @@ const VICTIM: usize = 1;
 
 impl super::play::Stage for Stage {
     fn tally(&mut self) -> Result<Tally> {
+        self.load.runs()?;
         self.load.tally()
     }
 }
@@ -29,7 +30,7 @@ pub(super) struct Stage {
 impl Stage {
     pub(super) fn set_up() -> Result<Self> {
         let mut shop = Shop::not_enrolled(SERVERS_AT_FIRST)?;
-        let mut load = shop.client.load(&shop.v4(), &["--rate", RATE])?;
+        let mut load = shop.client.load(&shop.v4(), &["--rate", &RATE.to_string()])?;
         load.more_calls(1)?;
         // Runs already when it joins, so that joining is a matter of the Service only.
         shop.add_server()?;

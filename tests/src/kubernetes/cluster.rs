@@ -10,9 +10,9 @@ use super::images::{Image, ImageStore};
 use super::node::{Node, registry_command};
 use super::programs;
 use super::registry::REGISTRY_PORT;
-use crate::host;
 use crate::netns::Netns;
 use crate::wait::eventually;
+use crate::{host, leftovers};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -119,43 +119,50 @@ impl Cluster {
     /// When something of it does not come up, or it is up already.
     pub fn start_lasting(options: Options) -> Result<Self> {
         ensure!(Self::find()?.is_none(), "it is up already");
+        leftovers::sweep();
         // What a start that was killed, or a machine that was switched off, has left.
-        drop(Footprint::lasting()?);
+        Self::end_lasting()?;
         let mut cluster = Self::start_at(Footprint::lasting()?, options)?;
+        // Last: a cluster without it did not come up.
+        std::fs::write(cluster.footprint.path(OPTIONS_FILE), serde_json::to_vec(&options)?)?;
         cluster.leave();
         Ok(cluster)
     }
 
-    /// The cluster that [`Self::start_lasting`] left running.
+    /// Ends that cluster and removes all that was made for it, whatever of it is left.
+    ///
+    /// # Errors
+    /// When its name is not known.
+    pub fn end_lasting() -> Result<()> {
+        drop(Footprint::lasting()?);
+        Ok(())
+    }
+
+    /// The cluster that [`Self::start_lasting`] left running, if anything of it runs.
     ///
     /// # Errors
     /// When it cannot be looked at.
     pub fn find() -> Result<Option<Self>> {
         let footprint = Footprint::lasting()?;
         footprint.keep();
-        if !footprint.folder.exists() {
-            return Ok(None);
-        }
         let options = std::fs::read(footprint.path(OPTIONS_FILE)).unwrap_or_default();
         let Ok(options) = serde_json::from_slice(&options) else { return Ok(None) };
+        // The machine may have been switched off since.
+        if !footprint.is_populated()? {
+            return Ok(None);
+        }
         let mut cluster = Self::at(footprint, options)?;
         let numbers =
             (1..=NODES_MAX).filter(|number| cluster.footprint.path(format!("node-{number}")).exists());
         for number in numbers.collect::<Vec<u8>>() {
             cluster.add(number)?;
         }
-        Ok(cluster.control_plane.etcd.is_running().then_some(cluster))
-    }
-
-    /// Ends it and removes all that was made for it.
-    pub fn end(self) {
-        self.footprint.raze();
+        Ok(Some(cluster))
     }
 
     fn start_at(footprint: Footprint, options: Options) -> Result<Self> {
         ensure!((1..=NODES_MAX).contains(&options.nodes), "a cluster has 1 to {NODES_MAX} nodes");
         std::fs::create_dir_all(&footprint.folder)?;
-        std::fs::write(footprint.path(OPTIONS_FILE), serde_json::to_vec(&options)?)?;
         let underlay = footprint.create_netns("switch")?;
         let mut wiring = format!(
             "link add underlay type bridge\naddr add {API_ADDRESS}/24 dev underlay\nlink set underlay up\n"
@@ -233,14 +240,6 @@ impl Cluster {
         self.registry.start(command, Some(netns))
     }
 
-    /// Makes an image of a program that was built here, under that name.
-    ///
-    /// # Errors
-    /// When the program is not there.
-    pub fn image(&self, name: &str, program: &Path, arguments: &[&str]) -> Result<()> {
-        self.images.add(name, &Image::of_program(program)?.arguments(arguments))
-    }
-
     /// Starts a node, on the disk that it left, and does not wait for it.
     ///
     /// # Errors
@@ -285,11 +284,6 @@ impl Cluster {
             })?;
         }
         Ok(())
-    }
-
-    /// Its name on this machine: cgroups and network namespaces bear it.
-    pub fn name(&self) -> &str {
-        &self.footprint.name
     }
 
     /// The folder of its files.

@@ -4,7 +4,7 @@ use super::cluster::{Cluster, Options};
 use super::daemon::Daemon;
 use super::images::ImageStore;
 use super::{node_init, registry};
-use crate::host;
+use crate::{host, interrupt};
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
@@ -41,7 +41,8 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Shows Evenkeel on it, or on one of its own, as a user types it; ends with 0 only if all went as it should
+    /// Shows Evenkeel on it, or on one of its own, as a user types it; ends with 0 only if all went as it should.
+    /// On the cluster that is up, first and last, it uninstalls Evenkeel and deletes the namespaces `grpc`, `test` and `evenkeel-system`
     Demo,
     /// Is the first process of a node
     #[command(hide = true)]
@@ -68,10 +69,7 @@ pub fn run() -> Result<bool> {
     );
     match command {
         Command::Up { nodes, cgroup2_only, dual_stack } => up(Options { nodes, cgroup2_only, dual_stack }),
-        Command::Down => {
-            find()?.end();
-            Ok(true)
-        }
+        Command::Down => Cluster::end_lasting().map(|()| true),
         Command::Status => status(),
         Command::Kubectl { arguments } => {
             Ok(find()?.command(&[]).args(arguments).status().context("kubectl")?.success())
@@ -90,6 +88,7 @@ fn find() -> Result<Cluster> {
 }
 
 fn up(options: Options) -> Result<bool> {
+    interrupt::listen();
     let start = std::time::Instant::now();
     let cluster = Cluster::start_lasting(options)?;
     cluster.add_agent_image()?;

@@ -22,7 +22,7 @@ use std::time::Duration;
 /// Where the API server listens.
 pub const API_PORT: u16 = 6443;
 /// How long an API server may take to start: three seconds on an idle machine, and a minute on one that builds and tests.
-const START_LIMIT: Duration = Duration::from_secs(180);
+pub const START_LIMIT: Duration = Duration::from_secs(180);
 const ETCD_PORT: u16 = 2379;
 const ETCD_PEER_PORT: u16 = 2380;
 /// The first address of the Services' range, by which pods call the API server.
@@ -273,6 +273,11 @@ impl ControlPlane {
     /// When it cannot be written.
     pub fn rotate_serving_certificate(&self) -> Result<()> {
         self.pki.issue_server(&[self.address.into(), API_SERVICE_ADDRESS.into()])
+    }
+
+    /// Its name on this machine: cgroups and network namespaces bear it.
+    pub fn name(&self) -> &str {
+        &self.footprint.name
     }
 
     /// etcd's URL.

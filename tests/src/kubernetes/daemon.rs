@@ -3,7 +3,7 @@
 
 use super::hierarchies;
 use crate::process::Place;
-use crate::{cgroup, eventually};
+use crate::{cgroup, eventually, host};
 use anyhow::{Context, Result};
 use std::fs::{self, OpenOptions};
 use std::os::fd::OwnedFd;
@@ -159,7 +159,7 @@ impl Drop for Daemon {
         if self.child.is_some()
             && let Err(error) = self.kill()
         {
-            eprintln!("{error:#}");
+            host::complain(&format!("{error:#}"));
         }
     }
 }

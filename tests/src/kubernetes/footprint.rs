@@ -1,12 +1,13 @@
 //! What a cluster leaves on the machine, all under one name: cgroups, network namespaces, a folder.
 
 use super::{hierarchies, programs};
-use crate::host::{self, NAME_PREFIX};
-use crate::leftovers;
 use crate::netns::{NETNS_FOLDER, Netns};
+use crate::{cgroup, host, leftovers};
 use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -27,7 +28,7 @@ impl Footprint {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         leftovers::sweep();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{NAME_PREFIX}-{}-kubernetes-{number}", std::process::id());
+        let name = leftovers::own_name(format!("kubernetes-{number}"));
         let folder = clusters_folder()?.join(&name);
         fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         Ok(Self { name, folder, kept: AtomicBool::new(false) })
@@ -38,20 +39,24 @@ impl Footprint {
     /// # Errors
     /// When the target folder is not known.
     pub(super) fn lasting() -> Result<Self> {
-        use std::hash::{DefaultHasher, Hash, Hasher};
         let folder = clusters_folder()?.join("up");
-        let mut hasher = DefaultHasher::new();
-        folder.hash(&mut hasher);
-        Ok(Self {
-            name: format!("evenkeel-cluster-{:08x}", hasher.finish() as u32),
-            folder,
-            kept: AtomicBool::new(false),
-        })
+        // The same whatever compiler has built this: `down` must find what another has started.
+        let hash = Sha256::digest(folder.as_os_str().as_bytes());
+        let hash: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        Ok(Self { name: format!("evenkeel-cluster-{hash}"), folder, kept: AtomicBool::new(false) })
     }
 
     /// Makes it stay.
     pub(super) fn keep(&self) {
         self.kept.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether any process runs under the name.
+    ///
+    /// # Errors
+    /// Without a cgroup2 mount.
+    pub(super) fn is_populated(&self) -> Result<bool> {
+        Ok(cgroup::populated(&cgroup::mount()?.join(&self.name)))
     }
 
     /// The path of a file or folder of the cluster's.
@@ -77,12 +82,12 @@ impl Footprint {
             if let Some(name) = entry.file_name().to_str().filter(|name| name.starts_with(&prefix))
                 && let Err(error) = host::run("ip", &["netns", "delete", name], "")
             {
-                eprintln!("{error:#}");
+                host::complain(&format!("{error:#}"));
             }
         }
         match fs::remove_dir_all(&self.folder) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                eprintln!("{}: {error}", self.folder.display());
+                host::complain(&format!("{}: {error}", self.folder.display()));
             }
             _ => (),
         }

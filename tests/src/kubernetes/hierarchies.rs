@@ -37,6 +37,14 @@ pub(super) fn visible() -> Result<Vec<Hierarchy>> {
     Ok(read()?.into_iter().map(|(_, hierarchy)| hierarchy).collect())
 }
 
+/// Where the hierarchies that this process sees whole are mounted.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub(crate) fn mounts() -> Result<Vec<PathBuf>> {
+    Ok(mounted()?.into_iter().map(|hierarchy| hierarchy.mount).collect())
+}
+
 fn read() -> Result<Vec<(String, Hierarchy)>> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").context("/proc/self/mountinfo")?;
     Ok(mounts.lines().filter_map(hierarchy).collect())

@@ -120,6 +120,12 @@ impl ImageStore {
         self.add_name(name, &json!({"mediaType": MANIFEST, "digest": digest, "size": manifest.len()}))
     }
 
+    /// Whether there is an image of that name.
+    pub fn has(&self, name: &str) -> bool {
+        let Reference { registry, repository, tag } = Reference::parse(name);
+        self.manifest(&registry, &repository, &tag).is_some()
+    }
+
     /// Keeps the images of an archive in the OCI layout, under the names that it gives them.
     ///
     /// # Errors

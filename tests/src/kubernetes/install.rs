@@ -1,30 +1,31 @@
 //! Evenkeel on a cluster, by its own chart and the real helm.
 
 use super::cluster::Cluster;
-use super::images::Image;
-use crate::{deploy, host};
+use crate::deploy;
 use anyhow::{Context, Result, bail};
 use std::path::Path;
 use std::process::Command;
 
-/// Names an archive with the agent's image; without it, one is made of the agent's binary.
+/// Names an archive with the agent's image.
 const IMAGE_VARIABLE: &str = "EVENKEEL_IMAGE";
+/// What the chart runs.
+const AGENT_IMAGE: &str = concat!("evenkeel:", env!("CARGO_PKG_VERSION"));
 /// The name of the release, of its DaemonSet and of its ServiceAccount.
 pub const RELEASE: &str = "evenkeel";
 
 impl Cluster {
-    /// Lets the nodes pull the agent's image under the name that the chart gives it.
+    /// Lets the nodes pull the agent's image of this moment under the name that the chart gives it.
     ///
     /// # Errors
-    /// When the agent has not been built.
+    /// When it was not made, with what to do.
     pub fn add_agent_image(&self) -> Result<()> {
-        match std::env::var_os(IMAGE_VARIABLE) {
-            Some(archive) => self.images.add_archive(Path::new(&archive)).map(drop),
-            None => {
-                let image = Image::of_program(&host::evenkeel_binary()?)?;
-                self.images.add(&format!("evenkeel:{}", env!("CARGO_PKG_VERSION")), &image)
-            }
-        }
+        let archive = std::env::var_os(IMAGE_VARIABLE).with_context(|| {
+            format!(
+                "the agent's image: run this by `cargo xtask test` or `cargo xtask cluster`, or name what `cargo xtask image --debug` \
+                 has made in {IMAGE_VARIABLE}"
+            )
+        })?;
+        self.images.add_archive(Path::new(&archive)).map(drop)
     }
 
     /// Installs Evenkeel by its chart with these further arguments of helm's, and waits until it is ready on every node.
@@ -32,7 +33,9 @@ impl Cluster {
     /// # Errors
     /// With helm's own words, and the agents' last ones, when it does not become ready.
     pub fn install(&self, arguments: &[&str]) -> Result<()> {
-        self.add_agent_image()?;
+        if !self.images.has(AGENT_IMAGE) {
+            self.add_agent_image()?;
+        }
         let chart = deploy::chart();
         let chart = chart.to_string_lossy();
         let install = ["upgrade", "--install", RELEASE, &chart, "--create-namespace"];

@@ -165,22 +165,19 @@ impl Node {
         pids.into_iter().find(first).with_context(|| format!("{} does not run", self.name))
     }
 
-    /// Kills a program of the node, such as `kubelet` or `containerd`; its init starts it again.
+    /// The pid of a program that its init has started, such as `kubelet` or `containerd`, as this process's PID namespace has it.
     ///
     /// # Errors
     /// When it does not run.
-    pub fn kill(&self, program: &str) -> Result<()> {
-        let pid = children(self.init_pid()?)
-            .into_iter()
-            .find(|pid| {
-                fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
-                    let called = line.split(|&byte| byte == 0).next().unwrap_or_default();
-                    called.ends_with(format!("/{program}").as_bytes())
-                })
+    pub fn pid_of(&self, program: &str) -> Result<i32> {
+        let is_called_so = |pid: &i32| {
+            fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
+                let called = line.split(|&byte| byte == 0).next().unwrap_or_default();
+                called.ends_with(format!("/{program}").as_bytes())
             })
-            .with_context(|| format!("{program} does not run on {}", self.name))?;
-        crate::process::signal_to(pid, libc::SIGKILL);
-        Ok(())
+        };
+        let pid = children(self.init_pid()?).into_iter().find(is_called_so);
+        pid.with_context(|| format!("{program} does not run on {}", self.name))
     }
 
     /// The node's cgroup2 folder as this process sees it; `kubepods` is below.
@@ -241,15 +238,6 @@ impl Node {
     /// The switch's end of its cable.
     fn cable(&self) -> String {
         format!("cable-{}", self.number)
-    }
-
-    /// Pulls its cable out, or puts it in again: a node that runs on and is cut off.
-    ///
-    /// # Errors
-    /// `ip`'s own.
-    pub fn connect(&self, connected: bool) -> Result<()> {
-        let state = if connected { "up" } else { "down" };
-        self.underlay.ip(&format!("link set {} {state}\n", self.cable()))
     }
 }
 

@@ -21,6 +21,29 @@ use std::time::Duration;
 
 const CGROUPS: &str = "/sys/fs/cgroup";
 const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
+/// Parameters of the whole machine's kernel that a kubelet sets as it starts (`setupKernelTunables`), below `/proc/sys`. Here it is a
+/// guest of the machine, and has a copy of each.
+pub const MACHINES_PARAMETERS: [&str; 6] = [
+    "vm/overcommit_memory",
+    "vm/panic_on_oom",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "kernel/keys/root_maxkeys",
+    "kernel/keys/root_maxbytes",
+];
+/// Lays the copies over the parameters that follow up to `--`, and becomes the program after that. Of all mounts those of `/proc` alone do not
+/// come back to the node: the volumes of pods must, and a covered `/proc` would keep pods with a user namespace from mounting theirs.
+const WITH_COPIES: &str = r#"set -e
+mount --make-rprivate /proc
+while [ "$1" != -- ]; do
+  copy=/run/parameters/$1
+  mkdir -p "${copy%/*}"
+  cat "/proc/sys/$1" >"$copy"
+  mount --bind "$copy" "/proc/sys/$1"
+  shift
+done
+shift
+exec "$@""#;
 /// Between the end of a program and its next start.
 const START_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -82,6 +105,7 @@ impl Arguments {
             name,
             arguments,
             log: folder.file(&format!("log/{name}.log")),
+            sets_machines_parameters: name == "kubelet",
         };
         vec![
             program("containerd", vec!["--config".to_owned(), path("containerd.toml")]),
@@ -106,6 +130,7 @@ struct Program {
     name: &'static str,
     arguments: Vec<String>,
     log: PathBuf,
+    sets_machines_parameters: bool,
 }
 
 impl Program {
@@ -114,7 +139,16 @@ impl Program {
         let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
         let folder = programs::folder()?;
         let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap_or_default());
-        let child = Command::new(folder.join(self.name))
+        let program = folder.join(self.name);
+        let mut command = if self.sets_machines_parameters {
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "--propagation", "unchanged", "sh", "-c", WITH_COPIES, "sh"]);
+            command.args(MACHINES_PARAMETERS).arg("--").arg(program);
+            command
+        } else {
+            Command::new(program)
+        };
+        let child = command
             .args(&self.arguments)
             .env("PATH", path)
             .stdin(Stdio::null())

@@ -107,8 +107,7 @@ impl<'a> Shop<'a> {
         let pods = (1..=greeters).zip(nodes).map(|(number, node)| server(&format!("server-{number}"), node));
         let objects: Vec<Value> = pods.chain([service(GREETER)]).collect();
         self.apply(&objects)?;
-        self.kubectl(&["wait", "--for=condition=Ready", "pod", "-l", &format!("app={GREETER}"), LIMIT])
-            .with_context(|| self.events())?;
+        self.all_ready(&format!("app={GREETER}"))?;
         let address = self.address(GREETER)?;
         self.cluster.wait_until_reached(address)?;
         Ok(address)
@@ -163,15 +162,37 @@ impl<'a> Shop<'a> {
         self.pod(pod)
     }
 
+    /// Waits until all pods with those labels are Ready.
+    ///
+    /// # Errors
+    /// When one does not become so, with the Namespace's events.
+    pub fn all_ready(&self, labels: &str) -> Result<()> {
+        self.kubectl(&["wait", "--for=condition=Ready", "pod", "-l", labels, LIMIT])
+            .map(drop)
+            .with_context(|| self.events())
+    }
+
+    /// The pods with those labels, which have their addresses.
+    ///
+    /// # Errors
+    /// When one has none.
+    pub fn pods(&self, labels: &str) -> Result<Vec<RunningPod>> {
+        let objects = self.cluster.list("pods", &self.namespace, labels)?;
+        objects.iter().map(|object| self.running(object)).collect()
+    }
+
     /// A pod that has its address.
     ///
     /// # Errors
     /// When it has none.
     pub fn pod(&self, name: &str) -> Result<RunningPod> {
-        let object = self.cluster.object(&format!("pod/{name}"), &self.namespace)?;
+        self.running(&self.cluster.object(&format!("pod/{name}"), &self.namespace)?)
+    }
+
+    fn running(&self, object: &Value) -> Result<RunningPod> {
         let on = |node: &&super::Node| object["spec"]["nodeName"] == node.name;
-        let node = self.cluster.nodes.iter().find(on).with_context(|| format!("{name} is on no node"))?;
-        RunningPod::of(&object, node)
+        let node = self.cluster.nodes.iter().find(on);
+        RunningPod::of(object, node.with_context(|| format!("it is on no node: {object}"))?)
     }
 
     /// Calls `to` from one fresh connection of a pod, inside its first container; failed calls are in the tally.

@@ -112,7 +112,7 @@ impl Load {
                     while begun < due.min(limit) {
                         let channel = channels[begun as usize % channels.len()].clone();
                         let (kind, tally) = (self.kind.of(begun), Arc::clone(&tally));
-                        if self.cancel_every > 0 && begun % self.cancel_every == 0 {
+                        if self.cancel_every > 0 && begun.is_multiple_of(self.cancel_every) {
                             calls.spawn(cancelled_call(channel, kind, request.clone(), begun, tally));
                         } else {
                             calls.spawn(call(channel, kind, request.clone(), tally));

@@ -3,10 +3,10 @@
 use super::cluster;
 use anyhow::{Context, ensure};
 use evenkeel_tests::host::privileged;
-use evenkeel_tests::kubernetes::Shop;
 use evenkeel_tests::kubernetes::shop::{
     CLIENT, GREETER, SERVICE_PORT, client, client_container, idle, pod, short_client_container,
 };
+use evenkeel_tests::kubernetes::{NestedContainer, RunningPod, Shop, Starts};
 use evenkeel_tests::process::signal_to;
 use evenkeel_tests::{Outcome, Tally, eventually};
 use serde_json::{Value, json};
@@ -252,6 +252,66 @@ fn a_pod_with_a_meshs_sidecar_is_left_alone_unless_asked() -> Outcome {
     Ok(())
 }
 
+/// The small edition of `cluster_starts`.
+#[test]
+fn the_first_connection_of_each_of_many_pods_that_start_at_once_is_taken() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let cluster = cluster()?;
+    let shop = Shop::enrolled(&cluster, "starts")?;
+    let address = shop.serve(2)?;
+    shop.captured(GREETER, SERVICE_PORT, 2)?;
+    let starts = Starts::of(&shop, "node-1", address, 20, 20)?;
+    println!("{starts}");
+    starts.none_was_missed()
+}
+
+/// What runs in containers of a pod's own making is nobody's but the pod's: neither taken, nor taken for the pod.
+#[test]
+fn a_container_within_a_container_is_left_alone_and_its_pod_is_enrolled() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let cluster = cluster()?;
+    let shop = Shop::enrolled(&cluster, "nested")?;
+    let address = shop.serve(2)?;
+    shop.captured(GREETER, SERVICE_PORT, 2)?;
+    let pod = shop.idle("outer", "node-1")?;
+    let cookie = shop.is_enrolled(&pod)?["netns_cookie"].clone();
+    let nested = NestedContainer::of(&pod, "peer", &format!("{}-nested", cluster.name()))?;
+    let tally = nested.call(address, 30)?;
+    shop.is_clean(&pod, &tally)?;
+    ensure!(tally.calls.len() == 1, "it goes straight: {tally:?}");
+    ensure!(shop.is_enrolled(&pod)?["netns_cookie"] == cookie, "the pod's namespace is another now");
+    ensure!(shop.spreads(&pod, address)?, "the pod's own connections are taken");
+    Ok(())
+}
+
+/// There is none here that has a kernel of its own: the name of the class is what the agent goes by.
+#[test]
+fn a_pod_of_a_sandboxed_runtimes_class_is_left_alone_and_told_so() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let cluster = cluster()?;
+    let shop = Shop::enrolled(&cluster, "sandboxed")?;
+    let address = shop.serve(2)?;
+    shop.captured(GREETER, SERVICE_PORT, 2)?;
+    let class = json!({
+        "apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "kata-qemu"}, "handler": "runc",
+    });
+    cluster.apply(&class.to_string())?;
+    let mut object = idle("virtual", "node-1");
+    object["spec"]["runtimeClassName"] = json!("kata-qemu");
+    let pod = shop.start(object)?;
+    let shown = shop.is_left_alone(&pod, "not capturable")?;
+    ensure!(shown["reason"].as_str().is_some_and(|why| why.contains("kata-qemu")), "{shown}");
+    has_event(&shop, &pod, "kata-qemu")?;
+    ensure!(!shop.spreads(&pod, address)?);
+    Ok(())
+}
+
 /// Where people look: `kubectl describe pod`.
 #[test]
 fn an_event_says_why_a_pod_is_not_enrolled() -> Outcome {
@@ -267,15 +327,21 @@ fn an_event_says_why_a_pod_is_not_enrolled() -> Outcome {
     let pod = shop.start(object)?;
     let shown = shop.shown_of(&pod, |view| view["reason_name"] == "no_listener_port")?;
     ensure!(shown["enrolled"] == false, "{shown}");
-    let mut events = Vec::new();
-    eventually("there is an Event on the pod", || {
-        events = cluster.list("events.events.k8s.io", &shop.namespace, "").unwrap_or_default();
-        events.iter().any(|event| {
-            event["regarding"]["name"] == "greedy"
+    has_event(&shop, &pod, "port")
+}
+
+/// Waits for a warning of the agent's on a pod that has these words.
+fn has_event(shop: &Shop<'_>, pod: &RunningPod, words: &str) -> Outcome {
+    let mut events = String::new();
+    eventually(&format!("there is an Event on {}", pod.name), || {
+        events = shop.kubectl(&["get", "events.events.k8s.io", "-o", "json"]).unwrap_or_default();
+        let list: Value = serde_json::from_str(&events).unwrap_or_default();
+        list["items"].as_array().into_iter().flatten().any(|event| {
+            event["regarding"]["name"] == pod.name
                 && event["type"] == "Warning"
                 && event["reportingController"].as_str().is_some_and(|who| who.contains("evenkeel"))
-                && event["note"].as_str().is_some_and(|note| note.contains("port"))
+                && event["note"].as_str().is_some_and(|note| note.contains(words))
         })
     })
-    .with_context(|| format!("{events:?}"))
+    .context(events)
 }

@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 const OTHER_PORT: u16 = 9_001;
 
 /// A Service of the greeters, with these further fields of its spec.
-fn service_with(name: &str, spec: &Value) -> Value {
+pub(super) fn service_with(name: &str, spec: &Value) -> Value {
     let mut service = service(name);
     for (field, value) in spec.as_object().into_iter().flatten() {
         service["spec"][field] = value.clone();
@@ -23,7 +23,8 @@ fn service_with(name: &str, spec: &Value) -> Value {
     service
 }
 
-fn names(tally: &Tally) -> Vec<&str> {
+/// The servers that answered.
+pub(super) fn names(tally: &Tally) -> Vec<&str> {
     tally.calls.keys().map(String::as_str).collect()
 }
 

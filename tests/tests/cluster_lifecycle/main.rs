@@ -7,7 +7,7 @@ mod outages;
 mod rollouts;
 
 use anyhow::Result;
-use evenkeel_tests::kubernetes::shared::{Exclusive, Shared};
+use evenkeel_tests::kubernetes::shared::Exclusive;
 use evenkeel_tests::kubernetes::{Cluster, SharedCluster};
 
 static CLUSTER: SharedCluster = SharedCluster::new();
@@ -21,12 +21,10 @@ fn start() -> Result<Cluster> {
     Ok(cluster)
 }
 
-/// The cluster of all of these tests, with Evenkeel installed.
-fn cluster() -> Result<Shared> {
-    CLUSTER.get(start)
-}
+/// Keeps pods off a node until its agent is ready.
+const STARTUP_TAINT: &str = "evenkeel.dev/agent-not-ready";
 
-/// The cluster for one test alone, as it was at its start, whatever the last such test has left.
+/// The cluster, with Evenkeel installed, for one test alone: as it was at its start, whatever the last one has left.
 fn cluster_alone() -> Result<Exclusive> {
     let mut cluster = CLUSTER.get_alone(start)?;
     if !cluster.api_server.is_running() {
@@ -39,6 +37,12 @@ fn cluster_alone() -> Result<Exclusive> {
         cluster.wait_until_ready(node)?;
         let name = cluster.nodes[node].name.clone();
         cluster.run(&["uncordon", &name])?;
+        if cluster.object(&format!("node/{name}"), "default")?["spec"]["taints"]
+            .to_string()
+            .contains(STARTUP_TAINT)
+        {
+            cluster.run(&["taint", "node", &name, &format!("{STARTUP_TAINT}-")])?;
+        }
     }
     cluster.install(&VALUES)?;
     Ok(cluster)

@@ -1,6 +1,6 @@
 //! What people do on purpose: upgrades of the agents, of the servers, drains of nodes, the end of it all. No call fails.
 
-use super::{VALUES, cluster, cluster_alone};
+use super::{STARTUP_TAINT, VALUES, cluster_alone};
 use anyhow::{Context, Result, ensure};
 use evenkeel_tests::host::privileged;
 use evenkeel_tests::kubernetes::shop::{CLIENT, GREETER, SERVICE_PORT, client, server_container, service};
@@ -113,7 +113,7 @@ fn a_rolling_restart_of_the_servers_fails_no_call() -> Outcome {
     if !privileged() {
         return Ok(());
     }
-    let cluster = cluster()?;
+    let cluster = cluster_alone()?;
     let shop = Shop::enrolled(&cluster, "servers")?;
     let address = serve(&cluster, &shop, 4)?;
     let clients = [
@@ -200,10 +200,9 @@ fn the_start_up_taint_keeps_pods_off_until_the_agent_is_ready() -> Outcome {
     if !privileged() {
         return Ok(());
     }
-    const TAINT: &str = "evenkeel.dev/agent-not-ready";
     let cluster = cluster_alone()?;
     let shop = Shop::enrolled(&cluster, "taint")?;
-    cluster.run(&["taint", "node", "node-2", &format!("{TAINT}=:NoSchedule")])?;
+    cluster.run(&["taint", "node", "node-2", &format!("{STARTUP_TAINT}=:NoSchedule")])?;
     let mut object = client("waits", "node-2", "127.0.0.1:1".parse()?);
     let spec = object["spec"].as_object_mut().context("a pod has a spec")?;
     spec.remove("nodeName");
@@ -213,7 +212,8 @@ fn the_start_up_taint_keeps_pods_off_until_the_agent_is_ready() -> Outcome {
         pod["status"]["conditions"][0]["reason"] == "Unschedulable"
     })?;
     cluster.install(&[&VALUES[..], &["--set", "startupTaint.enabled=true"]].concat())?;
-    cluster
-        .wait_until("node/node-2", "default", |node| !node["spec"]["taints"].to_string().contains(TAINT))?;
+    cluster.wait_until("node/node-2", "default", |node| {
+        !node["spec"]["taints"].to_string().contains(STARTUP_TAINT)
+    })?;
     shop.ready("waits").map(drop)
 }

@@ -1,5 +1,5 @@
 //! The Helm chart's checks, and what the kustomize base takes from it: [`tools`] builds helm and kustomize, [`base`] keeps
-//! the base in step with the chart. What the chart renders is tested in `tests/tests/chart.rs`.
+//! the base in step with the chart. What the chart renders is tested in `tests/tests/chart/`.
 
 mod base;
 mod tools;

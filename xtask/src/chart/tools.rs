@@ -1,16 +1,15 @@
-//! helm and kustomize, built once from the versions in `tests/chart/go.mod` and kept in the cache.
+//! helm and kustomize of the versions in `tests/chart/go.mod`; they are kept in the cache ([`crate::cache`]).
 
-use std::fs::{self, File};
+use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
 use crate::process::{run, step};
-use crate::setup;
-use crate::workspace::{self, Workspace};
+use crate::workspace::Workspace;
+use crate::{cache, setup};
 
 /// What is built, as packages; each program has its package's last word for a name, less a version's.
 const PACKAGES: [&str; 2] = ["helm.sh/helm/v4/cmd/helm", "sigs.k8s.io/kustomize/kustomize/v5"];
@@ -21,24 +20,15 @@ pub(crate) struct Tools {
 }
 
 impl Tools {
-    /// The tools, built now if the cache has none of these versions. `target/chart/tools` leads there too, for tests that
-    /// are run without xtask.
+    /// The tools, built now if the cache has none of these versions.
     ///
     /// # Errors
     /// If Go is missing or too old, or a build fails.
     pub(crate) fn find_or_build(workspace: &Workspace) -> Result<Self> {
         let module = workspace.root.join("tests/chart");
-        let folder = workspace::cache()?.join(format!("chart-tools-{:016x}", key(&module)?));
-        if !folder.exists() {
-            build(&module, &folder)?;
-        }
-        let link = workspace.target.join("chart/tools");
-        if !fs::read_link(&link).is_ok_and(|target| target == folder) {
-            fs::create_dir_all(workspace.target.join("chart"))?;
-            let _ = fs::remove_file(&link);
-            symlink(&folder, &link).with_context(|| link.display().to_string())?;
-        }
-        Ok(Self { folder })
+        let key = key(&module)?;
+        let build = |folder: &Path| build(&module, folder);
+        Ok(Self { folder: cache::find_or_build(workspace, "chart-tools", key, "chart/tools", build)? })
     }
 
     /// The folder that holds them.
@@ -63,23 +53,11 @@ fn key(module: &Path) -> Result<u64> {
 }
 
 fn build(module: &Path, folder: &Path) -> Result<()> {
-    let cache = folder.parent().context("the cache is a folder")?;
-    fs::create_dir_all(cache)?;
-    // Two clones may want them at the same moment; the second then finds what the first has built.
-    let lock = File::create(cache.join("chart-tools.lock"))?;
-    lock.lock()?;
-    if folder.exists() {
-        return Ok(());
-    }
     step("building helm and kustomize (once, about four minutes)");
-    let unfinished = folder.with_extension("unfinished");
-    let _ = fs::remove_dir_all(&unfinished);
-    fs::create_dir_all(&unfinished)?;
     run(Command::new("go")
         .current_dir(module)
         .env("CGO_ENABLED", "0")
         .args(["build", "-mod=readonly", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o"])
-        .arg(&unfinished)
-        .args(PACKAGES))?;
-    fs::rename(&unfinished, folder).with_context(|| folder.display().to_string())
+        .arg(folder)
+        .args(PACKAGES))
 }

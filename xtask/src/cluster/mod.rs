@@ -8,12 +8,14 @@ use std::ffi::OsString;
 
 use anyhow::{Result, ensure};
 
-use crate::process::{is_root, run, step};
+use crate::process::{become_program, is_root, step};
 use crate::workspace::Workspace;
 use crate::{chart, image, setup};
 
 /// Names the folder of Kubernetes' programs to the tests.
 pub(crate) const PROGRAMS_VARIABLE: &str = "EVENKEEL_CLUSTER_BIN";
+/// Names the archive with the agent's image to them.
+pub(crate) const IMAGE_VARIABLE: &str = "EVENKEEL_IMAGE";
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -33,7 +35,8 @@ enum Command {
     Status,
     /// Runs kubectl on that cluster
     Kubectl(Arguments),
-    /// Shows Evenkeel on a cluster as a user types it, and ends with 0 only if it went as it should
+    /// Shows Evenkeel on a cluster as a user types it, and ends with 0 only if it went as it should. On the cluster that is up,
+    /// first and last, it uninstalls Evenkeel and deletes the namespaces `grpc`, `test` and `evenkeel-system`
     Demo(Arguments),
 }
 
@@ -53,7 +56,6 @@ pub(crate) fn start(workspace: &Workspace, options: Options) -> Result<()> {
             .map(|folder| step(&format!("Kubernetes' programs are in {}", folder.display())));
     }
     ensure!(is_root(), "the cluster's nodes are namespaces and cgroups of this machine: run it as root");
-    let programs = programs::find_or_build(workspace)?;
     let (name, arguments) = match options.command {
         Command::Build => unreachable!("it has returned"),
         Command::Up(Arguments { arguments }) => ("up", arguments),
@@ -63,16 +65,21 @@ pub(crate) fn start(workspace: &Workspace, options: Options) -> Result<()> {
         Command::Demo(Arguments { arguments }) => ("demo", arguments),
     };
     let mut cargo = workspace.cargo();
+    // What is taken down needs nothing built: perhaps it cannot be any more.
+    if name != "down" {
+        cargo.env(PROGRAMS_VARIABLE, programs::find_or_build(workspace)?);
+    }
     if matches!(name, "up" | "demo") {
         setup::everything()?;
         cargo
-            .env("EVENKEEL_IMAGE", image::of_tests_agent(workspace)?)
+            .env(IMAGE_VARIABLE, image::of_tests_agent(workspace)?)
             .env(chart::TOOLS_VARIABLE, chart::Tools::find_or_build(workspace)?.folder());
     }
-    run(cargo
-        .env("EVENKEEL_BIN", workspace.agent(false))
-        .env(PROGRAMS_VARIABLE, programs)
-        // With the same selection as `build`'s, so that nothing is built again.
-        .args(["run", "--quiet", "--bin", "cluster", "--", name])
-        .args(arguments))
+    become_program(
+        cargo
+            .env("EVENKEEL_BIN", workspace.agent(false))
+            // With the same selection as `build`'s, so that nothing is built again.
+            .args(["run", "--quiet", "--bin", "cluster", "--", name])
+            .args(arguments),
+    )
 }

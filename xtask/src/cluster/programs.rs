@@ -1,7 +1,7 @@
-//! Builds the cluster's programs once, and keeps them in the cache under a name that says what they were built from.
+//! Builds the cluster's programs; they are kept in the cache ([`crate::cache`]).
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -12,23 +12,17 @@ use anyhow::{Context, Result, bail};
 
 use super::recipe::{KUBERNETES_PARTS, PROGRAMS, Program};
 use crate::process::{answer, run, step};
-use crate::workspace::{self, Workspace};
-use crate::{debian, setup};
+use crate::workspace::Workspace;
+use crate::{cache, debian, setup};
 
 /// The folder of the programs, built now if the cache has none for these very sources, recipe and compiler.
-/// `target/cluster/programs` leads there too, for tests that are run without xtask.
 ///
 /// # Errors
 /// If Go is missing or too old, or a build fails.
 pub(crate) fn find_or_build(workspace: &Workspace) -> Result<PathBuf> {
     let module = workspace.root.join("tests/cluster");
-    let go = setup::go()?;
-    let folder = workspace::cache()?.join(format!("cluster-{:016x}", key(&module, &go)?));
-    if !folder.exists() {
-        build(&module, &folder)?;
-    }
-    link(workspace, &folder)?;
-    Ok(folder)
+    let key = key(&module, &setup::go()?)?;
+    cache::find_or_build(workspace, "cluster", key, "cluster/programs", |folder| build(&module, folder))
 }
 
 /// What the programs depend on, in one number.
@@ -60,23 +54,13 @@ fn files(module: &Path, below: &Path) -> Result<BTreeMap<PathBuf, Vec<u8>>> {
 
 fn build(module: &Path, folder: &Path) -> Result<()> {
     debian::install(debian::CLUSTER_BUILD)?;
-    let cache = folder.parent().context("the cache is a folder")?;
-    fs::create_dir_all(cache)?;
-    // Two clones may want them at the same moment; the second then finds what the first has built.
-    let lock = File::create(cache.join("cluster.lock"))?;
-    lock.lock()?;
-    if folder.exists() {
-        return Ok(());
-    }
     step(
         "building Kubernetes' programs (once; about eight minutes on two cores when Go has built nothing of it yet)",
     );
-    let unfinished = folder.with_extension("unfinished");
-    let _ = fs::remove_dir_all(&unfinished);
-    fs::create_dir_all(unfinished.join("cni"))?;
+    fs::create_dir(folder.join("cni"))?;
     for (number, program) in PROGRAMS.iter().enumerate() {
         let start = Instant::now();
-        compile(module, program, &unfinished.join(program.file))?;
+        compile(module, program, &folder.join(program.file))?;
         step(&format!(
             "{} of {}: {} in {} s",
             number + 1,
@@ -86,9 +70,8 @@ fn build(module: &Path, folder: &Path) -> Result<()> {
         ));
     }
     for part in KUBERNETES_PARTS {
-        symlink("kubernetes", unfinished.join(part))?;
+        symlink("kubernetes", folder.join(part))?;
     }
-    fs::rename(&unfinished, folder)?;
     Ok(())
 }
 
@@ -126,14 +109,4 @@ fn major_and_minor(module: &Path) -> Result<String> {
     };
     let package = "k8s.io/component-base/version";
     Ok(format!(" -X {package}.gitMajor={major} -X {package}.gitMinor={minor}"))
-}
-
-fn link(workspace: &Workspace, folder: &Path) -> Result<()> {
-    let link = workspace.target.join("cluster/programs");
-    if fs::read_link(&link).is_ok_and(|target| target == folder) {
-        return Ok(());
-    }
-    fs::create_dir_all(workspace.target.join("cluster"))?;
-    let _ = fs::remove_file(&link);
-    symlink(folder, &link).with_context(|| link.display().to_string())
 }

@@ -116,7 +116,13 @@ impl Enrolled {
 
     /// Tells the kernel what has changed about it, if it is still there.
     pub(super) fn update(&mut self, wanted: &Enrolment, sighting: &Sighting, tools: &Tools<'_>) {
-        let trouble = self.try_update(wanted, sighting, tools).err().map(|obstacle| obstacle.text);
+        let updated = self.try_update(wanted, sighting, tools);
+        self.mind(updated.err());
+    }
+
+    /// Says once what keeps the agent from looking at the pod again.
+    pub(super) fn mind(&mut self, trouble: Option<Obstacle>) {
+        let trouble = trouble.map(|obstacle| obstacle.text);
         if let Some(text) = &trouble
             && self.trouble != trouble
         {

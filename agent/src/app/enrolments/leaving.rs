@@ -5,7 +5,6 @@ use super::enrolled::Enrolled;
 use super::sighting::Sighting;
 use evenkeel_common::HEARTBEAT_LIMIT_NS;
 use std::time::{Duration, Instant};
-use tracing::warn;
 
 /// How long a pod is kept at the least: what the kernel sent to its listener just before waits there until a worker thread accepts it,
 /// and one that takes longer counts as dead.
@@ -35,13 +34,10 @@ impl Leaving {
     /// Forgets those whose last connection has ended, and those that have gone.
     pub(super) fn look_around(&mut self, sighting: &Sighting, tools: &Tools<'_>) {
         self.0.retain_mut(|(since, left)| {
-            let gone = match left.is_there(sighting) {
-                Ok(is_there) => !is_there,
-                Err(obstacle) => {
-                    warn!(pod = %left.pod.name, "cannot look at a pod that was let go: {}", obstacle.text);
-                    false
-                }
-            };
+            let is_there = left.is_there(sighting);
+            // What cannot be told has not changed.
+            let gone = matches!(is_there, Ok(false));
+            left.mind(is_there.err());
             let is_kept = is_kept(gone, since.elapsed(), tools.workers.pod_connections(&left.pod.key));
             if !is_kept {
                 left.forget(gone, tools);

@@ -4,8 +4,8 @@ use super::server::Server;
 use super::story::Tally;
 use super::{ConnId, MS, World};
 use crate::balance::Random;
-use crate::config::Protection;
 use crate::http2::{Limits, Name};
+use crate::mesh::Protection;
 use crate::proxy::engine::Role;
 
 /// What may go wrong in a world.

@@ -3,8 +3,8 @@
 use super::super::{ConnId, Origin};
 use super::turns::{START_NS, Turns, list, read, take};
 use super::{fixed, pod_named};
-use crate::config::Protection;
 use crate::http2::{Connection, Event, HeadersKind, Limits, Name, StreamKey};
+use crate::mesh::Protection;
 use std::collections::BTreeMap;
 
 const SECOND_NS: u64 = 1_000_000_000;

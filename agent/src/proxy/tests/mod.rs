@@ -15,8 +15,8 @@ mod tunnels;
 mod turns;
 
 use super::{ListenerId, ListenerSpec, OwnNamespace, Source, Workers, WorkersConfig};
-use crate::config::Protection;
 use crate::http2::Limits;
+use crate::mesh::Protection;
 use crate::mesh::{
     Backend, Destination, DestinationId, Endpoint, ObjectName, Picker, Pod, PodKey, ServicePort, Snapshot,
 };

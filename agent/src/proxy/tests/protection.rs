@@ -1,10 +1,11 @@
 //! What a source of calls may cost, on the engine alone: memory, time, calls and connections; and that nobody else pays.
 
+use super::super::shared_use::Ledger;
 use super::super::{ConnId, Origin};
 use super::turns::{START_NS, Turns, list, read, take};
 use super::{fixed, pod_named};
-use crate::config::{CircuitLimits, Protection};
-use crate::http2::{Connection, ErrorCode, Event, HeadersKind, Limits, Name, StreamKey};
+use crate::http2::{Connection, ErrorCode, Event, HeadersKind, LastStream, Limits, Name, StreamKey};
+use crate::mesh::{CircuitLimits, Protection};
 
 const SECOND_NS: u64 = 1_000_000_000;
 const MIB: u64 = 1 << 20;
@@ -414,4 +415,116 @@ fn beyond_its_connections_to_servers_a_call_is_answered_or_waits_for_those_that_
     client.told(&mut turns);
     client.call(&mut turns);
     assert_eq!(turns.dials.len(), 1, "a connection that is gone makes room for one");
+}
+
+#[test]
+fn what_other_workers_hold_and_have_under_way_for_a_pod_counts() {
+    let ledger = Ledger::default();
+    let protection = Protection { pod_memory: MIB, ..circuit(2, 9, 9) };
+    let mut one = Turns::beside(&[1], protection, ledger.clone());
+    let mut other = Turns::beside(&[1], protection, ledger);
+    let mut here = Client::of_pod(&mut one, "busy", 1);
+    let mut there = Client::of_pod(&mut other, "busy", 1);
+    one.engine.kernel_holds(here.conn, MIB as u32);
+    one.settle();
+    // A worker hears of the others' when its own has changed: with its first call.
+    there.call(&mut other);
+    assert_eq!(there.told(&mut other), []);
+    there.call(&mut other);
+    let told = there.told(&mut other);
+    assert!(matches!(&told[..], [Told::Status(code, _)] if code == "8"), "{told:?}");
+    one.engine.kernel_holds(here.conn, 0);
+    one.settle();
+    // One is under way there: with one here, they are two.
+    here.call(&mut one);
+    assert_eq!(here.told(&mut one), []);
+    here.call(&mut one);
+    let message = "evenkeel: pod shop/busy has 2 calls under way already (Service shop/cart:50051)";
+    assert_eq!(here.told(&mut one), [status("14", message)]);
+}
+
+#[test]
+fn a_window_grows_with_what_is_taken_only_while_memory_is_ample() {
+    for (held, grows) in [(0, true), (MIB / 2, false)] {
+        let protection = Protection { pod_memory: MIB, ..Protection::default() };
+        let mut turns = Turns::protected(&[1], protection);
+        let mut client = Client::of_pod(&mut turns, "a", 1);
+        turns.engine.kernel_holds(client.conn, held as u32);
+        let fields = list(&[
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", "/a"),
+            ("content-type", "application/grpc"),
+        ]);
+        let stream = client.http2.open(&fields, false, 0).expect("there is room");
+        client.speak(&mut turns);
+        let (conn, mut server) = turns.serve();
+        let (mut sent, mut credit) = (0, 0);
+        for _ in 0..40 {
+            client.http2.send_data(stream, &[0; 20_000], false);
+            sent += 20_000;
+            client.speak(&mut turns);
+            let bytes = turns.output(conn);
+            let mut taken = Vec::new();
+            read(&mut server, &bytes, |event, _| {
+                if let Event::Data { stream, payload, .. } = event {
+                    taken.push((stream, payload.len() as u32));
+                }
+            });
+            for (stream, bytes) in taken {
+                server.grant(stream, bytes);
+            }
+            speak(&mut turns, conn, &mut server);
+            let bytes = turns.output(client.conn);
+            credit += credit_of_stream_1(&bytes);
+            read(&mut client.http2, &bytes, |_, _| ());
+        }
+        // What is told beyond what came is growth.
+        assert_eq!(credit > sent, grows, "{credit} bytes of credit for {sent}");
+    }
+}
+
+/// The sum of the stream's WINDOW_UPDATE frames.
+fn credit_of_stream_1(mut bytes: &[u8]) -> u64 {
+    let mut credit = 0;
+    while let [a, b, c, kind, ..] = *bytes {
+        let (frame, rest) = bytes.split_at(9 + u32::from_be_bytes([0, a, b, c]) as usize);
+        if kind == 8 && frame[5..9] == [0, 0, 0, 1] {
+            credit += u64::from(u32::from_be_bytes([frame[9], frame[10], frame[11], frame[12]]));
+        }
+        bytes = rest;
+    }
+    credit
+}
+
+#[test]
+fn a_server_that_leaves_because_of_many_cancels_costs_no_call() {
+    let mut turns = Turns::new(&[1]);
+    let mut offender = Client::of_pod(&mut turns, "a", 1);
+    let mut other = Client::of_pod(&mut turns, "a", 1);
+    other.call(&mut turns);
+    let (conn, mut server) = turns.serve();
+    let begun = requests(&mut turns, conn, &mut server);
+    for _ in 0..50 {
+        let stream = offender.call(&mut turns);
+        offender.http2.release(stream);
+        offender.speak(&mut turns);
+    }
+    requests(&mut turns, conn, &mut server);
+    // These it has not seen when it has had enough.
+    other.call(&mut turns);
+    other.call(&mut turns);
+    server.go_away(ErrorCode::EnhanceYourCalm, LastStream::Seen);
+    turns.feed(conn, &take(&mut server));
+    turns.settle();
+    let (again, mut fresh) = turns.serve();
+    let retried = requests(&mut turns, again, &mut fresh);
+    assert_eq!(retried.len(), 2);
+    for stream in retried {
+        answer(&mut turns, again, &mut fresh, stream);
+    }
+    // What it has begun it ends.
+    answer(&mut turns, conn, &mut server, begun[0]);
+    assert_eq!(other.told(&mut turns), [ok(), ok(), ok()]);
+    assert_eq!(turns.engine.counters().own_errors, 0);
 }

@@ -4,10 +4,10 @@ use super::super::shared_use::Ledger;
 use super::super::{Action, ConnId, Engine, Origin};
 use super::fixed;
 use crate::balance::latency::FAILURE_FLOOR_NS;
-use crate::config::Protection;
 use crate::http2::{
     Connection, ErrorCode, Event, FieldList, HeadersKind, LastStream, Limits, Name, StreamKey,
 };
+use crate::mesh::Protection;
 use crate::mesh::{Backend, Destination, Endpoint, ObjectName, Picker, ServicePort, Snapshot};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -41,7 +41,12 @@ impl Turns {
     }
 
     pub(super) fn protected(hosts: &[u8], protection: Protection) -> Self {
-        let mut engine = Engine::new(Limits::default(), 1, START_NS).protected(protection, Ledger::default());
+        Self::beside(hosts, protection, Ledger::default())
+    }
+
+    /// A worker that shares the ledger with others.
+    pub(super) fn beside(hosts: &[u8], protection: Protection, ledger: Ledger) -> Self {
+        let mut engine = Engine::new(Limits::default(), 1, START_NS).protected(protection, ledger);
         let mut version = 0;
         let endpoints = publish(&mut engine, &mut version, hosts);
         let client_conn = engine.accepted(Origin::Agent, fixed()).expect("the destination is known");

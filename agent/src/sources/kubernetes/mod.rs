@@ -1,7 +1,7 @@
 //! A cluster's API, and what the fields of its objects mean.
 //!
 //! `access` reaches the API server, [`kinds`] says what is asked of it, `watch` follows one kind through whatever happens
-//! (`split` takes its answers apart, `backoff` says when to try again), `store` puts all kinds together, and
+//! (`split` and `wire` take its answers apart, `backoff` says when to try again), `store` puts all kinds together, and
 //! [`KubernetesSource`] hands out what comes of it. [`objects`] turns an object into its row; [`labels`] names what is read
 //! of its metadata, [`write_back`] is what the agent writes.
 
@@ -17,6 +17,7 @@ mod standing;
 mod store;
 mod version;
 mod watch;
+mod wire;
 pub mod write_back;
 
 pub use access::Access;

@@ -12,15 +12,12 @@ use super::kinds::{Kind, Object};
 use super::split::{Items, Lines};
 use super::standing::Standing;
 use super::version;
+use super::wire::{Bookmark, Event, ListFrame, ListMark};
 use crate::mesh::ObjectName;
 use crate::sources::intern::Interner;
 use http_body_util::BodyExt as _;
 use kube::Client;
 use kube::client::Body;
-use serde::Deserialize;
-use serde_json::value::RawValue;
-use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
@@ -52,9 +49,6 @@ const SILENT_LISTS: u32 = 2;
 
 /// For how long a server that refused a streaming list is asked for pages: it may be upgraded.
 const PAGES_FOR: Duration = Duration::from_secs(3600);
-
-/// Annotation of the bookmark that ends a streaming list.
-const LIST_END: &str = "k8s.io/initial-events-end";
 
 /// What a watch has to say.
 #[derive(Debug)]
@@ -105,44 +99,6 @@ pub(super) struct Watch {
     silent_lists: u32,
     /// How long the last watch was asked to last.
     asked_for: Duration,
-}
-
-/// An event of a watch.
-#[derive(Deserialize)]
-struct Event<'a> {
-    #[serde(rename = "type", borrow)]
-    kind: Cow<'a, str>,
-    #[serde(borrow)]
-    object: &'a RawValue,
-}
-
-/// What all objects, and bookmarks, have.
-#[derive(Deserialize)]
-struct Bookmark {
-    metadata: Mark,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Mark {
-    resource_version: String,
-    #[serde(default)]
-    annotations: BTreeMap<String, String>,
-}
-
-/// A list without its items.
-#[derive(Deserialize)]
-struct ListFrame {
-    metadata: ListMark,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-#[derive(Default)]
-struct ListMark {
-    resource_version: String,
-    #[serde(rename = "continue")]
-    next: String,
 }
 
 impl Watch {
@@ -401,7 +357,7 @@ impl Watch {
             "BOOKMARK" => {
                 let Bookmark { metadata } = serde_json::from_str(object).map_err(malformed)?;
                 *marked = true;
-                if *listing && metadata.annotations.get(LIST_END).is_some_and(|value| value == "true") {
+                if *listing && metadata.ends_list() {
                     *listing = false;
                     self.standing.is_watching();
                     reports.push(Report::Listed);

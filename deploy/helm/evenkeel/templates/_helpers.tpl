@@ -37,3 +37,38 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- define "evenkeel.scalar" -}}
 {{- if kindIs "float64" . }}{{ int64 . }}{{ else }}{{ . }}{{ end }}
 {{- end }}
+
+{{/* The pods' annotations; of the chart's own, a user's wins. */}}
+{{- define "evenkeel.podAnnotations" -}}
+{{- $own := dict "kubectl.kubernetes.io/default-container" "agent" }}
+{{- if .Values.metrics.annotations }}
+{{- $_ := set $own "prometheus.io/scrape" "true" }}
+{{- $_ := set $own "prometheus.io/port" (toString .Values.ports.metrics) }}
+{{- $_ := set $own "prometheus.io/path" "/metrics" }}
+{{- end }}
+{{- if semverCompare "<1.30-0" .Capabilities.KubeVersion.Version }}
+{{- $_ := set $own "container.apparmor.security.beta.kubernetes.io/agent" (include "evenkeel.appArmorAnnotation" .Values.appArmorProfile) }}
+{{- end }}
+{{- toYaml (merge (deepCopy .Values.podAnnotations) $own) }}
+{{- end }}
+
+{{/* An AppArmor profile as the annotation of before Kubernetes 1.30 names it. */}}
+{{- define "evenkeel.appArmorAnnotation" -}}
+{{- if eq .type "RuntimeDefault" }}runtime/default
+{{- else if eq .type "Localhost" }}localhost/{{ .localhostProfile }}
+{{- else }}unconfined
+{{- end }}
+{{- end }}
+
+{{/* The port of the admin endpoint. */}}
+{{- define "evenkeel.adminPort" -}}
+{{- .Values.agent.admin | default "127.0.0.1:15800" | splitList ":" | last }}
+{{- end }}
+
+{{/* What no schema can say. */}}
+{{- define "evenkeel.checked" -}}
+{{- $ports := list (include "evenkeel.adminPort" .) (toString .Values.ports.readiness) (toString .Values.ports.metrics) }}
+{{- if ne (len (uniq $ports)) 3 }}
+{{- fail (printf "agent.admin, ports.readiness and ports.metrics are to be three ports, and are %s" (join ", " $ports)) }}
+{{- end }}
+{{- end }}

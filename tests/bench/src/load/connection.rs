@@ -219,7 +219,7 @@ impl Connection {
             let value = u32::from_be_bytes([setting[2], setting[3], setting[4], setting[5]]);
             match u16::from_be_bytes([setting[0], setting[1]]) {
                 HEADER_TABLE_SIZE => {
-                    ensure!(value >= BLOCKS_TABLE, "the proxy's HPACK table has {value} bytes")
+                    ensure!(value >= BLOCKS_TABLE, "the proxy's HPACK table has {value} bytes");
                 }
                 MAX_CONCURRENT_STREAMS => self.max_streams = value,
                 INITIAL_WINDOW_SIZE => self.stream_credit = value,

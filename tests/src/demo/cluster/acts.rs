@@ -1,7 +1,7 @@
 //! The acts on a cluster, and where the calls must go then.
 
-use super::stage::ClusterStage;
-use crate::demo::phase::{Expected, Phase};
+use super::stage::{ClusterStage, RATE};
+use crate::demo::phase::{Expected, Phase, in_flight_max};
 use anyhow::Result;
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ const fn lossless(
     change: fn(&mut ClusterStage) -> Result<()>,
     expected: fn(&ClusterStage) -> Expected,
 ) -> Phase<ClusterStage> {
-    Phase { title, change, expected, limit: SETTLE_LIMIT, lossless: true }
+    Phase { title, change, expected, limit: SETTLE_LIMIT, may_fail: 0 }
 }
 
 /// Of calls in flight: when the agent dies, and when a connection that never rests is ended so that its client dials again.
@@ -39,5 +39,5 @@ const fn lossy(
     change: fn(&mut ClusterStage) -> Result<()>,
     expected: fn(&ClusterStage) -> Expected,
 ) -> Phase<ClusterStage> {
-    Phase { lossless: false, ..lossless(title, change, expected) }
+    Phase { may_fail: in_flight_max(RATE), ..lossless(title, change, expected) }
 }

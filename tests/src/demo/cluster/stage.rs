@@ -8,6 +8,7 @@ use crate::wait::eventually_some;
 use crate::{Process, Tally, deploy, eventually, host};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use std::rc::Rc;
 
 /// Where the servers are, and the client.
 const SERVERS: &str = "grpc";
@@ -16,6 +17,8 @@ const CLIENT: &str = "test";
 const IMAGE: &str = "quay.io/shrishs/grpc-plain-text-quickstart-jvm";
 const SERVERS_YAML: &str = include_str!("servers.yaml");
 const CLIENT_YAML: &str = include_str!("client.yaml");
+/// Calls a second of the client, as its manifest says.
+pub(super) const RATE: u64 = 200;
 const DAEMON_SET: &str = "daemonset/evenkeel";
 
 /// All that runs.
@@ -27,11 +30,11 @@ pub(super) struct ClusterStage {
     address: String,
     /// Names of the servers' pods that take part now.
     servers: Vec<String>,
-    cluster: Cluster,
+    cluster: Rc<Cluster>,
 }
 
 impl ClusterStage {
-    pub(super) fn set_up(cluster: Cluster) -> Result<Self> {
+    pub(super) fn set_up(cluster: Rc<Cluster>) -> Result<Self> {
         // What a demo that was interrupted has left on a cluster that stays.
         remove_all(&cluster)?;
         let peer = host::binaries()?.join("peer");
@@ -59,11 +62,6 @@ impl ClusterStage {
         let mut stage = Self { load, client, address, servers: Vec::new(), cluster };
         stage.wait_for_servers(3)?;
         Ok(stage)
-    }
-
-    /// Removes what the demo has put into the cluster.
-    pub(super) fn clear(&self) -> Result<()> {
-        remove_all(&self.cluster)
     }
 
     /// Names of the servers that take part now.
@@ -158,10 +156,6 @@ impl ClusterStage {
         Ok(())
     }
 
-    pub(super) fn agents_last_words(&self) -> String {
-        self.cluster.agents_last_words()
-    }
-
     fn kubectl(&self, arguments: &[&str]) -> Result<()> {
         typed(&format!("kubectl {}", arguments.join(" ")));
         self.cluster.run(arguments).map(drop)
@@ -193,11 +187,13 @@ impl ClusterStage {
 
 impl Stage for ClusterStage {
     fn tally(&mut self) -> Result<Tally> {
+        self.load.runs()?;
         self.load.tally()
     }
 }
 
-fn remove_all(cluster: &Cluster) -> Result<()> {
+/// Removes what the demo has put into a cluster.
+pub(super) fn remove_all(cluster: &Cluster) -> Result<()> {
     cluster.uninstall().ok();
     let namespaces = [SERVERS, CLIENT, deploy::NAMESPACE];
     cluster
@@ -212,4 +208,14 @@ fn typed(command: &str) {
 
 fn text(object: &Value, pointer: &str) -> String {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_the_one_of_the_clients_manifest() {
+        assert!(CLIENT_YAML.contains(&format!("--rate, '{RATE}'")), "{CLIENT_YAML}");
+    }
 }

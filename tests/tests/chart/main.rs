@@ -1,4 +1,7 @@
-//! What the Helm chart and the kustomize folders render, which values the chart refuses, and what an API server says of it.
+//! What the Helm chart and the kustomize folders render, which values the chart refuses, and what an API server says of it. [`admission`]:
+//! what its admission policies hold agents to.
+
+mod admission;
 
 use anyhow::{Context, ensure};
 use evenkeel_tests::deploy::{self, Objects, kustomized, objects, rendered};
@@ -30,6 +33,13 @@ fn argument(objects: &Objects, flag: &str) -> Option<String> {
     let arguments = agent(objects)["args"].as_array().expect("the agent has arguments");
     let prefix = format!("{flag}=");
     arguments.iter().find_map(|argument| argument.as_str()?.strip_prefix(&prefix)).map(str::to_owned)
+}
+
+/// The value of an environment variable of the agent's.
+fn variable(objects: &Objects, name: &str) -> Option<String> {
+    let variables = agent(objects)["env"].as_array().expect("the agent has variables");
+    let variable = variables.iter().find(|variable| variable["name"] == name)?;
+    variable["value"].as_str().map(str::to_owned)
 }
 
 /// Takes away what only releases of Helm have.
@@ -135,25 +145,60 @@ fn objects_may_be_patched_by_the_options_that_do_so_only() {
     };
     let plain = chart(&[]);
     assert!(!may_patch(&plain, "nodes") && !may_patch(&plain, "pods"));
-    assert_eq!(argument(&plain, "--startup-taint"), None);
+    assert_eq!(variable(&plain, "EVENKEEL_STARTUP_TAINT"), None);
     let tainted = chart(&["--set=startupTaint.enabled=true"]);
     assert!(may_patch(&tainted, "nodes") && !may_patch(&tainted, "pods"));
-    assert_eq!(argument(&tainted, "--startup-taint").as_deref(), Some("evenkeel.dev/agent-not-ready"));
+    assert_eq!(variable(&tainted, "EVENKEEL_STARTUP_TAINT").as_deref(), Some("evenkeel.dev/agent-not-ready"));
     let labelled = chart(&["--set=labelPods=true"]);
     assert!(may_patch(&labelled, "pods") && !may_patch(&labelled, "nodes"));
-    assert!(agent(&labelled)["args"].as_array().unwrap().contains(&json!("--label-pods")));
+    assert_eq!(variable(&labelled, "EVENKEEL_LABEL_PODS").as_deref(), Some("true"));
+}
+
+/// `kubectl exec … -- evenkeel check` has the agent's variables, and not its arguments.
+#[test]
+fn check_in_the_agents_container_checks_what_the_chart_turns_on() {
+    let chart =
+        chart(&["--set=startupTaint.enabled=true,labelPods=true,agent.cgroup=/host/sys/fs/cgroup/none"]);
+    assert_eq!(argument(&chart, "--cgroup"), None, "as a variable alone");
+    let mut check = Command::new(evenkeel_binary().unwrap());
+    check.arg("check");
+    for name in ["EVENKEEL_CGROUP", "EVENKEEL_STARTUP_TAINT", "EVENKEEL_LABEL_PODS"] {
+        check.env(name, variable(&chart, name).unwrap_or_else(|| panic!("{name} is not set")));
+    }
+    // A folder that is not there: it is looked at.
+    let said = String::from_utf8(check.output().unwrap().stdout).unwrap();
+    assert!(said.contains("/host/sys/fs/cgroup/none"), "{said}");
 }
 
 #[test]
 fn an_older_cluster_gets_its_apparmor_profile_as_an_annotation() {
     let annotation = "container.apparmor.security.beta.kubernetes.io/agent";
     let metadata = |objects: &Objects| named(objects, "DaemonSet")["spec"]["template"]["metadata"].clone();
-    let older = chart(&["--kube-version=1.29.0"]);
-    assert_eq!(metadata(&older)["annotations"][annotation], "unconfined");
-    assert_eq!(agent(&older)["securityContext"]["appArmorProfile"], Value::Null);
-    let newer = chart(&["--kube-version=1.33.0"]);
-    assert_eq!(metadata(&newer)["annotations"][annotation], Value::Null);
-    assert_eq!(agent(&newer)["securityContext"]["appArmorProfile"]["type"], "Unconfined");
+    // What the API server takes: k8s.io/kubernetes/pkg/apis/core/validation, ValidateAppArmorProfileFormat.
+    for (profile, expected) in [
+        ("type=Unconfined", "unconfined"),
+        ("type=RuntimeDefault", "runtime/default"),
+        ("type=Localhost,appArmorProfile.localhostProfile=own", "localhost/own"),
+    ] {
+        let profile = format!("--set=appArmorProfile.{profile}");
+        let older = chart(&["--kube-version=1.29.0", &profile]);
+        assert_eq!(metadata(&older)["annotations"][annotation], expected);
+        assert_eq!(agent(&older)["securityContext"]["appArmorProfile"], Value::Null);
+        let newer = chart(&["--kube-version=1.33.0", &profile]);
+        assert_eq!(metadata(&newer)["annotations"][annotation], Value::Null);
+        assert!(
+            profile.contains(agent(&newer)["securityContext"]["appArmorProfile"]["type"].as_str().unwrap())
+        );
+    }
+}
+
+#[test]
+fn a_users_annotation_wins_over_the_charts_own() {
+    let chart = chart(&["--set-string=podAnnotations.prometheus\\.io/port=1,podAnnotations.team=mine"]);
+    let annotations = &named(&chart, "DaemonSet")["spec"]["template"]["metadata"]["annotations"];
+    assert_eq!(annotations["prometheus.io/port"], "1");
+    assert_eq!(annotations["prometheus.io/scrape"], "true");
+    assert_eq!(annotations["team"], "mine");
 }
 
 #[test]
@@ -163,6 +208,10 @@ fn bad_values_are_refused_by_name() {
         ("agent.drainSecond=20", "at '/agent': additional properties 'drainSecond' not allowed"),
         ("agent.maxPods=0", "at '/agent/maxPods': minimum: got 0, want 1"),
         ("agent.mark=none", "at '/agent/mark'"),
+        ("agent.mark=0", "at '/agent/mark': minimum: got 0, want 1"),
+        ("agent.mark=0x0", "at '/agent/mark'"),
+        ("ports.metrics=15801", "three ports, and are 15800, 15801, 15801"),
+        ("agent.admin=127.0.0.1:15802", "three ports, and are 15802, 15801, 15802"),
         ("agent.upstreamSockets=both", "at '/agent/upstreamSockets': value must be one of 'pod', 'node'"),
         ("agent.listenerPorts=15810", "at '/agent/listenerPorts'"),
         ("agent.cgroup=kubepods", "at '/agent/cgroup'"),
@@ -228,12 +277,13 @@ fn the_agents_account_may_do_what_it_does_and_nothing_else() -> Outcome {
         plane.run(&["auth", "can-i", verb, resource, "--all-namespaces", &account]).is_ok()
     };
     plane.apply(&kustomized("base")?)?;
+    // The authorizer learns of a role a moment after the API server has taken it.
+    eventually("the role is in force", || may("create", "events.events.k8s.io"))?;
     for resource in ["namespaces", "services", "pods", "nodes", "endpointslices.discovery.k8s.io"] {
         for verb in ["list", "watch"] {
             ensure!(may(verb, resource), "{verb} {resource}");
         }
     }
-    ensure!(may("create", "events.events.k8s.io"), "create events");
     for (verb, resource) in [
         ("get", "secrets"),
         ("list", "configmaps"),
@@ -247,51 +297,5 @@ fn the_agents_account_may_do_what_it_does_and_nothing_else() -> Outcome {
     ] {
         ensure!(!may(verb, resource), "{verb} {resource}");
     }
-    Ok(())
-}
-
-#[test]
-fn an_agent_may_take_the_startup_taint_off_its_own_node_and_do_nothing_else_to_it_or_to_others() -> Outcome {
-    if !privileged() {
-        return Ok(());
-    }
-    let plane = ControlPlane::start()?;
-    plane.run(&["create", "namespace", deploy::NAMESPACE])?;
-    plane.apply(&rendered(&["--set=startupTaint.enabled=true"])?)?;
-    let (startup, other) = (
-        json!({"key": "evenkeel.dev/agent-not-ready", "effect": "NoSchedule"}),
-        json!({"key": "other", "effect": "NoSchedule"}),
-    );
-    for (node, address) in [("own", "10.0.0.1"), ("others", "10.0.0.2")] {
-        plane.fake_node(node, address.parse()?, None)?;
-        let tainted = json!({"spec": {"taints": [startup, other]}}).to_string();
-        plane.run(&["patch", "node", node, "--type=merge", "-p", &tainted])?;
-    }
-    let patch = |node: &str, patch: &Value| {
-        let account = format!("--as=system:serviceaccount:{}:evenkeel", deploy::NAMESPACE);
-        let token = "--as-user-extra=authentication.kubernetes.io/node-name=own";
-        plane.run(&["patch", "node", node, "--type=merge", "-p", &patch.to_string(), &account, token])
-    };
-    let refused = |node: &str, change: &Value, why: &str| {
-        patch(node, change).is_err_and(|error| format!("{error:#}").contains(why))
-    };
-    let untainted = json!({"spec": {"taints": [other]}});
-    // The API server learns of a policy a moment after it has taken it: by what changes nothing if it has not.
-    let unchanged = json!({"spec": {"taints": [startup, other]}});
-    eventually("the policy is in force", || refused("others", &unchanged, "its own Node only"))?;
-    ensure!(refused("others", &untainted, "its own Node only"));
-    for change in [
-        json!({"spec": {"taints": []}}),
-        json!({"spec": {"unschedulable": true, "taints": [other]}}),
-        json!({"metadata": {"labels": {"team": "mine"}}, "spec": {"taints": [other]}}),
-    ] {
-        ensure!(refused("own", &change, "change nothing else"), "{change}");
-    }
-    patch("own", &untainted)?;
-    let taints = plane.object("node/own", "default")?["spec"]["taints"].clone();
-    ensure!(
-        taints.as_array().is_some_and(|taints| taints.len() == 1 && taints[0]["key"] == "other"),
-        "{taints}"
-    );
     Ok(())
 }
