@@ -65,7 +65,7 @@ impl Interop {
         let (host, port) = to.rsplit_once(':').with_context(|| format!("{to} has no port"))?;
         let mut command = self.command("client", "io.grpc.testing.integration.TestServiceClient");
         command.args(["--use_tls=false", &format!("--server_host={host}"), &format!("--server_port={port}")]);
-        command.arg(format!("--test_case={case}"));
+        command.arg(format!("--test_case={case}")).args(flags_of(case));
         pod.spawn(case, command)
     }
 
@@ -80,6 +80,21 @@ impl Interop {
                 command
             }
         }
+    }
+}
+
+/// What some cases ask for beside their name.
+fn flags_of(case: &str) -> &'static [&'static str] {
+    match case {
+        // Their own limits are for machines with nothing else to do.
+        "rpc_soak" | "channel_soak" => {
+            &["--soak_per_iteration_max_acceptable_latency_ms=60000", "--soak_overall_timeout_seconds=60"]
+        }
+        // The policy through which the client sees the report.
+        "orca_per_rpc" => {
+            &["--service_config_json={\"loadBalancingConfig\":[{\"test_backend_metrics_load_balancer\":{}}]}"]
+        }
+        _ => &[],
     }
 }
 

@@ -4,6 +4,7 @@
 //! longest queue exponentially shorter, and more than two add little.
 
 use super::random::Random;
+use super::weights::Weights;
 use crate::mesh::{Endpoint, Load};
 use std::sync::Arc;
 
@@ -61,9 +62,14 @@ fn draw(count: usize, excluded: impl Fn(usize) -> bool, mut drawn: impl FnMut() 
 /// least-request is no better than random.
 pub(super) fn least_request(
     endpoints: &[Arc<Endpoint>],
+    weights: Option<Weights<'_>>,
     random: &mut Random,
     excluded: impl Fn(usize) -> bool,
 ) -> Option<usize> {
+    if let Some(weights) = weights {
+        return weights
+            .better_of_two(random, excluded, |second, first| weights.active(second) < weights.active(first));
+    }
     let load = |index: usize| -> &Load { &endpoints[index].load };
     better_of_two(endpoints.len(), random, excluded, |second, first| {
         load(second).active() < load(first).active()

@@ -91,6 +91,17 @@ impl Ejections {
         self.heeded
     }
 
+    /// Whether so many are out that all are used.
+    pub fn in_panic(&self, now_ns: u64) -> bool {
+        !self.heeded && self.endpoints.iter().any(|health| health.out_until_ns > now_ns)
+    }
+
+    /// How many of those for which `counts` holds are not out.
+    pub fn left(&self, counts: impl Fn(usize) -> bool, now_ns: u64) -> usize {
+        let is_left = |(index, health): &(usize, &Health)| counts(*index) && health.out_until_ns <= now_ns;
+        self.endpoints.iter().enumerate().filter(is_left).count()
+    }
+
     /// Whether this endpoint is to be passed over.
     pub fn is_out(&self, endpoint: usize, now_ns: u64) -> bool {
         self.heeded && self.endpoints[endpoint].out_until_ns > now_ns

@@ -26,9 +26,17 @@ pub(super) fn table(endpoints: &[Arc<Endpoint>]) -> HashTable {
         })
         .collect();
     let mut slots = vec![FREE; SLOTS as usize];
+    let heaviest = endpoints.iter().map(|endpoint| endpoint.weight).max().unwrap_or(1);
+    // What each is owed: a turn costs as much as the heaviest is given a round.
+    let mut owed = vec![0; endpoints.len()];
     let mut filled = 0;
     loop {
         for (owner, (at, step)) in orders.iter_mut().enumerate() {
+            owed[owner] += endpoints[owner].weight;
+            if owed[owner] < heaviest {
+                continue;
+            }
+            owed[owner] -= heaviest;
             // The next slot in its order that nobody has.
             while slots[*at as usize] != FREE {
                 *at = (*at + *step) % SLOTS;

@@ -3,7 +3,8 @@
 //! [`choices`] takes a random endpoint, or weighs two against each other; [`ewma`] says by what the default picker does so, and
 //! [`latency`] is the average that it looks at. [`round_robin`] takes each in its turn. [`ring_hash`] and [`maglev`] lead equal
 //! hashes ([`hash`]) to one endpoint, by [`tables`] that are made once a backend; [`source_hash`] does it for
-//! `sessionAffinity`. [`ejection`] says which endpoints are left out for a time. The chosen
+//! `sessionAffinity`. [`weights`] has shares where endpoints are not alike, [`subset`] says which of very many one pod's calls go to, [`spill`] how many leave the
+//! neighbourhood, [`ejection`] which endpoints are left out for a time. The chosen
 //! endpoint's connections are the [`crate::proxy`] pool's business.
 
 mod choices;
@@ -16,14 +17,20 @@ mod random;
 mod ring_hash;
 mod round_robin;
 mod source_hash;
+pub mod spill;
+pub mod subset;
 mod tables;
+mod weights;
 
 pub use ejection::{Ejections, Observation};
 pub use random::Random;
+pub use subset::Subset;
 pub use tables::prepare;
 
 use crate::http2::FieldList;
-use crate::mesh::{Backend, Picker};
+use crate::mesh::{Backend, Endpoint, Picker};
+use std::sync::Arc;
+use weights::Weights;
 
 /// What a picker remembers from pick to pick, for one client connection.
 #[derive(Debug, Clone, Copy)]
@@ -42,22 +49,26 @@ impl PickerState {
     }
 }
 
-/// Picks an endpoint of the backend by its index; `None` if there is none, or `excluded` holds for all of them. What is not
-/// HTTP/2 has no `request`.
+/// Picks one of the backend's `endpoints` by its index; `None` if there is none, or `excluded` holds for all of them. They are all
+/// of the backend's, or, where its picker [does not hash](Picker::is_by_hash), any of them. What is not HTTP/2 has no `request`.
 pub fn pick(
     backend: &Backend,
+    endpoints: &[Arc<Endpoint>],
     request: Option<&FieldList>,
     state: &mut PickerState,
     random: &mut Random,
     now_ns: u64,
     excluded: impl Fn(usize) -> bool,
 ) -> Option<usize> {
-    let endpoints = &backend.endpoints;
+    let weights = || Weights::of(backend, endpoints, now_ns);
     match backend.balancing.picker {
-        Picker::Ewma => ewma::pick(endpoints, random, now_ns, excluded),
-        Picker::LeastRequest => choices::least_request(endpoints, random, excluded),
-        Picker::RoundRobin => round_robin::pick(endpoints.len(), &mut state.turn, excluded),
-        Picker::Random => choices::one(endpoints.len(), random, excluded),
+        Picker::Ewma => ewma::pick(endpoints, weights(), random, now_ns, excluded),
+        Picker::LeastRequest => choices::least_request(endpoints, weights(), random, excluded),
+        Picker::RoundRobin => round_robin::pick(endpoints.len(), weights(), &mut state.turn, excluded),
+        Picker::Random => match weights() {
+            Some(weights) => weights.draw(random, excluded),
+            None => choices::one(endpoints.len(), random, excluded),
+        },
         Picker::RingHash | Picker::Maglev => {
             let hash_on = &backend.balancing.hash_on;
             let key = match request {

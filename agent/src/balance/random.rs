@@ -21,6 +21,12 @@ impl Random {
         z ^ (z >> 31)
     }
 
+    /// A number from 0 on, below 1.
+    pub fn unit(&mut self) -> f64 {
+        // The 53 bits that fit.
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
     /// A number below `bound`, which is not 0 (Lemire: *Fast Random Integer Generation in an Interval*, 2019, without
     /// the rejection: the bias is below bound ÷ 2⁶⁴).
     pub fn below(&mut self, bound: usize) -> usize {

@@ -15,13 +15,19 @@ const POINTS: usize = 256;
 const MOST_POINTS: usize = 1 << 18;
 
 pub(super) fn table(endpoints: &[Arc<Endpoint>]) -> HashTable {
+    // By weight, whatever the others' are: else more would move than one's own share.
+    let points_of = |endpoint: &Endpoint, each: usize| {
+        (each * endpoint.weight as usize / Endpoint::WEIGHT as usize).max(1)
+    };
     let mut each = POINTS;
-    while each > 1 && each * endpoints.len() > MOST_POINTS {
+    while each > 1 && endpoints.iter().map(|endpoint| points_of(endpoint, each)).sum::<usize>() > MOST_POINTS
+    {
         each /= 2;
     }
     let points_of = |(owner, endpoint): (usize, &Arc<Endpoint>)| {
         let address = endpoint.address;
-        (0..each as u64).map(move |number| (hash::of_address(address, number), owner as u32))
+        (0..points_of(endpoint, each) as u64)
+            .map(move |number| (hash::of_address(address, number), owner as u32))
     };
     let mut ring: Vec<(u64, u32)> = endpoints.iter().enumerate().flat_map(points_of).collect();
     ring.sort_unstable();

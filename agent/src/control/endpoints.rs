@@ -84,6 +84,8 @@ pub struct Candidate<'a> {
     pub address: SocketAddr,
     /// What is known of it.
     pub row: &'a EndpointRow,
+    /// Its weight.
+    pub weight: u32,
     good_for: Use,
 }
 
@@ -111,6 +113,7 @@ pub fn candidates<'a>(
             found.extend(slice.endpoints.iter().map(|row| Candidate {
                 address: SocketAddr::new(row.address, port.number),
                 row,
+                weight: slice.weight,
                 good_for: good_for(row.conditions),
             }));
         }
@@ -176,21 +179,39 @@ impl<'a> Choice<'a> {
         }
     }
 
+    /// Whether hints keep calls near, so that there are [farther](Self::wider) endpoints.
+    pub fn is_hinted(&self) -> bool {
+        self.hinted != Hinted::Ignored
+    }
+
+    /// The same without hints.
+    #[must_use]
+    pub fn wider(self) -> Self {
+        Self { hinted: Hinted::Ignored, ..self }
+    }
+
     /// The candidates that get calls, as endpoints, sorted by address. One that was there before is the same one, or at least
-    /// goes on with its [`Load`].
+    /// goes on with its [`Load`]. One that was not is ready since `now_ns`.
     pub fn endpoints<'e>(
         &self,
         candidates: &[Candidate<'_>],
+        now_ns: u64,
         previous: impl Fn(SocketAddr) -> Option<&'e Arc<Endpoint>>,
     ) -> Vec<Arc<Endpoint>> {
         let chosen = candidates.iter().filter(|candidate| self.judge(candidate).is_ok());
         chosen
-            .map(|Candidate { address, row, .. }| match previous(*address) {
-                Some(before) if before.pod == row.pod && before.zone == row.zone => before.clone(),
+            .map(|Candidate { address, row, weight, .. }| match previous(*address) {
+                Some(before)
+                    if before.pod == row.pod && before.zone == row.zone && before.weight == *weight =>
+                {
+                    before.clone()
+                }
                 before => Arc::new(Endpoint {
                     address: *address,
                     pod: row.pod.clone(),
                     zone: row.zone.clone(),
+                    weight: *weight,
+                    ready_since_ns: before.map_or(now_ns, |before| before.ready_since_ns),
                     load: before.map_or_else(|| Arc::new(Load::default()), |before| before.load.clone()),
                 }),
             })

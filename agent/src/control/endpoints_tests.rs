@@ -23,7 +23,7 @@ fn chosen(
     place: Place<'_>,
 ) -> ByFamily<Vec<Arc<Endpoint>>> {
     candidates(slices.iter(), port)
-        .map(|candidates| Choice::new(&candidates, policy, place).endpoints(&candidates, |_| None))
+        .map(|candidates| Choice::new(&candidates, policy, place).endpoints(&candidates, 0, |_| None))
 }
 
 fn of(slices: &[SliceRow], port: &str) -> Vec<String> {
@@ -109,7 +109,7 @@ fn an_endpoint_that_stays_keeps_its_load_and_a_changed_one_too() {
     let again = |slice: &SliceRow| {
         let v4 = candidates([slice].into_iter(), "grpc").v4;
         let choice = Choice::new(&v4, TrafficPolicy::Cluster, NOWHERE);
-        choice.endpoints(&v4, |address| before.iter().find(|endpoint| endpoint.address == address))
+        choice.endpoints(&v4, 0, |address| before.iter().find(|endpoint| endpoint.address == address))
     };
     let after = again(&second);
     assert!(Arc::ptr_eq(&after[0].load, &before[1].load));

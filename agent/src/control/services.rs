@@ -3,11 +3,13 @@
 use super::destinations::{self, Frontend, Straight};
 use super::endpoints::{self, ByFamily, Candidate, Choice, Place, TrafficPolicy, Unused};
 use crate::balance;
+use crate::clock;
 use crate::mesh::{Backend, Balancing, Endpoint, HashOn, Picker, ServicePort};
 use crate::sources::rows::{NamespaceRow, ServiceKind, ServicePortRow, ServiceRow, SliceRow, Transport};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// What is known of a Service. Slices may come before it, and stay after it.
 #[derive(Debug, Default)]
@@ -62,6 +64,12 @@ impl Backends {
         find(endpoints_of(self.cluster.of(address)), address)
             .or_else(|| find(endpoints_of(self.local.of(address)), address))
     }
+
+    /// The same, also where it is farther away than hints want it.
+    fn known(&self, address: SocketAddr) -> Option<&Arc<Endpoint>> {
+        let wider = self.cluster.of(address).as_ref().map_or(&[][..], |backend| &backend.wider);
+        self.endpoint(address).or_else(|| find(wider, address))
+    }
 }
 
 impl Port {
@@ -87,6 +95,15 @@ impl Port {
         let not_twice = local_ones
             .filter(|endpoint| find(endpoints_of(cluster.of(endpoint.address)), endpoint.address).is_none());
         cluster_ones.chain(not_twice)
+    }
+
+    /// Endpoints farther away than hints want them that have got calls all the same.
+    pub(super) fn farther_in_use(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        let Backends { cluster, .. } = &self.backends;
+        let wider = [&cluster.v4, &cluster.v6].into_iter().flatten().flat_map(|backend| backend.wider.iter());
+        wider.filter(|endpoint| {
+            endpoint.load.calls.load(Relaxed) > 0 && self.endpoint(endpoint.address).is_none()
+        })
     }
 
     /// The endpoint at this address, if calls go to it.
@@ -183,13 +200,22 @@ fn derive(
     before: &Backends,
 ) -> Backends {
     let mut backends = Backends::default();
+    // Nobody is new among those that a Service is first seen with.
+    let is_first = [&before.cluster, &before.local].into_iter().all(|of| of.v4.is_none() && of.v6.is_none());
+    let now_ns = if is_first { 0 } else { clock::monotonic_ns() };
     let place = effective_place(row, place);
     // Who is on no node of the cluster reaches a Service from outside.
     if place.node.is_none() || uses_cluster_policy(row) {
         let choose = |candidates: &[Candidate<'_>], before_it: Option<&Arc<Backend>>| {
             let choice = Choice::new(candidates, TrafficPolicy::Cluster, place);
-            let found = choice.endpoints(candidates, |address| before.endpoint(address));
-            backend(key, row, found, before_it)
+            let found = choice.endpoints(candidates, now_ns, |address| before.known(address));
+            let wider = if choice.is_hinted() {
+                let known = |address| find(&found, address).or_else(|| before.known(address));
+                choice.wider().endpoints(candidates, now_ns, known)
+            } else {
+                Vec::new()
+            };
+            backend(key, row, found, wider, before_it)
         };
         backends.cluster.v4 = choose(&candidates.v4, before.cluster.v4.as_ref());
         backends.cluster.v6 = choose(&candidates.v6, before.cluster.v6.as_ref());
@@ -197,8 +223,8 @@ fn derive(
     if destinations::internal_policy(row) == TrafficPolicy::Local {
         let choose = |candidates: &[Candidate<'_>], before_it: Option<&Arc<Backend>>| {
             let choice = Choice::new(candidates, TrafficPolicy::Local, place);
-            let known = |address| backends.endpoint(address).or_else(|| before.endpoint(address));
-            backend(key, row, choice.endpoints(candidates, known), before_it)
+            let known = |address| backends.endpoint(address).or_else(|| before.known(address));
+            backend(key, row, choice.endpoints(candidates, now_ns, known), Vec::new(), before_it)
         };
         let v4 = choose(&candidates.v4, before.local.v4.as_ref());
         let v6 = choose(&candidates.v6, before.local.v6.as_ref());
@@ -242,21 +268,23 @@ fn backend(
     key: &ServicePort,
     row: &ServiceRow,
     found: Vec<Arc<Endpoint>>,
+    wider: Vec<Arc<Endpoint>>,
     before: Option<&Arc<Backend>>,
 ) -> Option<Arc<Backend>> {
     if found.is_empty() {
         return None;
     }
     let balancing = balancing(row);
-    let same_endpoints = before.filter(|before| {
-        before.endpoints.len() == found.len()
-            && before.endpoints.iter().zip(&found).all(|(one, other)| Arc::ptr_eq(one, other))
-    });
+    let same = |before: &[Arc<Endpoint>], now: &[Arc<Endpoint>]| {
+        before.len() == now.len() && before.iter().zip(now).all(|(one, other)| Arc::ptr_eq(one, other))
+    };
+    let same_endpoints =
+        before.filter(|before| same(&before.endpoints, &found) && same(&before.wider, &wider));
     match same_endpoints {
         Some(before) if before.balancing == balancing => Some(before.clone()),
         same_endpoints => {
             let endpoints = same_endpoints.map_or_else(|| found.into(), |before| before.endpoints.clone());
-            let backend = Backend::new(key.clone(), endpoints, balancing);
+            let backend = Backend::new(key.clone(), endpoints, balancing).with_wider(wider.into());
             balance::prepare(&backend);
             Some(Arc::new(backend))
         }

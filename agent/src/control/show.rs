@@ -31,7 +31,10 @@ impl World {
 
     fn each_endpoint(&self) -> impl Iterator<Item = (&ServicePort, &Endpoint)> {
         let ports = self.services.values().flat_map(|service| &service.ports);
-        ports.flat_map(|port| port.endpoints().map(|endpoint| (&port.key, &**endpoint)))
+        ports.flat_map(|port| {
+            let endpoints = port.endpoints().chain(port.farther_in_use());
+            endpoints.map(|endpoint| (&port.key, &**endpoint))
+        })
     }
 
     /// The pods, by name, each with the decision on it.

@@ -166,7 +166,14 @@ pub fn is_outside_of_pods(pid: u32) -> io::Result<bool> {
 
 /// The host's is the first process's (the agent's pod has hostPID), and this process's where it runs on the host itself.
 fn is_excluded(namespace: (u64, u64)) -> io::Result<bool> {
-    Ok(namespace == identity_of(home()?)? || namespace == identity_of_process(1)?)
+    Ok(namespace == identity_of(home()?)? || namespace == identity_of_host()?)
+}
+
+/// The first process may be one that nobody may look at; the kernel's own threads are in the host's namespace too.
+fn identity_of_host() -> io::Result<(u64, u64)> {
+    const FIRST_PROCESS: u32 = 1;
+    const FIRST_KERNEL_THREAD: u32 = 2;
+    identity_of_process(FIRST_PROCESS).or_else(|_| identity_of_process(FIRST_KERNEL_THREAD))
 }
 
 /// What tells a namespace from the others that there are now: its file's device and inode. The inode is used again later.

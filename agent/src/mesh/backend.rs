@@ -13,8 +13,17 @@ pub struct Backend {
     /// What may serve a call now, sorted by address, each address once. Ready endpoints, or, where none is ready,
     /// those that still serve while they terminate.
     pub endpoints: Arc<[Arc<Endpoint>]>,
+    /// Where hints keep calls near: these and the farther ones, sorted alike, for when the near ones fail. Empty where there is nothing
+    /// farther.
+    pub wider: Arc<[Arc<Endpoint>]>,
     /// How an endpoint is chosen.
     pub balancing: Balancing,
+    /// The largest weight of an endpoint.
+    pub heaviest: u32,
+    /// All endpoints have the same weight.
+    equal_weights: bool,
+    /// When the slow start of the last one that came is over.
+    warm_from_ns: u64,
     /// What the pickers that hash look up in, made by [`balance::prepare`](crate::balance::prepare).
     pub table: OnceLock<HashTable>,
 }
@@ -26,7 +35,27 @@ impl Backend {
         endpoints: Arc<[Arc<Endpoint>]>,
         balancing: impl Into<Balancing>,
     ) -> Self {
-        Self { service_port, endpoints, balancing: balancing.into(), table: OnceLock::new() }
+        let balancing = balancing.into();
+        let weights = || endpoints.iter().map(|endpoint| endpoint.weight);
+        let heaviest = weights().max().unwrap_or(Endpoint::WEIGHT);
+        let equal_weights = weights().all(|weight| weight == heaviest);
+        let last_came_ns = endpoints.iter().map(|endpoint| endpoint.ready_since_ns).max().unwrap_or(0);
+        let slow_start_ns = balancing.slow_start.as_ns();
+        let warm_from_ns = if last_came_ns > 0 { last_came_ns + slow_start_ns } else { 0 };
+        let table = OnceLock::new();
+        let wider = Arc::default();
+        Self { service_port, endpoints, wider, balancing, heaviest, equal_weights, warm_from_ns, table }
+    }
+
+    /// With farther endpoints to go to when the near ones fail.
+    #[must_use]
+    pub fn with_wider(self, wider: Arc<[Arc<Endpoint>]>) -> Self {
+        Self { wider, ..self }
+    }
+
+    /// Whether all endpoints count alike: none is heavier, or new.
+    pub fn is_even(&self, now_ns: u64) -> bool {
+        self.equal_weights && now_ns >= self.warm_from_ns
     }
 }
 
@@ -61,13 +90,23 @@ pub struct Endpoint {
     pub pod: Option<Arc<str>>,
     /// Its topology zone, if the source names one.
     pub zone: Option<Arc<str>>,
+    /// Its weight, from 1 to [`Endpoint::MOST_WEIGHT`].
+    pub weight: u32,
+    /// Since when it is ready, in nanoseconds of the monotonic clock; 0 if it was when the Service was first seen.
+    pub ready_since_ns: u64,
     /// What the node's workers know of its load.
     pub load: Arc<Load>,
 }
 
 impl Endpoint {
+    /// The weight where nothing is said.
+    pub const WEIGHT: u32 = 100;
+    /// The largest weight: a tenth of a share is as far from the usual one as ten shares are.
+    pub const MOST_WEIGHT: u32 = 1000;
+
     /// An endpoint of which nothing else is known, with a load of its own.
     pub fn at(address: SocketAddr) -> Self {
-        Self { address, pod: None, zone: None, load: Arc::default() }
+        let load = Arc::default();
+        Self { address, pod: None, zone: None, weight: Self::WEIGHT, ready_since_ns: 0, load }
     }
 }

@@ -14,6 +14,8 @@ pub struct Balancing {
     pub hash_on: HashOn,
     /// When an endpoint that fails calls is left out for a time.
     pub ejection: Ejection,
+    /// How long a new endpoint takes to get its whole share.
+    pub slow_start: SlowStart,
 }
 
 impl From<Picker> for Balancing {
@@ -59,6 +61,11 @@ impl Picker {
         named.map_or("source-hash", |(name, _)| name)
     }
 
+    /// Whether it leads a key to one endpoint, of all that there are.
+    pub fn is_by_hash(self) -> bool {
+        self.has_table() || self == Self::SourceHash
+    }
+
     /// Whether it goes by [`HashOn`], over a [`HashTable`](super::HashTable).
     pub fn has_table(self) -> bool {
         matches!(self, Self::RingHash | Self::Maglev)
@@ -84,6 +91,39 @@ impl Ejection {
         ("success-rate", Self::SuccessRate),
         ("off", Self::Off),
     ];
+}
+
+/// How long a new endpoint takes to get its whole share; by default no time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct SlowStart {
+    seconds: u32,
+}
+
+impl SlowStart {
+    /// The longest: whoever waits longer waits for something else.
+    pub const MOST_SECONDS: u32 = 3600;
+
+    /// In nanoseconds.
+    pub fn as_ns(self) -> u64 {
+        u64::from(self.seconds) * 1_000_000_000
+    }
+}
+
+impl FromStr for SlowStart {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        const WRONG: &str = "not a time of 1s to 3600s, as \"30s\" or \"2m\"";
+        let (unit, digits) = match text.strip_suffix('m') {
+            Some(digits) => (60, digits),
+            None => (1, text.strip_suffix('s').ok_or(WRONG)?),
+        };
+        let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+        let seconds =
+            digits.parse().ok().filter(|_| is_number).and_then(|number: u32| number.checked_mul(unit));
+        let seconds = seconds.filter(|seconds| (1..=Self::MOST_SECONDS).contains(seconds)).ok_or(WRONG)?;
+        Ok(Self { seconds })
+    }
 }
 
 /// What a call is hashed by.
@@ -138,6 +178,18 @@ fn is_field_name(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slow_start_is_a_time_with_its_unit() {
+        for (text, seconds) in [("30s", Some(30)), ("2m", Some(120)), ("60m", Some(3600)), ("1s", Some(1))] {
+            assert_eq!(text.parse().ok(), seconds.map(|seconds| SlowStart { seconds }), "{text}");
+        }
+        for wrong in
+            ["", "s", "30", "0s", "61m", "3601s", "+5s", "-5s", "1h", "30ms", "99999999999s", "4294967295m"]
+        {
+            assert!(wrong.parse::<SlowStart>().is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn what_is_hashed_by_is_the_source_or_a_header_whose_name_can_be_one() {

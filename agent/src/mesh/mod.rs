@@ -15,7 +15,7 @@ pub mod protection;
 mod snapshot;
 
 pub use backend::{Backend, Endpoint, HashTable};
-pub use balancing::{Balancing, Ejection, HashOn, NoHashOn, Picker};
+pub use balancing::{Balancing, Ejection, HashOn, NoHashOn, Picker, SlowStart};
 pub use left_out::LeftOut;
 pub use load::Load;
 pub use names::{DestinationId, ObjectName, PodKey, ServicePort};

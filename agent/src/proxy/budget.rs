@@ -34,11 +34,11 @@ pub(super) enum Level {
 }
 
 impl Level {
-    pub(super) fn thrift(self) -> Thrift {
+    pub(super) fn thrift(self, is_stuck: bool) -> Thrift {
         match self {
             Self::Ample => Thrift::Ample,
-            Self::Tight => Thrift::Frugal,
-            Self::Full | Self::UsedUp => Thrift::Strict,
+            Self::Full | Self::UsedUp if is_stuck => Thrift::Strict,
+            Self::Tight | Self::Full | Self::UsedUp => Thrift::Frugal,
         }
     }
 }
@@ -209,23 +209,31 @@ impl Engine {
         self.budgets.shift(*budget, charged.into(), 0);
     }
 
+    /// How a connection is to go about its memory.
+    pub(super) fn thrift_of(&self, conn: ConnId) -> Thrift {
+        self.budgets.level(self.conns.budget(conn)).thrift(self.conns.is_stuck(conn, self.now_ns))
+    }
+
     /// The level of a call's source.
     pub(super) fn level_of_call(&self, call: u32) -> Level {
         self.budgets.level(self.calls[call].budget)
     }
 
-    /// Bytes of the call went to this connection, or all but `queued` of them. If its source has no room for what waits, the call
-    /// ends: whether it has.
-    pub(super) fn has_no_room(&mut self, call: u32, conn: ConnId, queued: usize) -> bool {
+    /// Bytes of the call went to this connection, all but `queued` of them. If its source has no room for what waits, the call ends:
+    /// whether it has. What only waits for the others of its own turn does not count as waiting; `has_window`: nor for a window.
+    pub(super) fn has_no_room(&mut self, call: u32, conn: ConnId, queued: usize, has_window: bool) -> bool {
         if queued > 0 {
             self.charge(conn);
         }
-        let most = if queued > 0 { Level::Tight } else { Level::Full };
-        if self.level_of_call(call) <= most {
-            return false;
+        let ends = match self.level_of_call(call) {
+            Level::Ample | Level::Tight => false,
+            Level::Full => queued > 0 && (!has_window || self.conns.is_stuck(conn, self.now_ns)),
+            Level::UsedUp => true,
+        };
+        if ends {
+            self.fail_for_memory(call);
         }
-        self.fail_for_memory(call);
-        true
+        ends
     }
 
     /// Ends a call for which its source has no room.

@@ -6,6 +6,7 @@ use super::call::{NOWHERE, Stage};
 use super::engine::Engine;
 use super::error_reply::Cause;
 use crate::http2::{ErrorCode, LastStream};
+use crate::mesh::Picker;
 use crate::routing::NoRoute;
 use crate::{balance, routing};
 use std::sync::Arc;
@@ -18,9 +19,10 @@ pub(super) const ENDPOINT_WAIT_NS: u64 = 1_000_000_000;
 impl Engine {
     /// Finds the call an endpoint that it has not tried yet, and sends it there.
     pub(super) fn dispatch(&mut self, call: u32) {
+        let target = self.calls[call].target;
+        self.fit_candidates(target);
         let slot = &self.calls[call];
-        let target = slot.target;
-        let state = &mut self.targets.slots[target as usize];
+        let state = &self.targets.slots[target as usize];
         let backend = match routing::route(state.destination.as_ref(), &slot.request) {
             Ok(backend) => backend,
             Err(NoRoute::UnknownDestination) => return self.answer(call, Cause::NoRoute),
@@ -28,20 +30,39 @@ impl Engine {
         if backend.endpoints.is_empty() {
             return self.await_endpoint(call);
         }
+        let candidates = &state.candidates;
+        let has_all = candidates.endpoints.len() >= backend.endpoints.len();
         let (pools, now) = (&self.pools, self.now_ns);
         let picker = &mut self.downstreams[slot.downstream as usize].picker;
-        let pool_of = |endpoint: usize| state.pools[endpoint];
-        let address_of = |endpoint: usize| backend.endpoints[endpoint].address;
+        let pool_of = |endpoint: usize| candidates.pools[endpoint];
+        let address_of = |endpoint: usize| candidates.endpoints[endpoint].address;
         let tried = |endpoint: usize| slot.tried.contains(&address_of(endpoint));
         let backs_off = |endpoint: usize| {
             pool_of(endpoint) != NOWHERE && pools[pool_of(endpoint) as usize].back_off_until_ns > now
         };
-        let is_out = |endpoint: usize| backs_off(endpoint) || state.ejections.is_out(endpoint, now);
+        let is_out = |endpoint: usize| backs_off(endpoint) || candidates.ejections.is_out(endpoint, now);
+        let stays_near = candidates.stays_near(&mut self.random);
         let mut pick = |excluded: &dyn Fn(usize) -> bool| {
-            balance::pick(backend, Some(&slot.request), picker, &mut self.random, now, excluded)
+            let endpoints = &candidates.endpoints;
+            balance::pick(backend, endpoints, Some(&slot.request), picker, &mut self.random, now, excluded)
         };
         let refused = |endpoint: usize| slot.refused_by.is_some_and(|by| by == address_of(endpoint));
-        let endpoint = pick(&|endpoint| tried(endpoint) || refused(endpoint) || is_out(endpoint))
+        let is_usable = |endpoint: usize| !(tried(endpoint) || refused(endpoint) || is_out(endpoint));
+        // Each client of `evenkeel proxy` is a source of its own, known by its connection alone.
+        let has_affinity = backend.balancing.picker == Picker::SourceHash && state.origin.pod().is_some();
+        let stays_with =
+            state.stays_with.filter(|_| has_affinity).and_then(|address| candidates.position(address));
+        let mut endpoint = stays_with
+            .filter(|endpoint| is_usable(*endpoint))
+            .or_else(|| pick(&|endpoint| !is_usable(endpoint) || stays_near && candidates.is_far(endpoint)));
+        if endpoint.is_none() && stays_near {
+            endpoint = pick(&|endpoint| !is_usable(endpoint));
+        }
+        if endpoint.is_none() && !has_all {
+            self.enlarge_candidates(target);
+            return self.dispatch(call);
+        }
+        let endpoint = endpoint
             .or_else(|| pick(&|endpoint| tried(endpoint) || refused(endpoint)))
             // Where there is no other, a refused stream goes to the same endpoint once more.
             .or_else(|| pick(&tried));
@@ -52,9 +73,13 @@ impl Engine {
             };
             return self.answer(call, cause);
         };
-        let load = Arc::clone(&backend.endpoints[endpoint].load);
+        let load = Arc::clone(&candidates.endpoints[endpoint].load);
+        let stays_with = has_affinity.then(|| address_of(endpoint));
         load.active.fetch_add(1, Relaxed);
         load.calls.fetch_add(1, Relaxed);
+        let state = &mut self.targets.slots[target as usize];
+        state.candidates.subset.call_begins();
+        state.stays_with = stays_with;
         self.calls[call].load = Some(load);
         self.calls[call].endpoint = endpoint as u32;
         let pool = self.pool_of(target, endpoint);

@@ -170,8 +170,9 @@ impl Engine {
             slot.http2.begin_period();
         }
         self.conns.touch(slot.conn);
-        let level = self.budgets.level(self.conns.budget(slot.conn));
-        slot.http2.set_thrift(level.thrift());
+        let conn = slot.conn;
+        let thrift = self.thrift_of(conn);
+        self.downstreams[downstream as usize].http2.set_thrift(thrift);
         loop {
             let http2 = &mut self.downstreams[downstream as usize].http2;
             match http2.receive(&mut input, &mut self.fields) {
@@ -305,9 +306,8 @@ impl Engine {
     }
 
     pub(super) fn settle_downstream(&mut self, downstream: u32) {
-        let slot = &mut self.downstreams[downstream as usize];
-        let level = self.budgets.level(self.conns.budget(slot.conn));
-        slot.http2.set_thrift(level.thrift());
+        let thrift = self.thrift_of(self.downstreams[downstream as usize].conn);
+        self.downstreams[downstream as usize].http2.set_thrift(thrift);
         if self.downstreams[downstream as usize].http2.wants_advance() {
             self.advance_responses(downstream);
         }

@@ -90,6 +90,8 @@ struct Conn {
     charged: u64,
     /// Of that, in the kernel's buffers.
     kernel_bytes: u32,
+    /// Since when it has had output that the socket has not taken; 0: it has none.
+    output_since_ns: u64,
 }
 
 /// All connections, and which of them something happened to.
@@ -102,7 +104,15 @@ pub(super) struct Conns {
 impl Conns {
     /// A connection that is charged to a budget.
     pub(super) fn insert(&mut self, role: Role, budget: u32) -> ConnId {
-        let conn = Conn { role, touched: false, paused: false, budget, charged: 0, kernel_bytes: 0 };
+        let conn = Conn {
+            role,
+            touched: false,
+            paused: false,
+            budget,
+            charged: 0,
+            kernel_bytes: 0,
+            output_since_ns: 0,
+        };
         ConnId(self.slots.insert(conn) as u32)
     }
 
@@ -141,6 +151,21 @@ impl Conns {
     pub(super) fn set_charged(&mut self, conn: ConnId, bytes: u64) -> (u32, u64) {
         let slot = &mut self.slots[conn.index()];
         (slot.budget, std::mem::replace(&mut slot.charged, bytes))
+    }
+
+    /// Notes whether the connection has output.
+    fn note_output(&mut self, conn: ConnId, has_output: bool, now_ns: u64) {
+        let since = &mut self.slots[conn.index()].output_since_ns;
+        match (has_output, *since) {
+            (true, 0) => *since = now_ns,
+            (true, _) => {}
+            (false, _) => *since = 0,
+        }
+    }
+
+    /// Whether the socket has not taken in this turn what it was to write before it.
+    pub(super) fn is_stuck(&self, conn: ConnId, now_ns: u64) -> bool {
+        (1..now_ns).contains(&self.slots[conn.index()].output_since_ns)
     }
 
     /// All connections with their budgets.
@@ -431,7 +456,9 @@ impl Engine {
                 Role::Sniffing(_) | Role::Closed => {}
             }
             self.charge(conn);
-            if !self.output(conn).is_empty() {
+            let has_output = !self.output(conn).is_empty();
+            self.conns.note_output(conn, has_output, self.now_ns);
+            if has_output {
                 flush.push(conn);
             }
         }
@@ -486,6 +513,8 @@ impl Engine {
             Role::Sniffing(_) | Role::Closed => return,
         }
         self.charge(conn);
+        let has_output = !self.output(conn).is_empty();
+        self.conns.note_output(conn, has_output, self.now_ns);
     }
 
     /// What has been counted.

@@ -193,13 +193,16 @@ impl Engine {
         let slot = &mut self.calls[call];
         let Some(load) = slot.load.take() else { return };
         load.active.fetch_sub(1, Relaxed);
+        let target = &mut self.targets.slots[slot.target as usize];
+        target.candidates.subset.call_ends();
         if verdict.is_failure() {
             load.failures.fetch_add(1, Relaxed);
             latency::observe(&load, self.now_ns, self.now_ns.saturating_sub(slot.sent_ns), Sample::Failure);
         }
         let Some(observation) = verdict.observation() else { return };
-        let target = &mut self.targets.slots[slot.target as usize];
-        if target.observe(slot.endpoint, &load, observation, self.now_ns) {
+        let Some(destination) = &target.destination else { return };
+        let (backend, source) = (&destination.backend, target.source);
+        if target.candidates.observe(slot.endpoint, &load, observation, backend, source, self.now_ns) {
             self.counters.ejections += 1;
             let address = self.pools[slot.pool as usize].address;
             tracing::info!(endpoint = %address, "ejected: it failed several calls in a row");

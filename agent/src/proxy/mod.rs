@@ -3,7 +3,7 @@
 //! The files, in the order in which a call meets them: `worker` threads accept a connection and read it
 //! (`workers` is their handle, `spread` chooses one, `socket` knows the options, `census` who is connected); the
 //! [`Engine`] takes the bytes; `downstream` sniffs them and gets requests out of them (what is no HTTP/2 goes to `tunnel`);
-//! `target` knows the connection's destination; `call` is a request's state; `dispatch` asks routing and balance; `pool` has
+//! `target` knows the connection's destination, `candidates` which of its endpoints may be picked; `call` is a request's state; `dispatch` asks routing and balance; `pool` has
 //! connections to the endpoint, `upstream` is one of them, `probe` asks whether it lives; `pump` moves bodies and trailers; `error_reply` answers where no
 //! server does; `finish` counts the end. `deadline` and `timers` watch the clock, `drain` ends it all.
 //! What a source of calls may cost: `budget` counts its memory, `circuit` its calls and connections to a Service, `stall` sees to
@@ -12,6 +12,7 @@
 mod accept;
 mod budget;
 mod call;
+mod candidates;
 mod census;
 mod circuit;
 mod counters;

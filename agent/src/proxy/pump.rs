@@ -39,9 +39,11 @@ impl Engine {
         let connection = &mut self.upstreams[upstream as usize];
         let conn = connection.conn;
         let sent = connection.http2.send_data(stream, payload, end_stream);
+        let queued = payload.len() - sent;
+        let has_window = queued == 0 || connection.http2.has_window(stream);
         self.conns.touch(conn);
         credit_client(slot, &mut self.downstreams, &mut self.conns, sent);
-        if self.has_no_room(call, conn, payload.len() - sent) {
+        if self.has_no_room(call, conn, queued, has_window) {
             return;
         }
         if end_stream {
@@ -166,11 +168,13 @@ impl Engine {
         let client = &mut self.downstreams[slot.downstream as usize];
         let conn = client.conn;
         let sent = client.http2.send_data(slot.stream, payload, end_stream);
+        let queued = payload.len() - sent;
+        let has_window = queued == 0 || client.http2.has_window(slot.stream);
         self.conns.touch(conn);
         if sent > 0 {
             self.upstreams[upstream as usize].http2.grant(stream, sent as u32);
         }
-        if self.has_no_room(call, conn, payload.len() - sent) {
+        if self.has_no_room(call, conn, queued, has_window) {
             return;
         }
         if end_stream {

@@ -2,11 +2,12 @@
 //! brought up to date when the snapshot changes, so that a call costs no hash.
 
 use super::call::NOWHERE;
+use super::candidates::Candidates;
 use super::engine::{Engine, Role};
 use super::pool::Pool;
 use super::shared_use::Circuit;
-use crate::balance::{Ejections, Observation, PickerState, Random};
-use crate::mesh::{Destination, DestinationId, Load, Pod, PodKey};
+use crate::balance::{PickerState, Random};
+use crate::mesh::{Destination, DestinationId, Pod, PodKey};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use slab::Slab;
 use std::hash::BuildHasher as _;
@@ -72,6 +73,8 @@ const TARGET_IDLE_NS: u64 = 30_000_000_000;
 pub(super) struct Target {
     pub(super) origin: Origin,
     origin_key: Option<PodKey>,
+    /// Stands for whose calls these are, where their failures are counted.
+    pub(super) source: u64,
     pub(super) id: DestinationId,
     /// Whose memory its connections and calls hold.
     pub(super) budget: u32,
@@ -79,10 +82,10 @@ pub(super) struct Target {
     pub(super) circuit: Arc<Circuit>,
     /// `None` once the snapshot does not hold the id any more.
     pub(super) destination: Option<Destination>,
-    /// The pool of each of the backend's endpoints, or [`NOWHERE`] before its first call.
-    pub(super) pools: Vec<u32>,
-    /// Which of them are passed over, as they fail.
-    pub(super) ejections: Ejections,
+    /// Where the pod's calls go under session affinity, for as long as that serves: whoever joins moves nobody.
+    pub(super) stays_with: Option<SocketAddr>,
+    /// The endpoints that its calls may go to.
+    pub(super) candidates: Candidates,
     /// Client connections.
     pub(super) connections: u32,
     idle_since_ns: u64,
@@ -109,35 +112,6 @@ impl Targets {
     }
 }
 
-impl Target {
-    /// What a call says about the endpoint that had this index when it was sent there; true if that is left out from now on.
-    pub(super) fn observe(
-        &mut self,
-        endpoint: u32,
-        load: &Arc<Load>,
-        observation: Observation,
-        now_ns: u64,
-    ) -> bool {
-        let Some(destination) = &self.destination else { return false };
-        let backend = &destination.backend;
-        let is_it = |index: &usize| {
-            backend.endpoints.get(*index).is_some_and(|endpoint| Arc::ptr_eq(&endpoint.load, load))
-        };
-        // The list may have changed since.
-        let index =
-            Some(endpoint as usize).filter(is_it).or_else(|| (0..backend.endpoints.len()).find(is_it));
-        let Some(index) = index else { return false };
-        let (rule, source) = (backend.balancing.ejection, self.origin.source());
-        self.ejections.observe(index, observation, rule, &backend.endpoints, source, now_ns)
-    }
-
-    fn review_ejections(&mut self, now_ns: u64) -> usize {
-        let Some(destination) = &self.destination else { return 0 };
-        let backend = &destination.backend;
-        self.ejections.review(backend.balancing.ejection, &backend.endpoints, self.origin.source(), now_ns)
-    }
-}
-
 impl Engine {
     /// The target for a client connection, counted as one of its connections; `None` if the destination is unknown.
     pub(super) fn join_target(&mut self, origin: Origin, id: DestinationId) -> Option<u32> {
@@ -153,12 +127,13 @@ impl Engine {
         let target = Target {
             budget: self.budgets.join(&origin),
             circuit: self.ledger.circuits.of(circuit),
+            source: origin.source(),
             origin,
             origin_key: key.0.clone(),
             id,
-            pools: vec![NOWHERE; destination.backend.endpoints.len()],
-            ejections: Ejections::new(destination.backend.endpoints.len()),
+            candidates: Candidates::new(&destination.backend, self.random.next(), self.now_ns),
             destination: Some(destination),
+            stays_with: None,
             connections: 1,
             idle_since_ns: self.now_ns,
             waiting: Vec::new(),
@@ -178,17 +153,16 @@ impl Engine {
     /// The pool of connections to the target's endpoint with this index.
     pub(super) fn pool_of(&mut self, target: u32, endpoint: usize) -> u32 {
         let slot = &mut self.targets.slots[target as usize];
-        if slot.pools[endpoint] != NOWHERE {
-            return slot.pools[endpoint];
+        if slot.candidates.pools[endpoint] != NOWHERE {
+            return slot.candidates.pools[endpoint];
         }
-        let destination = slot.destination.as_ref().expect("an endpoint was picked from it");
-        let address = destination.backend.endpoints[endpoint].address;
+        let address = slot.candidates.endpoints[endpoint].address;
         let owner = if self.share_upstreams { Origin::Agent } else { slot.origin.clone() };
         let pool = *self.targets.pool_by_key.entry((owner.key(), address)).or_insert_with(|| {
             let budget = self.budgets.join(&owner);
             self.pools.insert(Pool::new(owner, address, budget)) as u32
         });
-        slot.pools[endpoint] = pool;
+        slot.candidates.pools[endpoint] = pool;
         self.pools[pool as usize].targets += 1;
         pool
     }
@@ -211,31 +185,9 @@ impl Engine {
 
     fn update_target(&mut self, target: u32, destination: Destination) {
         let slot = &mut self.targets.slots[target as usize];
-        let endpoints = &destination.backend.endpoints;
-        let mut pools = vec![NOWHERE; endpoints.len()];
-        let mut gone = Vec::new();
-        let mut same = Vec::new();
-        if let Some(before) = &slot.destination {
-            // Both lists are sorted by address.
-            for (position, (endpoint, &pool)) in before.backend.endpoints.iter().zip(&slot.pools).enumerate()
-            {
-                match endpoints.binary_search_by(|other| other.address.cmp(&endpoint.address)) {
-                    Ok(index) => {
-                        pools[index] = pool;
-                        if Arc::ptr_eq(&endpoints[index].load, &endpoint.load) {
-                            same.push((index, position));
-                        }
-                    }
-                    Err(_) if pool != NOWHERE => gone.push(pool),
-                    Err(_) => {}
-                }
-            }
-        }
-        let has_endpoints = !endpoints.is_empty();
-        slot.ejections = Ejections::carried_over(&slot.ejections, endpoints.len(), same.into_iter());
+        let has_endpoints = !destination.backend.endpoints.is_empty();
+        let gone = slot.candidates.choose(&destination.backend, slot.source, self.now_ns);
         slot.destination = Some(destination);
-        slot.pools = pools;
-        slot.review_ejections(self.now_ns);
         let waiting = if has_endpoints { std::mem::take(&mut slot.waiting) } else { Vec::new() };
         for pool in gone {
             self.leave_pool(pool);
@@ -273,16 +225,14 @@ impl Engine {
         debug_assert!(target.connections == 0 && target.waiting.is_empty());
         self.budgets.leave(target.budget);
         self.targets.by_key.remove(&(target.origin_key, target.id));
-        for pool in target.pools.into_iter().filter(|pool| *pool != NOWHERE) {
+        for pool in target.candidates.pools.into_iter().filter(|pool| *pool != NOWHERE) {
             self.leave_pool(pool);
         }
     }
 
     /// Forgets targets that no client has been connected to for a time, and looks who is left out of the others.
     pub(super) fn sweep_targets(&mut self) {
-        for (_, target) in &mut self.targets.slots {
-            self.counters.ejections += target.review_ejections(self.now_ns) as u64;
-        }
+        self.review_candidates();
         let idle =
             |target: &Target| target.connections == 0 && self.now_ns - target.idle_since_ns >= TARGET_IDLE_NS;
         let idle: Vec<u32> =

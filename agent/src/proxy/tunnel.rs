@@ -78,7 +78,8 @@ impl Engine {
             let backend = &destination.backend;
             // Each connection is a source of its own, as those that speak HTTP/2 are.
             let mut picker = slot.origin.picker(&mut self.random);
-            balance::pick(backend, None, &mut picker, &mut self.random, self.now_ns, |_| false)
+            let endpoints = &backend.endpoints;
+            balance::pick(backend, endpoints, None, &mut picker, &mut self.random, self.now_ns, |_| false)
                 .map(|endpoint| backend.endpoints[endpoint].address)
         });
         let entry = self.tunnels.vacant_entry();

@@ -131,8 +131,9 @@ impl Engine {
             slot.http2.begin_period();
         }
         self.conns.touch(slot.conn);
-        let level = self.budgets.level(self.conns.budget(slot.conn));
-        slot.http2.set_thrift(level.thrift());
+        let conn = slot.conn;
+        let thrift = self.thrift_of(conn);
+        self.upstreams[upstream as usize].http2.set_thrift(thrift);
         loop {
             let http2 = &mut self.upstreams[upstream as usize].http2;
             match http2.receive(&mut input, &mut self.fields) {
@@ -312,9 +313,8 @@ impl Engine {
     }
 
     pub(super) fn settle_upstream(&mut self, upstream: u32) {
-        let slot = &mut self.upstreams[upstream as usize];
-        let level = self.budgets.level(self.conns.budget(slot.conn));
-        slot.http2.set_thrift(level.thrift());
+        let thrift = self.thrift_of(self.upstreams[upstream as usize].conn);
+        self.upstreams[upstream as usize].http2.set_thrift(thrift);
         if self.upstreams[upstream as usize].http2.wants_advance() {
             self.advance_requests(upstream);
         }

@@ -254,7 +254,7 @@ fn next_record(records: &[u8]) -> Option<(Change, &[u8])> {
 /// The row, with its strings held once that many have in common. Slices are what there is much of.
 fn shared(row: Row, names: &mut Interner, known_hints: &mut HashSet<Arc<Hints>>) -> Row {
     let Row::Slice(mut row) = row else { return row };
-    let SliceRow { name, service, ports, endpoints } = Arc::make_mut(&mut row);
+    let SliceRow { name, service, ports, endpoints, weight: _ } = Arc::make_mut(&mut row);
     let mut share = |text: &mut Arc<str>| *text = names.intern(text);
     share(&mut name.namespace);
     share(service);

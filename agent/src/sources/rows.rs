@@ -175,6 +175,8 @@ pub struct SliceRow {
     pub ports: Vec<SlicePortRow>,
     /// Its endpoints.
     pub endpoints: Vec<EndpointRow>,
+    /// The weight of each.
+    pub weight: u32,
 }
 
 /// A port that all endpoints of a slice listen on.

@@ -4,7 +4,7 @@ use super::rows::{
     Conditions, Enabled, EndpointRow, Hints, NamespaceRow, PodRow, ServiceKind, ServicePortRow, ServiceRow,
     SlicePortRow, SliceRow, Transport, Waypoint,
 };
-use crate::mesh::{Balancing, ObjectName};
+use crate::mesh::{Balancing, Endpoint, ObjectName};
 use std::sync::Arc;
 
 /// A Service of the namespace `shop`, with a cluster address.
@@ -52,6 +52,7 @@ pub(crate) fn slice(
         service: service.into(),
         ports: ports.iter().map(port).collect(),
         endpoints: endpoints.into_iter().collect(),
+        weight: Endpoint::WEIGHT,
     }
 }
 

@@ -12,8 +12,10 @@ fn by_key(picker: Picker, endpoints: &[Arc<Endpoint>], keys: usize, excluded: &[
     let pick_of = |key| {
         let mut state = PickerState::new(&mut random, key);
         let is_excluded = |index: usize| excluded.contains(&index);
-        let first = pick(&backend, None, &mut state, &mut random, 1, is_excluded).unwrap();
-        let again = pick(&backend, None, &mut state, &mut random, 2, is_excluded).unwrap();
+        let first =
+            pick(&backend, &backend.endpoints, None, &mut state, &mut random, 1, is_excluded).unwrap();
+        let again =
+            pick(&backend, &backend.endpoints, None, &mut state, &mut random, 2, is_excluded).unwrap();
         assert_eq!(first, again);
         endpoints[first].address
     };
@@ -138,7 +140,8 @@ fn a_request_without_the_header_goes_anywhere_and_one_with_it_to_its_endpoint() 
             fields.iter().for_each(|(name, value)| request.push(name.as_bytes(), value.as_bytes()));
             let one = |_| {
                 let mut state = PickerState::new(&mut random, 9);
-                pick(&backend, Some(&request), &mut state, &mut random, 1, |_| false).unwrap()
+                pick(&backend, &backend.endpoints, Some(&request), &mut state, &mut random, 1, |_| false)
+                    .unwrap()
             };
             (0..100).map(one).collect::<HashSet<_>>()
         };

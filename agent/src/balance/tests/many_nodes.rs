@@ -63,8 +63,16 @@ fn times(picker: Picker, slow: usize) -> (f64, f64) {
         }
         let worker = random.below(NODES * WORKERS);
         let node = worker / WORKERS;
-        let chosen =
-            pick(&backends[node], None, &mut states[worker], &mut random, now, |_| false).expect("one of 50");
+        let chosen = pick(
+            &backends[node],
+            &backends[node].endpoints,
+            None,
+            &mut states[worker],
+            &mut random,
+            now,
+            |_| false,
+        )
+        .expect("one of 50");
         backends[node].endpoints[chosen].load.active.fetch_add(1, Relaxed);
         if servers[chosen].busy < SLOTS {
             servers[chosen].busy += 1;

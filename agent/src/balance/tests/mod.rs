@@ -1,8 +1,9 @@
-//! The pickers over a few endpoints. [`ejection`] has who is left out, [`hashing`] has those that hash, [`many_nodes`] what becomes of a whole cluster's calls.
+//! The pickers over a few endpoints. [`ejection`] has who is left out, [`hashing`] has those that hash, [`shares`] endpoints that are not alike, [`many_nodes`] what becomes of a whole cluster's calls.
 
 mod ejection;
 mod hashing;
 mod many_nodes;
+mod shares;
 
 use super::latency::{self, Sample};
 use super::*;
@@ -41,7 +42,8 @@ fn shares(picker: Picker, endpoints: &[Arc<Endpoint>], picks: usize, excluded: &
     let mut shares = vec![0; endpoints.len()];
     for _ in 0..picks {
         let is_excluded = |index: usize| excluded.contains(&index);
-        if let Some(index) = pick(&backend, None, &mut state, &mut random, 1, is_excluded) {
+        if let Some(index) = pick(&backend, &backend.endpoints, None, &mut state, &mut random, 1, is_excluded)
+        {
             shares[index] += 1;
         }
     }
@@ -132,7 +134,8 @@ fn shares_of_a_minute(latencies_us: &[u64]) -> Vec<f64> {
     let backend = backend(Picker::Ewma, &endpoints);
     for call in 0..CALLS {
         let now = call * MS;
-        let index = pick(&backend, None, &mut state, &mut random, now, |_| false).unwrap();
+        let index =
+            pick(&backend, &backend.endpoints, None, &mut state, &mut random, now, |_| false).unwrap();
         shares[index] += 1.0 / CALLS as f64;
         let usual = latencies_us[index] * 1000;
         let took = if random.below(100) == 0 { 5 * MS } else { usual + random.below(usual as usize) as u64 };
@@ -187,7 +190,7 @@ fn an_endpoint_that_answers_at_once_with_a_failure_is_shunned_and_one_that_fails
     let mut state = PickerState::new(&mut random, 0);
     let mut shares = [0; 3];
     for _ in 0..3_000 {
-        let picked = pick(&backend, None, &mut state, &mut random, 2_000 * MS, |_| false);
+        let picked = pick(&backend, &endpoints, None, &mut state, &mut random, 2_000 * MS, |_| false);
         shares[picked.unwrap()] += 1;
     }
     assert!(shares[0] == 0 && shares[1] > 1_300 && shares[2] > 1_300, "{shares:?}");
@@ -211,7 +214,7 @@ fn an_endpoint_that_hangs_does_not_look_fast() {
             load.active.fetch_sub(1, Relaxed);
             latency::observe(load, now, 20 * MS, Sample::Response);
         }
-        let index = pick(&backend, None, &mut state, &mut random, now, |_| false).unwrap();
+        let index = pick(&backend, &endpoints, None, &mut state, &mut random, now, |_| false).unwrap();
         endpoints[index].load.active.fetch_add(1, Relaxed);
         if index < 2 {
             ends.push_back((now + 20 * MS, index as u32));

@@ -1,7 +1,7 @@
 //! What a Service, its namespace and this node say on its endpoints and addresses, as it changes.
 
 use super::*;
-use crate::mesh::{Balancing, HashOn, Picker};
+use crate::mesh::{Backend, Balancing, HashOn, Picker};
 use crate::sources::rows::{
     Access, Conditions, Enabled, EndpointRow, LoadBalancerAddress, NodeRow, ServiceKind, Waypoint,
 };
@@ -65,6 +65,13 @@ fn calls_follow_the_zone_of_the_node_and_only_services_with_hints_are_touched() 
         setup.unused("cart", 80),
         [("10.0.0.1".to_owned(), "hinted for other zones, and others for this one".to_owned())]
     );
+
+    let known = |backend: &Backend| -> Vec<String> {
+        backend.wider.iter().map(|endpoint| endpoint.address.to_string()).collect()
+    };
+    assert_eq!(known(cart), both, "for when the near one fails");
+    assert!(Arc::ptr_eq(&cart.wider[1].load, &load));
+    assert!(known(&stock).is_empty(), "nothing is farther than all");
 
     assert!(setup.apply(vec![in_zone(Some("zone-b"))]).is_empty());
     assert!(setup.apply(vec![node("node-2", Some("zone-a"))]).is_empty(), "another node's zone is its own");
@@ -204,6 +211,41 @@ fn a_waypoint_of_the_service_or_its_namespace_takes_its_connections_out_at_once(
     assert_eq!(setup.captured(), ["10.96.0.2:80"]);
     setup.apply(vec![Change::Remove(RowKey::Namespace("shop".into())), set(cart_service())]);
     assert_eq!(setup.captured(), ["10.96.0.1:80", "10.96.0.2:80"]);
+}
+
+#[test]
+fn an_endpoint_is_new_where_others_were_before_it_and_keeps_its_age() {
+    let mut setup = Setup::new();
+    setup.apply(cart(&["10.0.0.1", "10.0.0.2"]));
+    let ages = |setup: &Setup| -> Vec<u64> {
+        let backend = setup.world.backend(&port_of("cart", 80)).unwrap();
+        backend.endpoints.iter().map(|endpoint| endpoint.ready_since_ns).collect()
+    };
+    assert_eq!(ages(&setup), [0, 0], "the Service is seen for the first time");
+    setup.apply(cart(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]));
+    let came = ages(&setup)[2];
+    assert!(came > 0 && ages(&setup)[..2] == [0, 0]);
+    let heavier = sample::slice("cart-1", "cart", &GRPC, ["10.0.0.1", "10.0.0.3"].map(endpoint));
+    setup.apply(vec![set_slice(SliceRow { weight: 300, ..heavier })]);
+    assert_eq!(ages(&setup), [0, came], "another weight does not make it new");
+    let backend = setup.world.backend(&port_of("cart", 80)).unwrap();
+    assert_eq!((backend.endpoints[1].weight, backend.heaviest), (300, 300));
+    // Not ready for a time, and ready again: its caches may be cold.
+    setup.apply(cart(&["10.0.0.1"]));
+    setup.apply(cart(&["10.0.0.1", "10.0.0.3"]));
+    assert!(ages(&setup)[1] > came);
+}
+
+#[test]
+fn where_traffic_stays_on_the_node_by_policy_nothing_is_farther() {
+    let mut setup = Setup::new();
+    let local = ServiceRow { internal_traffic_local: true, ..cart_service() };
+    setup.apply(vec![
+        set(local),
+        cart_endpoints(vec![on_node("10.0.0.1", NODE), on_node("10.0.0.2", "node-2")]),
+    ]);
+    let backend = setup.world.snapshot().destinations[&setup.id("10.96.0.1:80")].backend.clone();
+    assert_eq!((backend.endpoints.len(), backend.wider.len()), (1, 0));
 }
 
 #[test]

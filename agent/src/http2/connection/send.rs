@@ -99,6 +99,12 @@ impl Connection {
         }
     }
 
+    /// Whether the peer would take more of the stream's body.
+    #[must_use]
+    pub fn has_window(&self, stream: StreamKey) -> bool {
+        self.send_window.available() > 0 && self.streams[stream].send_window.available() > 0
+    }
+
     /// Body bytes that wait in the stream.
     #[must_use]
     pub fn queued(&self, stream: StreamKey) -> usize {

@@ -32,6 +32,8 @@ pub(super) struct Node {
     pub(super) now_ns: u64,
     pub(super) endpoints: Vec<Arc<Endpoint>>,
     pub(super) script: Script,
+    /// Of the endpoints, so many of the first are near.
+    near: usize,
     version: u64,
     pods: Vec<(ConnId, Connection)>,
     servers: BTreeMap<ConnId, (usize, Connection)>,
@@ -58,6 +60,7 @@ impl Node {
             now_ns,
             endpoints: (0..servers).map(|server| Arc::new(Endpoint::at(address(server)))).collect(),
             script,
+            near: servers,
             version: 0,
             pods: Vec::new(),
             servers: BTreeMap::new(),
@@ -77,7 +80,10 @@ impl Node {
     pub(super) fn publish(&mut self, balancing: Balancing) {
         self.version += 1;
         let service_port = ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 };
-        let backend = Backend::new(service_port, self.endpoints.clone().into(), balancing);
+        let mut backend = Backend::new(service_port, self.endpoints[..self.near].into(), balancing);
+        if self.near < self.endpoints.len() {
+            backend = backend.with_wider(self.endpoints.clone().into());
+        }
         let original = SocketAddr::from(([10, 96, 0, 1], 50051));
         let mut snapshot = Snapshot { version: self.version, ..Snapshot::default() };
         snapshot.destinations.insert(destination(), Destination { original, backend: Arc::new(backend) });
@@ -321,4 +327,90 @@ fn a_callers_own_quota_ejects_nobody() {
         Node::new(1, 3, Picker::RoundRobin, |_, server| Answer::Status(if server == 0 { "8" } else { "0" }));
     assert_eq!(node.calls(0, 300), (vec![100; 3], 100));
     assert_eq!(node.engine.counters().ejections, 0);
+}
+
+#[test]
+fn under_session_affinity_a_pod_stays_where_it_is_whoever_joins() {
+    let mut node = Node::new(40, 3, Picker::SourceHash, |_, _| Answer::Status("0"));
+    let mut homes = Vec::new();
+    for pod in 0..40 {
+        let (_, servers) = node.call(pod);
+        homes.push(servers[0]);
+    }
+    assert!((0..3).all(|server| homes.contains(&server)), "they are spread: {homes:?}");
+    node.endpoints.extend((3..6).map(|server| Arc::new(Endpoint::at(address(server)))));
+    node.publish(Picker::SourceHash.into());
+    for (pod, &home) in homes.iter().enumerate() {
+        let (shares, failed) = node.calls(pod, 5);
+        assert_eq!((shares[home], failed), (5, 0), "pod {pod}: {shares:?}");
+    }
+    // Its endpoint goes, and it stays with the next one when the first comes back.
+    let gone = node.endpoints.remove(0);
+    node.publish(Picker::SourceHash.into());
+    let pod = homes.iter().position(|home| *home == 0).expect("one was there");
+    let (_, servers) = node.call(pod);
+    node.endpoints.insert(0, gone);
+    node.publish(Picker::SourceHash.into());
+    let (shares, _) = node.calls(pod, 5);
+    assert_eq!(shares[servers[0]], 5, "{shares:?}");
+}
+
+#[test]
+fn of_a_large_service_a_pod_has_connections_to_a_few_endpoints() {
+    let mut node = Node::new(4, 100, Picker::Ewma, |_, _| Answer::Status("0"));
+    let mut met = std::collections::BTreeSet::new();
+    for pod in 0..4 {
+        let (shares, failed) = node.calls(pod, 300);
+        let servers = shares.iter().filter(|share| **share > 0).count();
+        assert_eq!((servers, failed), (12, 0), "pod {pod}");
+        met.extend((0..100).filter(|server| shares[*server] > 0));
+    }
+    assert!(met.len() > 24, "each has its own: {met:?}");
+    assert_eq!(node.engine.counters().upstreams_open, 4 * 12);
+}
+
+#[test]
+fn where_a_pods_few_endpoints_fail_it_takes_in_others() {
+    // Nearly all refuse: the few that do not are found.
+    let mut node = Node::new(1, 100, Picker::RoundRobin, |_, server| {
+        if server < 95 { Answer::Refused } else { Answer::Status("0") }
+    });
+    let (shares, failed) = node.calls(0, 300);
+    // It goes on from 12 to 24, 48 and all until there is one, three tries a call.
+    assert_eq!((shares[..95].iter().sum::<usize>(), shares[95..].iter().sum::<usize>()), (0, 300 - failed));
+    assert!(failed < 40, "{failed}");
+}
+
+#[test]
+fn when_endpoints_nearby_fail_a_part_of_the_calls_goes_farther_and_comes_back() {
+    let mut node =
+        Node::new(1, 10, Picker::Random, |_, server| Answer::Status(if server < 2 { "14" } else { "0" }));
+    node.near = 4;
+    node.publish(Picker::Random.into());
+    let far = |shares: &[usize]| shares[4..].iter().sum::<usize>();
+    let (shares, _) = node.calls(0, 100);
+    assert_eq!(far(&shares), 0, "nobody is known to fail yet, or it is a call's business");
+    assert_eq!(shares[..2], [FIVE; 2], "half of them are ejected");
+    node.wait(1);
+    let (shares, failed) = node.calls(0, 1000);
+    assert_eq!((&shares[..2], failed), (&[0, 0][..], 0));
+    // 1 - 1.4 × ½ of them may go anywhere: to the 8 that are left, of which 6 are far.
+    assert!((170..280).contains(&far(&shares)), "{shares:?}");
+    node.script = |_, _| Answer::Status("0");
+    node.wait(BASE_NS / (1_000 * MS) + 1);
+    let (shares, failed) = node.calls(0, 400);
+    assert_eq!((far(&shares), failed), (0, 0), "{shares:?}");
+}
+
+#[test]
+fn a_session_stays_near_whatever_fails() {
+    let mut node =
+        Node::new(1, 8, Picker::SourceHash, |_, server| Answer::Status(if server < 3 { "14" } else { "0" }));
+    node.near = 4;
+    node.publish(Picker::SourceHash.into());
+    for _ in 0..3 {
+        let (shares, _) = node.calls(0, 100);
+        assert_eq!(shares[4..], [0; 4]);
+        node.wait(1);
+    }
 }

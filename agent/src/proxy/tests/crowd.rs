@@ -124,6 +124,11 @@ impl Client {
     }
 }
 
+/// The next turn of the worker: what was to be written before it has been, or has not.
+fn next_turn(turns: &mut Turns) {
+    turns.engine.tick(turns.engine.now_ns + 10_000);
+}
+
 #[derive(Default)]
 struct Servers(BTreeMap<ConnId, Connection>);
 
@@ -153,6 +158,7 @@ impl Servers {
                 if server.wants_advance() {
                     server.advance(&mut Vec::new());
                 }
+                next_turn(turns);
                 let answer = take(server);
                 if answer.is_empty() {
                     break;

@@ -528,3 +528,29 @@ fn a_server_that_leaves_because_of_many_cancels_costs_no_call() {
     assert_eq!(other.told(&mut turns), [ok(), ok(), ok()]);
     assert_eq!(turns.engine.counters().own_errors, 0);
 }
+
+#[test]
+fn a_full_pods_calls_that_share_a_turn_wait_for_each_other_and_none_of_them_ends() {
+    let protection = Protection { pod_memory: 16 * MIB, ..Protection::default() };
+    let mut turns = Turns::protected(&[1], protection);
+    let mut client = Client::of_pod(&mut turns, "busy", 1);
+    for _ in 0..30 {
+        client.call(&mut turns);
+    }
+    let (conn, mut server) = turns.serve();
+    let streams = requests(&mut turns, conn, &mut server);
+    turns.engine.kernel_holds(client.conn, (15 * MIB) as u32);
+    for stream in &streams {
+        server.send_headers(*stream, &list(&[(":status", "200")]), false);
+        server.send_data(*stream, &[0; 10_000], false);
+        server.send_trailers(*stream, &list(&[("grpc-status", "0")]));
+    }
+    speak(&mut turns, conn, &mut server);
+    let mut told = Vec::new();
+    while told.len() < streams.len() {
+        let more = client.told(&mut turns);
+        assert!(!more.is_empty(), "only {} have an answer", told.len());
+        told.extend(more);
+    }
+    assert!(told.iter().all(|told| *told == ok()), "{told:?}");
+}

@@ -254,7 +254,7 @@ addressType: IPv4
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
-metadata: {name: cart-1, namespace: shop, labels: {kubernetes.io/service-name: cart}}
+metadata: {name: cart-1, namespace: shop, labels: {kubernetes.io/service-name: cart}, annotations: {evenkeel.dev/weight: "0"}}
 addressType: IPv4
 ports: [{name: grpc, port: 9000}, {name: odd, port: 70000}, {name: udp, port: 53, protocol: UDP}]
 endpoints:
@@ -268,7 +268,7 @@ kind: Service
 metadata:
   name: cart
   namespace: shop
-  annotations: {evenkeel.dev/picker: best, evenkeel.dev/hash-on: "header:a b", evenkeel.dev/ejection: fast}
+  annotations: {evenkeel.dev/picker: best, evenkeel.dev/hash-on: "header:a b", evenkeel.dev/ejection: fast, evenkeel.dev/slow-start: soon}
 spec:
   clusterIP: 10.96.0.1
   externalIPs: [nonsense, 192.0.2.1]
@@ -303,6 +303,7 @@ metadata:
             "6: EndpointSlice shop/cart-1: an endpoint has no address: passed over",
             "6: EndpointSlice shop/cart-1: \"10.0.0\" is not an IPv4 address of an endpoint: passed over",
             "6: EndpointSlice shop/cart-1: \"fd00::1\" is not an IPv4 address of an endpoint: passed over",
+            "6: EndpointSlice shop/cart-1: annotation evenkeel.dev/weight is \"0\", not a number from 1 to 1000: as if it were not there",
             "17: Service shop/cart: port 80 has no name: where a Service has several ports each needs one; this port is passed over",
             "17: Service shop/cart: port 0 is not between 1 and 65535: this port is passed over",
             "17: Service shop/cart: port 90 is there twice: the first counts",
@@ -310,6 +311,7 @@ metadata:
             "17: Service shop/cart: annotation evenkeel.dev/picker is \"best\", not \"ewma\" or \"least-request\" or \"round-robin\" or \"random\" or \"ring-hash\" or \"maglev\": as if it were not there",
             "17: Service shop/cart: annotation evenkeel.dev/hash-on is \"header:a b\", not \"source\" or \"header:NAME\" with the name of a request header: as if it were not there",
             "17: Service shop/cart: annotation evenkeel.dev/ejection is \"fast\", not \"consecutive-failures\" or \"success-rate\" or \"off\": as if it were not there",
+            "17: Service shop/cart: annotation evenkeel.dev/slow-start is \"soon\", not a time of 1s to 3600s, as \"30s\" or \"2m\": as if it were not there",
             "32: Service default/bad name: has the name \"bad name\", which can't be one: passed over",
             "36: Namespace : has no metadata.name: passed over",
             "40: Pod shop/cart-a: label evenkeel.dev/enabled is \"yes\", not \"true\" or \"false\": nothing is enrolled by it",

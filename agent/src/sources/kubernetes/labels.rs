@@ -21,6 +21,12 @@ pub const HASH_ON: &str = "evenkeel.dev/hash-on";
 /// Annotation of a Service: the name of an [`Ejection`](crate::mesh::Ejection).
 pub const EJECTION: &str = "evenkeel.dev/ejection";
 
+/// Annotation of a Service: how long a new endpoint takes to get its whole share, as `30s`.
+pub const SLOW_START: &str = "evenkeel.dev/slow-start";
+
+/// Annotation of an EndpointSlice: the weight of each of its endpoints, 1 to 1000; 100 where nothing is said.
+pub const WEIGHT: &str = "evenkeel.dev/weight";
+
 /// Annotation of a headless Service: `balance` has the calls balanced that are sent to its endpoints' own addresses.
 pub const HEADLESS: &str = "evenkeel.dev/headless";
 

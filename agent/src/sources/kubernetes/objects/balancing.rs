@@ -3,7 +3,7 @@
 use super::super::labels;
 use super::Remarks;
 use super::metadata::{annotation, choice};
-use crate::mesh::{Balancing, Ejection, Picker};
+use crate::mesh::{Balancing, Ejection, Endpoint, Picker};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use std::fmt::Display;
 use std::str::FromStr;
@@ -19,7 +19,26 @@ pub(super) fn balancing(metadata: &ObjectMeta, remarks: &mut Remarks) -> Balanci
         ));
     }
     let ejection = choice(metadata, labels::EJECTION, &Ejection::NAMED, remarks).unwrap_or_default();
-    Balancing { picker, hash_on: hash_on.unwrap_or_default(), ejection }
+    let slow_start = parsed(metadata, labels::SLOW_START, remarks).unwrap_or_default();
+    Balancing { picker, hash_on: hash_on.unwrap_or_default(), ejection, slow_start }
+}
+
+/// The weight of an EndpointSlice's endpoints.
+pub(super) fn weight(metadata: &ObjectMeta, remarks: &mut Remarks) -> u32 {
+    parsed::<Weight>(metadata, labels::WEIGHT, remarks).map_or(Endpoint::WEIGHT, |weight| weight.0)
+}
+
+struct Weight(u32);
+
+impl FromStr for Weight {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+        let number = text.parse().ok().filter(|_| is_number);
+        let weight = number.filter(|number| (1..=Endpoint::MOST_WEIGHT).contains(number)).map(Self);
+        weight.ok_or_else(|| format!("not a number from 1 to {}", Endpoint::MOST_WEIGHT))
+    }
 }
 
 /// What an annotation says in a form of its own.

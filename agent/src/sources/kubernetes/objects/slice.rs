@@ -1,6 +1,7 @@
 //! EndpointSlices.
 
 use super::super::labels;
+use super::balancing::weight;
 use super::fields::{port_number, transport, usable_address};
 use super::metadata::{label, object_name};
 use super::{Refusal, Remarks};
@@ -59,7 +60,8 @@ pub fn slice(
             Err(cause) => remarks.push(cause),
         }
     }
-    Ok(Some(SliceRow { name, service: names.intern(service), ports, endpoints }))
+    let weight = weight(metadata, remarks);
+    Ok(Some(SliceRow { name, service: names.intern(service), ports, endpoints, weight }))
 }
 
 fn endpoint(

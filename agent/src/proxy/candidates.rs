@@ -1,0 +1,180 @@
+//! The endpoints that the calls of one target may go to: all of its backend's, or of very many a part; where those nearby fail,
+//! some that are farther. And what this source's calls have met at each.
+//!
+//! [`super::dispatch`] picks one of them, whose [`super::pool`] it finds here.
+
+use super::call::NOWHERE;
+use super::engine::Engine;
+use crate::balance::{Ejections, Observation, Random, Subset, spill};
+use crate::mesh::{Backend, Endpoint, Load};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+#[derive(Debug)]
+pub(super) struct Candidates {
+    /// Sorted by address.
+    pub(super) endpoints: Arc<[Arc<Endpoint>]>,
+    /// The pool of each, or [`NOWHERE`] before its first call.
+    pub(super) pools: Vec<u32>,
+    /// Which are passed over, as they fail.
+    pub(super) ejections: Ejections,
+    pub(super) subset: Subset,
+    /// Which are farther away than hints want it; empty while all calls stay near.
+    far: Vec<bool>,
+    /// The part of the calls that may go to those too.
+    spill_share: f64,
+}
+
+impl Candidates {
+    pub(super) fn new(backend: &Backend, seed: u64, now_ns: u64) -> Self {
+        let subset = Subset::new(seed, now_ns);
+        let endpoints = subset.of(&backend.endpoints, backend.balancing.picker);
+        let ejections = Ejections::new(endpoints.len());
+        Self {
+            pools: vec![NOWHERE; endpoints.len()],
+            endpoints,
+            ejections,
+            subset,
+            far: Vec::new(),
+            spill_share: 0.0,
+        }
+    }
+
+    /// Chooses anew among the backend's endpoints, and returns the pools of those that are none any more.
+    pub(super) fn choose(&mut self, backend: &Backend, source: u64, now_ns: u64) -> Vec<u32> {
+        let spills = self.spill_share > 0.0 && !backend.wider.is_empty();
+        let picker = backend.balancing.picker;
+        let mut endpoints = self.subset.of(&backend.endpoints, picker);
+        if spills {
+            let mut both = [&*endpoints, &*self.subset.of(&backend.wider, picker)].concat();
+            both.sort_by_key(|endpoint| endpoint.address);
+            both.dedup_by_key(|endpoint| endpoint.address);
+            endpoints = both.into();
+        }
+        let mut pools = vec![NOWHERE; endpoints.len()];
+        let (mut gone, mut same) = (Vec::new(), Vec::new());
+        for (position, (endpoint, &pool)) in self.endpoints.iter().zip(&self.pools).enumerate() {
+            match find(&endpoints, endpoint) {
+                Ok(index) => {
+                    pools[index] = pool;
+                    if Arc::ptr_eq(&endpoints[index].load, &endpoint.load) {
+                        same.push((index, position));
+                    }
+                }
+                Err(_) if pool != NOWHERE => gone.push(pool),
+                Err(_) => {}
+            }
+        }
+        self.ejections = Ejections::carried_over(&self.ejections, endpoints.len(), same.into_iter());
+        let is_far = |endpoint: &Arc<Endpoint>| find(&backend.endpoints, endpoint).is_err();
+        self.far = if spills { endpoints.iter().map(is_far).collect() } else { Vec::new() };
+        if !spills {
+            self.spill_share = 0.0;
+        }
+        self.endpoints = endpoints;
+        self.pools = pools;
+        self.ejections.review(backend.balancing.ejection, &self.endpoints, source, now_ns);
+        gone
+    }
+
+    /// The index of the endpoint at this address.
+    pub(super) fn position(&self, address: SocketAddr) -> Option<usize> {
+        self.endpoints.binary_search_by_key(&address, |endpoint| endpoint.address).ok()
+    }
+
+    /// Whether the next call stays near though others may go farther.
+    pub(super) fn stays_near(&self, random: &mut Random) -> bool {
+        !self.far.is_empty() && random.unit() >= self.spill_share
+    }
+
+    pub(super) fn is_far(&self, endpoint: usize) -> bool {
+        self.far.get(endpoint).is_some_and(|is_far| *is_far)
+    }
+
+    /// What a call says about the endpoint that had this index when it was sent there; true if that is left out from now on.
+    pub(super) fn observe(
+        &mut self,
+        endpoint: u32,
+        load: &Arc<Load>,
+        observation: Observation,
+        backend: &Backend,
+        source: u64,
+        now_ns: u64,
+    ) -> bool {
+        let is_it = |index: &usize| {
+            self.endpoints.get(*index).is_some_and(|endpoint| Arc::ptr_eq(&endpoint.load, load))
+        };
+        // The list may have changed since.
+        let index = Some(endpoint as usize).filter(is_it).or_else(|| (0..self.endpoints.len()).find(is_it));
+        let Some(index) = index else { return false };
+        let rule = backend.balancing.ejection;
+        self.ejections.observe(index, observation, rule, &self.endpoints, source, now_ns)
+    }
+
+    /// Looks, about once a second, who is out and whether more or fewer endpoints are needed. How many were ejected, and whether
+    /// to [choose](Self::choose) anew.
+    fn review(&mut self, backend: &Backend, source: u64, now_ns: u64) -> (usize, bool) {
+        let rule = backend.balancing.ejection;
+        let ejected = self.ejections.review(rule, &self.endpoints, source, now_ns);
+        let mut changes = self.subset.review(now_ns);
+        let all = if self.far.is_empty() { &backend.endpoints } else { &backend.wider };
+        if self.ejections.in_panic(now_ns) && self.endpoints.len() < all.len() {
+            self.subset.enlarge();
+            changes = true;
+        }
+        // Keys stay with the endpoints nearby.
+        if !backend.wider.is_empty() && !backend.balancing.picker.is_by_hash() {
+            let near = (0..self.endpoints.len()).filter(|index| !self.is_far(*index)).count();
+            let left = self.ejections.left(|index| !self.is_far(index), now_ns);
+            let spilled = !self.far.is_empty();
+            self.spill_share = spill::share(left, near);
+            changes |= spilled != (self.spill_share > 0.0);
+        }
+        (ejected, changes)
+    }
+}
+
+fn find(endpoints: &[Arc<Endpoint>], endpoint: &Endpoint) -> Result<usize, usize> {
+    endpoints.binary_search_by(|other| other.address.cmp(&endpoint.address))
+}
+
+impl Engine {
+    /// Looks at every target's candidates.
+    pub(super) fn review_candidates(&mut self) {
+        let targets: Vec<u32> = self.targets.slots.iter().map(|(index, _)| index as u32).collect();
+        for target in targets {
+            let slot = &mut self.targets.slots[target as usize];
+            let Some(destination) = &slot.destination else { continue };
+            let (ejected, changes) = slot.candidates.review(&destination.backend, slot.source, self.now_ns);
+            self.counters.ejections += ejected as u64;
+            if changes {
+                self.choose_candidates(target);
+            }
+        }
+    }
+
+    /// Takes in more of the endpoints if the calls in flight want them.
+    pub(super) fn fit_candidates(&mut self, target: u32) {
+        let slot = &self.targets.slots[target as usize];
+        let candidates = &slot.candidates;
+        let of = slot.destination.as_ref().map_or(0, |destination| destination.backend.endpoints.len());
+        if candidates.endpoints.len() < of && candidates.subset.is_too_small() {
+            self.enlarge_candidates(target);
+        }
+    }
+
+    /// Takes in more of the endpoints, if there are more.
+    pub(super) fn enlarge_candidates(&mut self, target: u32) {
+        self.targets.slots[target as usize].candidates.subset.enlarge();
+        self.choose_candidates(target);
+    }
+
+    fn choose_candidates(&mut self, target: u32) {
+        let slot = &mut self.targets.slots[target as usize];
+        let Some(destination) = &slot.destination else { return };
+        let gone = slot.candidates.choose(&destination.backend, slot.source, self.now_ns);
+        for pool in gone {
+            self.leave_pool(pool);
+        }
+    }
+}
