@@ -166,7 +166,7 @@ fn only_the_answer_to_its_own_question_counts() {
         let mut goaways = 0;
         let bytes = turns.output(turns.client_conn);
         read(&mut turns.client, &bytes, |event, _| {
-            goaways += u32::from(matches!(event, Event::GoAway { .. }))
+            goaways += u32::from(matches!(event, Event::GoAway { .. }));
         });
         goaways
     };
