@@ -124,7 +124,8 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
         }
         world.deliver(world.client, piece);
     }
-    world.engine.tick(SILENCE_NS);
+    world.engine.set_time(SILENCE_NS);
+    world.engine.expire();
     world.settle();
     if bytes.starts_with(PREFACE) {
         assert!(world.at_server.is_empty(), "HTTP/2 was relayed as it came");

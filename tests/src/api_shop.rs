@@ -3,30 +3,45 @@
 
 use crate::agent::Options;
 use crate::cluster::NODE_NAME;
+use crate::deploy::Objects;
+use crate::kubernetes::install::RELEASE;
 use crate::kubernetes::{ControlPlane, control_plane};
 use crate::manifests::{NETNS_ANNOTATION, Namespace, PodObject, Service};
-use crate::{Agent, Shop};
+use crate::{Agent, Shop, deploy};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// The Namespace and the name of the agent's ServiceAccount and ClusterRole.
-pub const AGENT_NAMESPACE: &str = "evenkeel-system";
+pub const AGENT_NAMESPACE: &str = deploy::NAMESPACE;
 /// See [`AGENT_NAMESPACE`].
-pub const AGENT_NAME: &str = "evenkeel";
+pub const AGENT_NAME: &str = RELEASE;
 
-/// All that the agent may be allowed: a rule for each resource.
-pub const RIGHTS: [(&str, &str, &[&str]); 6] = [
-    ("", "services", &["list", "watch"]),
-    ("discovery.k8s.io", "endpointslices", &["list", "watch"]),
-    ("", "pods", &["list", "watch"]),
-    ("", "namespaces", &["list", "watch"]),
-    ("", "nodes", &["list", "watch"]),
-    ("events.k8s.io", "events", &["create"]),
-];
+/// What the agent may do to a resource: its API group, its name, the verbs.
+pub type Right = (&'static str, &'static str, &'static [&'static str]);
+
+/// All that the agent is allowed by what is installed: a rule for each resource.
+pub static RIGHTS: LazyLock<Vec<Right>> = LazyLock::new(|| {
+    let role = &INSTALLED[&("ClusterRole".to_owned(), AGENT_NAME.to_owned())];
+    let words = |list: &'static Value| list.as_array().into_iter().flatten().filter_map(Value::as_str);
+    let mut rights = Vec::new();
+    for rule in role["rules"].as_array().into_iter().flatten() {
+        let verbs: &[&str] = words(&rule["verbs"]).collect::<Vec<_>>().leak();
+        for group in words(&rule["apiGroups"]) {
+            rights.extend(words(&rule["resources"]).map(|resource| (group, resource, verbs)));
+        }
+    }
+    rights
+});
+
+/// What `kubectl apply -k deploy/kustomize/base` installs.
+static INSTALLED: LazyLock<Objects> = LazyLock::new(|| {
+    let yaml = std::fs::read_to_string(deploy::folder("kustomize/base/evenkeel.yaml"));
+    deploy::objects(&yaml.expect("it is committed")).expect("lint checks it")
+});
 
 /// Has the agent heed [`NETNS_ANNOTATION`].
 pub const NETNS_ARGUMENT: &str = "--netns-annotation";
@@ -64,7 +79,6 @@ impl ApiShop {
         let plane = ControlPlane::in_netns(Arc::clone(&shop.cluster.node), &options, true)?;
         plane.fake_node(NODE_NAME, "10.0.0.9".parse()?, Some("zone-a"))?;
         plane.apply(&account())?;
-        plane.apply(&role(&RIGHTS))?;
         let mut shop = Self { shop, plane, published: BTreeSet::new() };
         shop.publish()?;
         Ok(shop)
@@ -151,25 +165,16 @@ impl ApiShop {
     }
 }
 
-/// The agent's ServiceAccount and what binds it to its ClusterRole.
+/// The agent's ServiceAccount and what binds it to its ClusterRole, as they are installed.
 fn account() -> String {
-    list(&[
-        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": AGENT_NAMESPACE}}),
-        json!({
-            "apiVersion": "v1", "kind": "ServiceAccount",
-            "metadata": {"namespace": AGENT_NAMESPACE, "name": AGENT_NAME},
-        }),
-        json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-            "metadata": {"name": AGENT_NAME},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": AGENT_NAME},
-            "subjects": [{"kind": "ServiceAccount", "namespace": AGENT_NAMESPACE, "name": AGENT_NAME}],
-        }),
-    ])
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": AGENT_NAMESPACE}});
+    let kinds = ["ServiceAccount", "ClusterRole", "ClusterRoleBinding"];
+    let installed = kinds.map(|kind| INSTALLED[&(kind.to_owned(), AGENT_NAME.to_owned())].clone());
+    list(&[&[namespace][..], &installed].concat())
 }
 
 /// The agent's ClusterRole with these rights.
-pub fn role(rights: &[(&str, &str, &[&str])]) -> String {
+pub fn role(rights: &[Right]) -> String {
     let rules: Vec<Value> = rights
         .iter()
         .map(

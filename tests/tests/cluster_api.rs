@@ -221,7 +221,7 @@ fn each_right_that_is_missing_is_named_once_and_check_says_it_beforehand() -> Ou
     let shop = ApiShop::enrolled(2)?;
     shop.plane.apply(&role(&[]))?;
     let mut agent = Agent::launch(&shop.shop.cluster, &shop.options()?)?;
-    for (group, resource, verbs) in RIGHTS {
+    for (group, resource, verbs) in RIGHTS.iter().copied() {
         if verbs.contains(&"watch") {
             let group = if group.is_empty() { "\\\"\\\"" } else { group };
             let line = format!("needs the verbs list and watch on {resource} of the API group {group}");
@@ -230,14 +230,14 @@ fn each_right_that_is_missing_is_named_once_and_check_says_it_beforehand() -> Ou
     }
     ensure!(agent.is_alive() && !agent.is_ready());
     let said = check(&shop)?;
-    for (group, resource, verbs) in RIGHTS {
+    for (group, resource, verbs) in RIGHTS.iter().copied() {
         let line = format!("apiGroups [\"{group}\"], resources [\"{resource}\"], verbs {verbs:?}");
         ensure!(said.contains(&line), "{line}\nis not in\n{said}");
     }
 
     // Without the rights that it can do without it serves; the others make it ready, without a restart.
     let needed: Vec<_> =
-        RIGHTS.into_iter().filter(|(_, what, _)| !["nodes", "events"].contains(what)).collect();
+        RIGHTS.iter().copied().filter(|(_, what, _)| !["nodes", "events"].contains(what)).collect();
     shop.plane.apply(&role(&needed))?;
     agent.ready()?;
     ensure!(shop.shop.spreads_calls_of(&shop.shop.client)?);

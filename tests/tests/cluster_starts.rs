@@ -33,5 +33,5 @@ fn the_first_connections_of_two_hundred_pods() -> Outcome {
     shop.captured(GREETER, SERVICE_PORT, 3)?;
     let starts = Starts::of(&shop, "node-1", address, pods, AT_ONCE)?;
     println!("{starts}");
-    starts.none_was_missed()
+    starts.none_went_straight()
 }

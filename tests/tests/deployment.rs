@@ -137,7 +137,11 @@ fn an_agent_that_is_deleted_by_force_leaves_nothing_on_the_node() -> Outcome {
 }
 
 /// What the agent says without each of its capabilities.
-const WITHOUT: [(&str, &str); 3] = [("SYS_ADMIN", "XXX1"), ("NET_ADMIN", "XXX2"), ("SYS_PTRACE", "XXX3")];
+const WITHOUT: [(&str, &str); 3] = [
+    ("SYS_ADMIN", "loading the kernel programs"),
+    ("NET_ADMIN", "the pod is not enrolled: opening a listener"),
+    ("SYS_PTRACE", "the pod is not enrolled yet: its processes are"),
+];
 
 #[test]
 fn each_capability_is_needed() -> Outcome {

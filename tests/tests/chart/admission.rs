@@ -70,6 +70,10 @@ fn an_agent_may_label_pods_of_its_own_node_with_their_status_and_change_nothing_
     }
     let plane = with_chart("labelPods=true")?;
     plane.apply("{apiVersion: v1, kind: ServiceAccount, metadata: {namespace: default, name: default}}")?;
+    // kubectl looks at an object before it patches it; the agent does not.
+    plane.run(&["create", "clusterrole", "looks", "--verb=get", "--resource=pods"])?;
+    let account = format!("--serviceaccount={}:evenkeel", deploy::NAMESPACE);
+    plane.run(&["create", "clusterrolebinding", "looks", "--clusterrole=looks", &account])?;
     for (pod, node) in [("own", "own"), ("others", "other")] {
         plane.fake_node(node, "10.0.0.1".parse()?, None)?;
         let object = json!({

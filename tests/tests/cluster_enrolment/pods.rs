@@ -254,7 +254,7 @@ fn a_pod_with_a_meshs_sidecar_is_left_alone_unless_asked() -> Outcome {
 
 /// The small edition of `cluster_starts`.
 #[test]
-fn the_first_connection_of_each_of_many_pods_that_start_at_once_is_taken() -> Outcome {
+fn each_of_many_pods_that_start_at_once_is_enrolled_before_its_first_connection() -> Outcome {
     if !privileged() {
         return Ok(());
     }
@@ -264,7 +264,8 @@ fn the_first_connection_of_each_of_many_pods_that_start_at_once_is_taken() -> Ou
     shop.captured(GREETER, SERVICE_PORT, 2)?;
     let starts = Starts::of(&shop, "node-1", address, 20, 20)?;
     println!("{starts}");
-    starts.none_was_missed()
+    // Beside other tests, an agent may get no time for a second: then connections go straight, on purpose.
+    starts.none_was_late()
 }
 
 /// What runs in containers of a pod's own making is nobody's but the pod's: neither taken, nor taken for the pod.
