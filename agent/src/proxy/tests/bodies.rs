@@ -92,3 +92,33 @@ fn many_tiny_messages_wait_for_a_slow_reader_and_none_is_lost() {
     let counters = turns.engine.counters();
     assert_eq!((counters.answered, counters.server_protocol_errors, counters.resets), (1, 0, 0));
 }
+
+#[test]
+fn a_large_request_list_is_let_go_of_when_its_call_cannot_be_sent_again() {
+    let mut turns = Turns::new(&[1]);
+    turns.client.open(&request("application/grpc", 50), true, 0).expect("there is room");
+    turns.client_speaks();
+    let (conn, mut server) = turns.serve();
+    let stream = requests(&mut turns, conn, &mut server)[0];
+    let held = |turns: &Turns| {
+        let calls = turns.engine.downstreams.iter().flat_map(|(_, downstream)| &downstream.calls);
+        calls.map(|call| turns.engine.calls[*call].held_bytes()).sum::<usize>()
+    };
+    assert!(held(&turns) > 50_000, "it may have to be sent again");
+    server.send_headers(stream, &list(&[(":status", "200")]), false);
+    server_speaks(&mut turns, conn, &mut server);
+    assert!(held(&turns) < 8_000, "{} bytes", held(&turns));
+    assert_eq!(turns.engine.counters().calls_open, 1);
+}
+
+#[test]
+fn a_server_that_breaks_http2_is_counted_and_its_calls_are_told() {
+    let mut turns = Turns::new(&[1]);
+    let (conn, _, _) = begun(&mut turns);
+    // DATA on no stream.
+    turns.feed(conn, &[0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    turns.settle();
+    let counters = turns.engine.counters();
+    assert_eq!((counters.server_protocol_errors, counters.protocol_errors), (1, 0));
+    assert_eq!(got(&mut turns).grpc_status, "14");
+}
