@@ -13,6 +13,8 @@ fn messages_of(bytes: &str, calls: u64, rate: &str) -> Outcome {
     let shop = Shop::enrolled(2)?;
     let agent = Agent::start(&shop.cluster)?;
     let options = ["--kind", "mixed", "--payload-bytes", bytes, "--reply-bytes", bytes, "--rate", rate];
+    // A slow machine gets no more of them than it takes.
+    let options = [&options[..], &["--in-flight", "4"]].concat();
     for to in [shop.v4(), shop.v6()] {
         let tally = shop.client.call(&to, calls, &options)?;
         tally.is_clean()?;
@@ -45,7 +47,7 @@ fn ten_thousand_streams_in_a_row_on_one_connection_a_third_of_them_cancelled() -
     let shop = Shop::enrolled(3)?;
     let agent = Agent::start(&shop.cluster)?;
     let cancel = CANCEL_EVERY.to_string();
-    let options = ["--kind", "mixed", "--rate", "1000", "--cancel-every", &cancel];
+    let options = ["--kind", "mixed", "--rate", "1000", "--in-flight", "100", "--cancel-every", &cancel];
     let mut load =
         shop.client.load(&shop.v4(), &[&options[..], &["--calls", &STREAMS.to_string()]].concat())?;
     load.process.line("begun")?;

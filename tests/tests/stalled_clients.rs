@@ -13,7 +13,18 @@ const STREAMS: u32 = 40;
 const ALL: [Manner; 4] = [Manner::ZeroWindow, Manner::ByteByByte, Manner::Unread, Manner::Flips];
 
 /// What others call meanwhile: small and large replies, all kinds.
-const FAST: &[&str] = &["--kind", "mixed", "--rate", "200", "--connections", "2", "--reply-bytes", "20000"];
+const FAST: &[&str] = &[
+    "--kind",
+    "mixed",
+    "--rate",
+    "200",
+    "--in-flight",
+    "16",
+    "--connections",
+    "2",
+    "--reply-bytes",
+    "20000",
+];
 const FAST_CALLS: u64 = 600;
 
 /// Starts clients of that manner, and waits until servers have all that they ask for.
@@ -90,7 +101,8 @@ fn when_they_and_heavy_load_are_gone_the_agents_memory_is_as_before() -> Outcome
     }
     let shop = Shop::enrolled(2)?;
     let agent = Agent::start(&shop.cluster)?;
-    let heavy = ["--kind", "mixed", "--payload-bytes", "1000000", "--reply-bytes", "1000000", "--rate", "20"];
+    let heavy = ["--kind", "mixed", "--payload-bytes", "200000", "--reply-bytes", "200000"];
+    let heavy = [&heavy[..], &["--rate", "20", "--in-flight", "8"]].concat();
     let many = ["--rate", "100000", "--hold-milliseconds", "500", "--reply-bytes", "10000"];
     // What a node's usual traffic brings with it, which stays: pages of code, threads' heaps, tables.
     for _ in 0..2 {

@@ -70,6 +70,9 @@ pub(super) struct Load {
     payload_bytes: u32,
     #[arg(long, default_value_t = 0)]
     reply_bytes: u32,
+    /// Begins no further call while so many are in flight: a machine that is slow must not make a test overload it.
+    #[arg(long, default_value_t = usize::MAX)]
+    in_flight: usize,
     /// Cancels each so many-th call while the server holds it (0: none).
     #[arg(long, default_value_t = 0)]
     cancel_every: u64,
@@ -109,7 +112,8 @@ impl Load {
                 _ = tick.tick() => {
                     // At rates above the timer's resolution several are due at once.
                     let due = (start.elapsed().as_secs_f64() * f64::from(self.rate)) as u64 + 1;
-                    while begun < due.min(limit) {
+                    while calls.try_join_next().is_some() {}
+                    while begun < due.min(limit) && calls.len() < self.in_flight {
                         let channel = channels[begun as usize % channels.len()].clone();
                         let (kind, tally) = (self.kind.of(begun), Arc::clone(&tally));
                         if self.cancel_every > 0 && begun.is_multiple_of(self.cancel_every) {
@@ -119,7 +123,6 @@ impl Load {
                         }
                         begun += 1;
                     }
-                    while calls.try_join_next().is_some() {}
                 }
             }
         }
@@ -268,8 +271,9 @@ async fn speak(
             for number in 1..=STREAM_MESSAGES {
                 let reply = replies.message().await?.ok_or_else(|| wrong("too few replies"))?;
                 last = Some(checked(reply, number, reply_bytes)?);
-                if number < STREAM_MESSAGES {
-                    requests.send(request.clone()).await.map_err(|_| wrong("closed"))?;
+                if number < STREAM_MESSAGES && requests.send(request.clone()).await.is_err() {
+                    // The call is over, and the status says why.
+                    return Err(replies.message().await.err().unwrap_or_else(|| wrong("closed")));
                 }
             }
             drop(requests);
