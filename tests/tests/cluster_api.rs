@@ -230,7 +230,7 @@ fn each_right_that_is_missing_is_named_once_and_check_says_it_beforehand() -> Ou
     }
     ensure!(agent.is_alive() && !agent.is_ready());
     let said = check(&shop)?;
-    for (group, resource, verbs) in RIGHTS.iter().copied() {
+    for (group, resource, verbs) in RIGHTS.iter() {
         let line = format!("apiGroups [\"{group}\"], resources [\"{resource}\"], verbs {verbs:?}");
         ensure!(said.contains(&line), "{line}\nis not in\n{said}");
     }
