@@ -166,7 +166,16 @@ pub fn is_outside_of_pods(pid: u32) -> io::Result<bool> {
 
 /// The host's is the first process's (the agent's pod has hostPID), and this process's where it runs on the host itself.
 fn is_excluded(namespace: (u64, u64)) -> io::Result<bool> {
-    Ok(namespace == identity_of(home()?)? || namespace == identity_of_process(1)?)
+    if namespace == identity_of(home()?)? {
+        return Ok(true);
+    }
+    match identity_of_process(1) {
+        Ok(host) => Ok(namespace == host),
+        // It has more rights than this process where that runs in a container of another kind than a pod, whose own namespace then
+        // stands for the host's.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// What tells a namespace from the others that there are now: its file's device and inode. The inode is used again later.
