@@ -60,7 +60,8 @@ fn a_path_leads_to_a_pods_namespace_or_nowhere_and_nothing_is_waited_for() {
     let netns = format!("/proc/{}/ns/net", pod.id());
     let mut found = Sandbox::at(Path::new(&netns)).unwrap();
     assert_eq!(found.netns().cookie(), Netns::of_process(pod.id()).unwrap().cookie());
-    for own in ["/proc/1/ns/net", "/proc/self/ns/net"] {
+    // The first process' may be out of sight in a container.
+    for own in ["/proc/1/ns/net", "/proc/self/ns/net"].into_iter().filter(|own| File::open(own).is_ok()) {
         assert_eq!(Sandbox::at(Path::new(own)).unwrap_err(), NotFound::InNodeNamespace, "{own}");
     }
     let folder = tempfile::tempdir().unwrap();
