@@ -94,6 +94,7 @@ fn every_flag_of_the_agent_is_a_value_or_the_charts_own() {
         "label-pods",
         "source",
         "kubeconfig",
+        "netns-annotation",
     ];
     let schema = std::fs::read_to_string(deploy::chart().join("values.schema.json")).unwrap();
     let schema: Value = serde_json::from_str(&schema).unwrap();
