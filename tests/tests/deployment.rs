@@ -140,7 +140,7 @@ fn an_agent_that_is_deleted_by_force_leaves_nothing_on_the_node() -> Outcome {
 const WITHOUT: [(&str, &str); 3] = [
     ("SYS_ADMIN", "loading the kernel programs"),
     ("NET_ADMIN", "the pod is not enrolled: opening a listener"),
-    ("SYS_PTRACE", "the pod is not enrolled yet: its processes are"),
+    ("SYS_PTRACE", "Permission denied (os error 13): the agent needs CAP_SYS_PTRACE"),
 ];
 
 #[test]

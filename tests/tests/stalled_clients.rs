@@ -2,6 +2,7 @@
 //! pod's calls nor another's, which go to the same servers.
 
 use anyhow::ensure;
+use evenkeel_tests::agent::Options;
 use evenkeel_tests::host::privileged;
 use evenkeel_tests::peer::Manner;
 use evenkeel_tests::wait::eventually_some_within;
@@ -100,7 +101,9 @@ fn when_they_and_heavy_load_are_gone_the_agents_memory_is_as_before() -> Outcome
         return Ok(());
     }
     let shop = Shop::enrolled(2)?;
-    let agent = Agent::start(&shop.cluster)?;
+    // So that memory is used, and none of the pod's calls refused.
+    let arguments = ["--pod-memory", "1Gi"].map(String::from).to_vec();
+    let agent = Agent::start_with(&shop.cluster, &Options { arguments, ..Options::default() })?;
     let heavy = ["--kind", "mixed", "--payload-bytes", "200000", "--reply-bytes", "200000"];
     let heavy = [&heavy[..], &["--rate", "20", "--in-flight", "8"]].concat();
     let many = ["--rate", "100000", "--hold-milliseconds", "500", "--reply-bytes", "10000"];
