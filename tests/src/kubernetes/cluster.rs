@@ -22,6 +22,8 @@ use std::sync::Arc;
 
 /// The control plane's address in the network of the nodes.
 pub(super) const API_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 200, 0, 1);
+/// The switch's own: else it has a port's, and when that node goes, the others send to an address that nobody has until they ask anew.
+const SWITCH_MAC: &str = "02:00:0a:c8:00:01";
 /// The Service of the cluster's DNS.
 pub(super) const DNS_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 /// All pods' addresses.
@@ -165,7 +167,7 @@ impl Cluster {
         std::fs::create_dir_all(&footprint.folder)?;
         let underlay = footprint.create_netns("switch")?;
         let mut wiring = format!(
-            "link add underlay type bridge\naddr add {API_ADDRESS}/24 dev underlay\nlink set underlay up\n"
+            "link add underlay address {SWITCH_MAC} type bridge\naddr add {API_ADDRESS}/24 dev underlay\nlink set underlay up\n"
         );
         for node in 1..=options.nodes {
             wiring += &format!("route add {} via {}\n", pod_range_of(node), address_of(node));
