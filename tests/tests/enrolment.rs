@@ -181,6 +181,32 @@ fn a_static_pod_whose_mirror_is_made_anew_stays_enrolled_with_its_connections() 
     Ok(())
 }
 
+/// What it holds counts on, under whatever UID.
+#[test]
+fn a_static_pod_at_its_connection_limit_is_there_still_when_its_mirror_is_made_anew() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let mut shop = Shop::enrolled(2)?;
+    let pod = shop.cluster.static_pod("static")?;
+    shop.cluster.publish()?;
+    let options =
+        Options { arguments: vec!["--max-pod-connections".into(), "1".into()], ..Options::default() };
+    let agent = Agent::start_with(&shop.cluster, &options)?;
+    let mut load = pod.load(&shop.v4(), &[])?;
+    load.more_calls(5)?;
+    let at_limit = |row: &Value| row["enrolled"] == true && row["at_connection_limit"] == true;
+    shown(&agent, "static", "at its limit", at_limit)?;
+    shop.cluster.pods.get_mut("static").context("it has an object")?.uid = "mirror-2".to_owned();
+    shop.cluster.publish()?;
+    let is_next = |row: &Value| row["uid"] == "mirror-2" && at_limit(row);
+    shown(&agent, "static", "the next mirror is at the limit", is_next)?;
+    ensure!(!shop.spreads_calls_of(&pod)?, "a further connection goes straight");
+    load.more_calls(5)?;
+    load.stop()?.is_clean()?;
+    eventually("and there is room again", || shop.spreads_calls_of(&pod).is_ok_and(|spread| spread))
+}
+
 #[test]
 fn an_enrolment_that_fails_leaves_nothing_in_the_pod() -> Outcome {
     if !privileged() {

@@ -4,7 +4,7 @@
 
 use crate::control::{Delta, Enrolment};
 use crate::mesh::{DestinationId, Snapshot};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,6 +19,8 @@ pub(super) struct Batch {
     pub(super) retired: Vec<DestinationId>,
     /// Pods to enrol, or whose row is another, by UID.
     pub(super) pods: BTreeMap<Arc<str>, Enrolment>,
+    /// Of the addresses, those that the kernel refused before.
+    again: BTreeSet<SocketAddr>,
 }
 
 /// What the kernel is to know of an address.
@@ -73,13 +75,15 @@ impl Backlog {
     /// Has what was refused tried again with the next batch.
     pub(super) fn try_again(&mut self) {
         let Batch { addresses, retired, .. } = std::mem::take(&mut self.refused);
+        self.gathering.again.extend(addresses.keys());
         self.gathering.addresses.extend(addresses);
         self.gathering.retired.extend(retired);
     }
 
-    /// The addresses of which the kernel knows something else than it should.
-    pub(super) fn refused(&self) -> impl ExactSizeIterator<Item = &SocketAddr> {
-        self.refused.addresses.keys()
+    /// The addresses of which the kernel knows something else than it should, also while it is to be told again.
+    pub(super) fn refused(&self) -> impl Iterator<Item = &SocketAddr> {
+        let in_hand = self.in_hand.iter().flat_map(|(batch, _)| &batch.again);
+        self.refused.addresses.keys().chain(in_hand).chain(&self.gathering.again)
     }
 
     /// Takes the next batch in hand, if there is none. What it gives is to be published.
@@ -188,13 +192,16 @@ mod tests {
         backlog.begin(now);
         assert!(backlog.ready(0).unwrap().retired.is_empty(), "not before it is asked for");
         backlog.try_again();
+        assert!(backlog.refused().eq([&address(1)]), "the kernel has not learnt of it yet");
         backlog.begin(now);
+        assert!(backlog.refused().eq([&address(1)]), "nor while the workers take their time");
         let batch = backlog.ready(0).unwrap();
         assert_eq!((batch.addresses, batch.retired), ([refused[0]].into(), vec![id(9)]));
+        assert_eq!(backlog.refused().next(), None);
 
         backlog.put_back([refused[0]].into(), vec![id(9)]);
         let _ = backlog.push(Delta { remove: vec![address(1)], retired: vec![id(1)], ..Delta::default() });
-        assert_eq!(backlog.refused().len(), 0);
+        assert_eq!(backlog.refused().next(), None);
         backlog.try_again();
         backlog.begin(now);
         let batch = backlog.ready(0).unwrap();

@@ -20,7 +20,7 @@ use crate::sources::kubernetes::write_back::{Obstacle, PodNote};
 use crate::sources::{Change, Problem};
 use crate::telemetry::{Numbers, PodObstacle, exposition};
 use anyhow::{Context as _, Result, bail};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -133,13 +133,13 @@ impl Node {
 
     fn finish(&mut self, batch: Batch) {
         let refused = self.capture(batch.addresses);
-        let (left, removed) = match refused.is_empty() {
+        let (left, removed) = match refused.is_empty() || batch.retired.is_empty() {
             true => (Vec::new(), batch.retired),
             false => self.still_in_kernel(batch.retired),
         };
         self.world.removed_from_kernel(&removed, Instant::now());
         self.backlog.put_back(refused, left);
-        if self.backlog.refused().len() == 0 && self.refusal.take().is_some() {
+        if self.backlog.refused().next().is_none() && self.refusal.take().is_some() {
             info!("the kernel knows of all destinations again");
         }
         let enrolments = batch.pods.into_values().collect();
@@ -192,14 +192,10 @@ impl Node {
         }
     }
 
-    /// Tells the kernel again what it refused, and places what there was no room for.
+    /// Tells the kernel again what it refused.
     pub(super) fn try_again(&mut self) {
         self.backlog.try_again();
-        let delta = match self.world.has_room_for_unplaced() {
-            true => self.world.apply(vec![]),
-            false => Delta::default(),
-        };
-        self.carry_out(delta);
+        self.advance();
     }
 
     /// Says that the workers take their time.
@@ -219,7 +215,7 @@ impl Node {
         }
     }
 
-    /// Lets ids be used again whose rest is over and that no connection carries.
+    /// Lets ids be used again whose rest is over and that no connection carries, and places what there was no room for.
     pub(super) fn end_quarantines(&mut self) {
         // Snapshots are not to pile up with a worker that takes none.
         if self.backlog.waits_since().is_some() {
@@ -270,8 +266,8 @@ impl Node {
         let mut problems = source.problems();
         problems.extend(self.world.problems().current().iter().cloned());
         problems.extend(self.pods.lasting_obstacles().into_iter().map(LastingObstacle::into_problem));
-        let mut refused = self.backlog.refused();
-        if let (Some(cause), count @ 1.., Some(first)) = (&self.refusal, refused.len(), refused.next()) {
+        let refused: BTreeSet<_> = self.backlog.refused().collect();
+        if let (Some(cause), count, Some(first)) = (&self.refusal, refused.len(), refused.first()) {
             problems.push(Problem::warning(
                 None,
                 format!(

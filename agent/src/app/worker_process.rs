@@ -198,6 +198,8 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     }
 
     readiness.set(false);
+    // Pods' labels are the next agent's now, which may be there already.
+    source.tell(false, Vec::new);
     node.with_tools(Enrolments::withdraw_all);
     node.drain(&mut stop).await;
     node.with_tools(Enrolments::forget_all);

@@ -105,8 +105,16 @@ impl ProxyArgs {
     /// Checks what one flag alone cannot say.
     ///
     /// # Errors
-    /// A listener that names a Service without `--source`, or none with it; a source that is no folder.
+    /// A listener that names a Service without `--source`, or none with it; a source that is no folder; something to hash for a picker
+    /// that hashes nothing.
     pub fn check(self) -> Result<ProxyConfig, String> {
+        if self.hash_on != HashOn::default() && !self.picker.has_table() {
+            return Err(format!(
+                "--hash-on {}: the picker {} does not hash: --picker ring-hash or --picker maglev",
+                self.hash_on,
+                self.picker.name()
+            ));
+        }
         let balancing = Balancing { picker: self.picker, hash_on: self.hash_on, ..Balancing::default() };
         let upstreams = match self.source {
             None => {
@@ -143,5 +151,30 @@ impl ProxyArgs {
             },
             drain: Duration::from_secs(self.drain_seconds.into()),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        proxy: ProxyArgs,
+    }
+
+    #[test]
+    fn what_to_hash_is_for_pickers_that_hash() {
+        let check = |further: &[&str]| {
+            let line = ["evenkeel", "--listen", "127.0.0.1:0", "--to", "127.0.0.1:1"];
+            Line::try_parse_from(line.iter().chain(further)).unwrap().proxy.check()
+        };
+        let by_user = ["--hash-on", "header:user"];
+        let refusal = check(&by_user).unwrap_err();
+        assert!(refusal.contains("--hash-on header:user") && refusal.contains("ewma"), "{refusal}");
+        assert!(check(&[by_user[0], by_user[1], "--picker", "maglev"]).is_ok());
+        assert!(check(&["--hash-on", "source"]).is_ok() && check(&[]).is_ok());
     }
 }

@@ -143,7 +143,7 @@ impl Capture {
                 self.next.destinations.get(id).is_some_and(|known| known.original == address)
                     && self.ids.revive(*id)
             });
-            let Some(id) = old.or_else(|| self.ids.allocate().ok()) else {
+            let Some(id) = old.or_else(|| self.ids.allocate()) else {
                 // Connections to an address without an endpoint go straight with or without an id.
                 if has_endpoint {
                     self.unplaced.insert(address);

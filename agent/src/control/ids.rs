@@ -13,7 +13,6 @@
 
 use crate::mesh::DestinationId;
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::fmt;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -42,25 +41,6 @@ enum Use {
     Quarantine { since: Instant },
     Dropped,
 }
-
-/// All ids are in use or in quarantine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UsedUp {
-    /// How many there are.
-    pub capacity: u32,
-}
-
-impl fmt::Display for UsedUp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "all {} ids of destinations are in use or resting: raise the limit of destinations",
-            self.capacity
-        )
-    }
-}
-
-impl std::error::Error for UsedUp {}
 
 impl Ids {
     /// Ids from 0 to the capacity.
@@ -111,15 +91,15 @@ impl Ids {
         self.fresh = gaps;
     }
 
-    /// An id that nothing carries; live from now on.
-    pub fn allocate(&mut self) -> Result<DestinationId, UsedUp> {
+    /// An id that nothing carries; live from now on. `None`: all are in use or resting.
+    pub fn allocate(&mut self) -> Option<DestinationId> {
         while self.fresh.front().is_some_and(Range::is_empty) {
             self.fresh.pop_front();
         }
         let number = self.fresh.front_mut().and_then(Iterator::next).or_else(|| self.free.pop_front());
-        let id = number.and_then(DestinationId::new).ok_or(UsedUp { capacity: self.capacity })?;
+        let id = number.and_then(DestinationId::new)?;
         self.used.insert(id, Use::Live);
-        Ok(id)
+        Some(id)
     }
 
     /// A live id is to be removed from the kernel's map.

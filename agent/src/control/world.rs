@@ -137,7 +137,7 @@ impl World {
         self.capture.quarantine_over(now, in_use)
     }
 
-    /// Whether there are ids now for addresses that had to do without: [`Self::apply`] with nothing gives them theirs.
+    /// Whether there are ids and room now for addresses that had to do without: [`Self::apply`] with nothing gives them theirs.
     pub fn can_place_more(&self) -> bool {
         !self.capture.retry().is_empty()
     }
@@ -166,11 +166,6 @@ impl World {
             (&backends.v4, &backends.v6)
         };
         Some(first.as_ref().or(second.as_ref()).cloned().unwrap_or_else(|| empty_backend(port)))
-    }
-
-    /// Whether addresses that there was no room for would find some now: [`Self::apply`] places them, be there changes or not.
-    pub fn has_room_for_unplaced(&self) -> bool {
-        !self.capture.retry().is_empty()
     }
 
     /// The pods of this node that somebody asked to be enrolled and that can't be: their owners have to be told.

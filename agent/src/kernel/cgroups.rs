@@ -14,8 +14,9 @@ use std::path::{Path, PathBuf};
 /// It is not mounted.
 pub fn cgroup2_mount() -> Result<PathBuf, KernelError> {
     let path = "/proc/self/mountinfo";
-    let mounts = fs::read_to_string(path).context(|| format!("reading {path}"))?;
-    let found = cgroup2_in(&mounts);
+    // A mount may be at a path of any bytes.
+    let mounts = fs::read(path).context(|| format!("reading {path}"))?;
+    let found = cgroup2_in(&String::from_utf8_lossy(&mounts));
     let whole = found.iter().find(|mount| is_whole(mount));
     whole
         .or(found.first())

@@ -2,7 +2,8 @@
 //!
 //! A socket belongs to the namespace it was made in, whatever is done with it later: so nothing but `socket()` is done inside.
 
-use super::error::{Context as _, KernelError};
+use super::error::{Context as _, KernelError, if_there};
+use super::pods::is_kernel_thread;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
@@ -156,12 +157,13 @@ pub fn cookie_of(socket: BorrowedFd<'_>) -> io::Result<u64> {
     if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Whether a process is in a network namespace that is no pod's to be enrolled: the host's, or the agent's own.
+/// Whether a process is in a network namespace that is no pod's to be enrolled: the host's, or the agent's own. `None`: it has ended.
 ///
 /// # Errors
-/// The process has gone; no CAP_SYS_PTRACE.
-pub fn is_outside_of_pods(pid: u32) -> io::Result<bool> {
-    is_excluded(identity_of_process(pid)?)
+/// No CAP_SYS_PTRACE; the host's namespace cannot be told.
+pub(super) fn is_outside_of_pods(pid: u32) -> io::Result<Option<bool>> {
+    // That of the host is no word on the process: what is missing there is not passed over.
+    if_there(identity_of_process(pid))?.map(is_excluded).transpose()
 }
 
 /// The host's is the first process's (the agent's pod has hostPID), and this process's where it runs on the host itself.
@@ -169,11 +171,15 @@ fn is_excluded(namespace: (u64, u64)) -> io::Result<bool> {
     Ok(namespace == identity_of(home()?)? || namespace == identity_of_host()?)
 }
 
-/// The first process may be one that nobody may look at; the kernel's own threads are in the host's namespace too.
+/// The first process may be one that nobody may look at; the kernel's own threads are in the host's namespace too. Without the host's
+/// PIDs there is none to be seen.
 fn identity_of_host() -> io::Result<(u64, u64)> {
     const FIRST_PROCESS: u32 = 1;
     const FIRST_KERNEL_THREAD: u32 = 2;
-    identity_of_process(FIRST_PROCESS).or_else(|_| identity_of_process(FIRST_KERNEL_THREAD))
+    identity_of_process(FIRST_PROCESS).or_else(|refused| match is_kernel_thread(FIRST_KERNEL_THREAD) {
+        true => identity_of_process(FIRST_KERNEL_THREAD),
+        false => Err(refused),
+    })
 }
 
 /// What tells a namespace from the others that there are now: its file's device and inode. The inode is used again later.

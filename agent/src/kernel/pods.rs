@@ -77,13 +77,31 @@ pub(super) fn started_at(pid: u32) -> Result<Option<u64>, KernelError> {
 }
 
 fn read_if_there(path: &str) -> Result<Option<String>, KernelError> {
-    if_there(fs::read_to_string(path)).context(|| format!("reading {path}"))
+    let read = if_there(fs::read(path)).context(|| format!("reading {path}"))?;
+    // Programs and cgroups may have any bytes in their names.
+    Ok(read.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// Whether a process is a thread of the kernel's own.
+pub(super) fn is_kernel_thread(pid: u32) -> bool {
+    read_if_there(&format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.is_some_and(|stat| is_kernels(&stat)))
 }
 
 fn started_in(stat: &str) -> Option<u64> {
-    // The second field, a name in parentheses, may hold anything.
+    field(stat, 22)
+}
+
+fn is_kernels(stat: &str) -> bool {
+    /// `PF_KTHREAD` of `linux/sched.h`.
+    const KERNEL_THREAD: u64 = 0x0020_0000;
+    field(stat, 9).is_some_and(|flags| flags & KERNEL_THREAD != 0)
+}
+
+/// A field of proc_pid_stat(5), counted from 1, behind the third.
+fn field(stat: &str, number: usize) -> Option<u64> {
+    // The second, a name in parentheses, may hold anything.
     let (_, fields) = stat.rsplit_once(") ")?;
-    fields.split(' ').nth(22 - 3)?.parse().ok()
+    fields.split(' ').nth(number - 3)?.parse().ok()
 }
 
 /// The program of a process, as it was called: without its folder. Empty for a process that has ended.
@@ -147,5 +165,12 @@ mod tests {
         assert_eq!(started_in(&stat("pause")), Some(777));
         assert_eq!(started_in(&stat("a) S 1 2 (b")), Some(777));
         assert_eq!(started_in("42 (pause"), None);
+    }
+
+    #[test]
+    fn threads_of_the_kernel_are_told_from_processes() {
+        assert!(is_kernels("2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 0 0 0 20 0 1 0 24 0 0"));
+        assert!(!is_kernels("1 (systemd) S 0 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 24 8192 1"));
+        assert!(!is_kernel_thread(std::process::id()));
     }
 }

@@ -90,7 +90,8 @@ impl Sandbox {
         let mut not_found = NotFound::NoProcess;
         for (_, pid) in known {
             // A refusal ends the search: with the first process out of sight, a later one must not speak for the pod.
-            match is_outside_of_pods(pid)? {
+            let is_outside = netns::is_outside_of_pods(pid);
+            match is_outside.context(|| format!("looking at the network namespace of process {pid}"))? {
                 None => {}
                 Some(true) => not_found = NotFound::InNodeNamespace,
                 Some(false) => {
@@ -179,12 +180,6 @@ impl Sandbox {
         let is_the_pods = pod_of_process(pid)?.is_some_and(|of| of == uid) && !has_ended(&process);
         Ok(is_the_pods.then_some(Self { netns, witness: Witness::Process(process) }))
     }
-}
-
-/// Whether a process is outside of all pods' network namespaces; `None`: it has ended.
-fn is_outside_of_pods(pid: u32) -> Result<Option<bool>, KernelError> {
-    if_there(netns::is_outside_of_pods(pid))
-        .context(|| format!("looking at the network namespace of process {pid}"))
 }
 
 fn has_ended(process: &OwnedFd) -> bool {

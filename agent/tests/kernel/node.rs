@@ -8,9 +8,11 @@ use evenkeel::lifecycle::ticks::SharedPage;
 use evenkeel::mesh::DestinationId;
 use evenkeel_common::{Counters, DEFAULT_MARK, Reason};
 use socket2::{Domain, SockAddr, Socket, Type};
+use std::ffi::OsStr;
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -63,6 +65,14 @@ impl Cgroup {
                 self.below.push(path.clone());
             }
         }
+        path
+    }
+
+    /// Makes a cgroup right below one of these, by a name that need be no text.
+    pub(crate) fn make_of_bytes(&mut self, below: &Path, name: &[u8]) -> PathBuf {
+        let path = below.join(OsStr::from_bytes(name));
+        fs::create_dir(&path).unwrap();
+        self.below.push(path.clone());
         path
     }
 }

@@ -5,8 +5,10 @@ use crate::node::{Cgroup, can_run};
 use evenkeel::kernel::pods::{self, PodCgroups};
 use evenkeel::kernel::{KernelError, Netns, NotFound, Sandbox, address, cgroups};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -25,10 +27,14 @@ fn find(kubepods: &Path) -> Result<Sandbox, NotFound> {
 
 /// A program of that name, in a cgroup, and in a network namespace: that of a process, or its own.
 fn start(name: &str, cgroup: &Path, netns: Option<u32>) -> Child {
-    let enter = File::options().write(true).open(cgroup.join("cgroup.procs")).unwrap();
-    let netns = netns.map(|pid| File::open(format!("/proc/{pid}/ns/net")).unwrap());
     let mut command = Command::new("sleep");
     command.arg("600").arg0(name);
+    start_as(command, cgroup, netns)
+}
+
+fn start_as(mut command: Command, cgroup: &Path, netns: Option<u32>) -> Child {
+    let enter = File::options().write(true).open(cgroup.join("cgroup.procs")).unwrap();
+    let netns = netns.map(|pid| File::open(format!("/proc/{pid}/ns/net")).unwrap());
     let prepare = move || {
         // SAFETY: plain system calls, as is fit between fork and exec.
         let ready = unsafe {
@@ -111,6 +117,34 @@ fn a_pass_over_all_processes_takes_no_nested_container_for_the_pod_either() {
     let own = start("app", &container, None);
     assert_eq!(pods::by_process().unwrap()[OWN_UID], [own.id()]);
     [own, nested].into_iter().for_each(end);
+}
+
+#[test]
+fn programs_and_cgroups_may_have_names_of_any_bytes() {
+    /// No other test's, since the pass sees them all.
+    const OWN_UID: &str = "6ec0a7e5-0000-4000-8000-0000000002ac";
+    const NAME: &[u8] = b"caf\xe9";
+    if !can_run() {
+        return;
+    }
+    let mut cgroup = Cgroup::new();
+    let pod = cgroup.make(&format!("kubepods/pod{OWN_UID}/app"));
+    let nested = cgroup.make_of_bytes(&pod, NAME);
+    // The kernel has the name of the file that is run.
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join(OsStr::from_bytes(NAME));
+    symlink("/bin/sleep", &program).unwrap();
+    let mut command = Command::new(program);
+    command.arg("600");
+    let process = start_as(command, &nested, None);
+    let stat = || fs::read(format!("/proc/{}/stat", process.id())).unwrap();
+    while !stat().windows(NAME.len()).any(|part| part == NAME) {
+        thread::yield_now();
+    }
+    assert_eq!(pods::by_process().unwrap()[OWN_UID], [process.id()]);
+    let found = Sandbox::of(OWN_UID, &[process.id()]).unwrap();
+    assert_eq!(found.netns().cookie(), Netns::of_process(process.id()).unwrap().cookie());
+    end(process);
 }
 
 #[test]

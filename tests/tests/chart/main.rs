@@ -208,6 +208,7 @@ fn bad_values_are_refused_by_name() {
         ("agent.drainSeconds=soon", "at '/agent/drainSeconds': got string, want integer"),
         ("agent.drainSecond=20", "at '/agent': additional properties 'drainSecond' not allowed"),
         ("agent.maxPods=0", "at '/agent/maxPods': minimum: got 0, want 1"),
+        ("agent.podMemory=512Ki", "at '/agent/podMemory'"),
         ("agent.mark=none", "at '/agent/mark'"),
         ("agent.mark=0", "at '/agent/mark': minimum: got 0, want 1"),
         ("agent.mark=0x0", "at '/agent/mark'"),

@@ -1,5 +1,6 @@
 //! The UIDs in the paths of the wanted pods' cgroups, each with the one pod that it stands for. A pod's row may name one that is
-//! another's (`kubernetes.io/config.mirror`): the first that has it keeps it, and the other learns whose it is.
+//! another's (`kubernetes.io/config.mirror`): the first that has it keeps it, and the other learns whose it is. After a restart of the
+//! worker process either may be the first: nothing in two mirrors' rows says which is false, until the kubelet deletes that.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;

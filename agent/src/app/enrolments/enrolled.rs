@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use tracing::{info, warn};
 
 /// An enrolled pod.
@@ -37,6 +37,17 @@ pub(super) struct Enrolled {
     pub(super) missed: Missed,
     /// What kept the agent from looking at it last, which is said once.
     trouble: Option<String>,
+    crossings: Crossings,
+}
+
+/// How often it is said that a pod is at its connection limit: connections that come and go there cross it many times a second.
+const SAY_LIMIT_EVERY: Duration = Duration::from_secs(60);
+
+/// What was said of a pod's crossings of its connection limit.
+#[derive(Default)]
+struct Crossings {
+    said: Option<Instant>,
+    is_open: bool,
 }
 
 impl Enrolled {
@@ -52,12 +63,12 @@ impl Enrolled {
         let netns = sandbox.netns();
         let cookie = netns.cookie();
         let was_known = tools.kernel.counters(cookie)?.is_some();
-        let mut facts = facts_of(netns, wanted, tools)?;
         let pod = Arc::new(Pod {
             key: PodKey { uid: row.uid.clone(), netns_cookie: cookie },
             name: row.name.clone(),
             netns: netns.try_clone()?.into_fd(),
         });
+        let mut facts = facts_of(netns, &pod.key, wanted, tools)?;
         // Last of what may fail: redials may wait in its backlog.
         let (listener, is_held) = match restored.remove(&cookie) {
             Some(listener) => (listener, true),
@@ -81,6 +92,7 @@ impl Enrolled {
             was_known,
             missed: Missed { count: 0, cause: Cause::of(tools.serving, None) },
             trouble: None,
+            crossings: Crossings::default(),
         };
         match enrolled.begin(listener, is_held, tools) {
             Ok(()) => Ok(enrolled),
@@ -114,10 +126,12 @@ impl Enrolled {
         sighting.is_there(&self.row, &mut self.sandbox)
     }
 
-    /// Tells the kernel what has changed about it, if it is still there.
-    pub(super) fn update(&mut self, wanted: &Enrolment, sighting: &Sighting, tools: &Tools<'_>) {
+    /// Tells the kernel what has changed about it, if it is still there; says whether it is, as far as can be told.
+    pub(super) fn update(&mut self, wanted: &Enrolment, sighting: &Sighting, tools: &Tools<'_>) -> bool {
         let updated = self.try_update(wanted, sighting, tools);
+        let is_there = *updated.as_ref().unwrap_or(&true);
         self.mind(updated.err());
+        is_there
     }
 
     /// Says once what keeps the agent from looking at the pod again.
@@ -136,20 +150,20 @@ impl Enrolled {
         wanted: &Enrolment,
         sighting: &Sighting,
         tools: &Tools<'_>,
-    ) -> Result<(), Obstacle> {
+    ) -> Result<bool, Obstacle> {
         if !self.is_there(sighting)? {
-            return Ok(());
+            return Ok(false);
         }
         let facts = self.facts_now(wanted, tools)?;
         if facts != self.facts {
             tools.kernel.enrol(self.cookie(), &facts)?;
             self.facts = facts;
         }
-        Ok(())
+        Ok(true)
     }
 
     fn facts_now(&self, wanted: &Enrolment, tools: &Tools<'_>) -> io::Result<kernel::Enrolment> {
-        let facts = facts_of(self.sandbox.netns(), wanted, tools)?;
+        let facts = facts_of(self.sandbox.netns(), &self.pod.key, wanted, tools)?;
         Ok(kernel::Enrolment { listener_port: self.port, ipv6_route: self.facts.ipv6_route, ..facts })
     }
 
@@ -175,10 +189,14 @@ impl Enrolled {
             Ok(()) => {
                 self.facts = facts;
                 let limit = tools.config.max_pod_connections;
-                if at_connection_limit {
-                    warn!(pod = %self.pod.name, limit, "at its connection limit: further ones go straight");
-                } else {
-                    info!(pod = %self.pod.name, limit, "below its connection limit again");
+                // What is not said the counter `connection_limit` has.
+                let is_said = self.crossings.is_to_be_said(at_connection_limit, Instant::now());
+                match is_said.then_some(at_connection_limit) {
+                    Some(true) => {
+                        warn!(pod = %self.pod.name, limit, "at its connection limit: further ones go straight");
+                    }
+                    Some(false) => info!(pod = %self.pod.name, limit, "below its connection limit again"),
+                    None => {}
                 }
             }
             Err(error) => {
@@ -237,14 +255,33 @@ impl Enrolled {
     }
 }
 
+impl Crossings {
+    /// Whether a crossing is to be said: the way up once in [`SAY_LIMIT_EVERY`], and the way down from one that was.
+    fn is_to_be_said(&mut self, at_limit: bool, now: Instant) -> bool {
+        if !at_limit {
+            return std::mem::take(&mut self.is_open);
+        }
+        let is_due = self.said.is_none_or(|said| now.duration_since(said) >= SAY_LIMIT_EVERY);
+        if is_due {
+            (self.said, self.is_open) = (Some(now), true);
+        }
+        is_due
+    }
+}
+
 /// Has the keeper let go of a pod's listeners.
 pub(super) fn release(cookie: u64, keeper: &Handover) -> io::Result<()> {
     keeper.release(&format!("{LISTENER_LABEL}{cookie}/v4"))?;
     keeper.release(&format!("{LISTENER_LABEL}{cookie}/v6"))
 }
 
-/// What is to be seen of a pod, all but its listener.
-fn facts_of(netns: &Netns, wanted: &Enrolment, tools: &Tools<'_>) -> io::Result<kernel::Enrolment> {
+/// What is to be seen of a pod, all but its listener. Its connections count under `key`, which a static pod's next mirror takes over.
+fn facts_of(
+    netns: &Netns,
+    key: &PodKey,
+    wanted: &Enrolment,
+    tools: &Tools<'_>,
+) -> io::Result<kernel::Enrolment> {
     let (mut ipv4, mut ipv6) = (None, None);
     for address in &wanted.pod.addresses {
         match address {
@@ -253,13 +290,27 @@ fn facts_of(netns: &Netns, wanted: &Enrolment, tools: &Tools<'_>) -> io::Result<
         }
     }
     let mark = tools.config.mark;
-    let key = PodKey { uid: wanted.pod.uid.clone(), netns_cookie: netns.cookie() };
     Ok(kernel::Enrolment {
         // The kubelet tells the API of them after the sandbox' start, and the app may dial before that.
         ipv4: ipv4.or_else(|| address::own_v4(netns, mark)),
         ipv6: ipv6.or_else(|| address::own_v6(netns, mark)),
         loopback_down: !is_loopback_up(netns)?,
-        at_connection_limit: tools.workers.is_at_connection_limit(&key),
+        at_connection_limit: tools.workers.is_at_connection_limit(key),
         ..kernel::Enrolment::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_that_goes_over_its_connection_limit_and_back_does_not_fill_the_log() {
+        let (mut crossings, start) = (Crossings::default(), Instant::now());
+        let said = (0..1_000).filter(|crossing| crossings.is_to_be_said(crossing % 2 == 0, start)).count();
+        assert_eq!(said, 2, "up and down");
+        let later = start + SAY_LIMIT_EVERY;
+        assert!(crossings.is_to_be_said(true, later) && crossings.is_to_be_said(false, later));
+        assert!(!crossings.is_to_be_said(true, later) && !crossings.is_to_be_said(false, later));
+    }
 }

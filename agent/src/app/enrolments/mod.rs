@@ -1,8 +1,9 @@
 //! The pods that are enrolled, from the wish to the last connection.
 //!
 //! A pod that is wanted and cannot be found yet is looked for again with each event of its cgroup, within milliseconds while its sandbox
-//! is being made ([`soon`]), and from time to time. [`sighting`] looks, [`enrolled`] is a pod from then on, [`obstacle`] says why one
-//! is not, [`missed`] counts what it had opened before, [`leaving`] keeps what was let go, [`show`] tells of all of it.
+//! is being made ([`soon`]), and from time to time. [`wanted`] is such a pod, [`sighting`] looks for it, [`enrolled`] it is from then on,
+//! [`obstacle`] says why one is not, [`missed`] counts what it had opened before, [`leaving`] keeps what was let go, [`show`] tells of all
+//! of it.
 
 mod cgroup_uids;
 mod enrolled;
@@ -12,13 +13,14 @@ mod obstacle;
 mod show;
 mod sighting;
 mod soon;
+mod wanted;
 
 pub(super) use show::LastingObstacle;
 
 use super::captured::Captured;
 use crate::config::AgentConfig;
 use crate::control::Enrolment;
-use crate::kernel::{Kernel, Netns, NotFound, PodEvent, PodEventKind, PodListener};
+use crate::kernel::{Kernel, Netns, PodEvent, PodEventKind, PodListener};
 use crate::lifecycle::handover::Handover;
 use crate::proxy::Workers;
 use anyhow::Result;
@@ -32,8 +34,9 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tracing::{info, warn};
+use wanted::{State, Wanted};
 
 /// Begins the labels of the pods' listeners.
 const LISTENER_LABEL: &str = "listener/";
@@ -41,6 +44,10 @@ const LISTENER_LABEL: &str = "listener/";
 /// Of so many looks around, one asks all of the node's processes for pods that the cgroups do not show: a pass over thousands of
 /// processes takes tens of milliseconds, and a pod may wait for ever.
 const PROCESSES_EVERY: u32 = 10;
+
+/// How long a worker process' restart keeps what the last one served, where its pods cannot be looked for: what waits there waits for
+/// nobody else, and redials would go straight meanwhile.
+const RESTORED_FOR: Duration = Duration::from_secs(5);
 
 /// What enrolling a pod needs.
 pub(super) struct Tools<'a> {
@@ -65,40 +72,13 @@ pub(super) struct Enrolments {
     leaving: Leaving,
     /// From before the worker process' restart, by cookie, until their pods are found again.
     restored: HashMap<u64, PodListener>,
+    /// Until when what is left of that process is kept for pods that cannot be looked for now; `None`: nothing is left.
+    restored_until: Option<Instant>,
     /// The cgroup of all pods; `None` where there is none.
     kubepods: Option<PathBuf>,
     /// It was seen, and said, that it does not hold them.
     pods_are_elsewhere: bool,
     looks: u32,
-}
-
-struct Wanted {
-    enrolment: Enrolment,
-    state: State,
-    /// When its sandbox was first heard of, since it was wanted.
-    heard: Option<Instant>,
-}
-
-enum State {
-    /// Not found yet, or not to be enrolled now, and why, since when.
-    Waiting {
-        obstacle: Obstacle,
-        since: Instant,
-        /// Whether the log has it as something wrong.
-        is_told: bool,
-    },
-    Enrolled(Enrolled),
-}
-
-impl State {
-    fn waiting(obstacle: Obstacle, is_told: bool) -> Self {
-        Self::Waiting { obstacle, since: Instant::now(), is_told }
-    }
-
-    /// Before the first look, and after the end of a sandbox.
-    fn not_found() -> Self {
-        Self::waiting(NotFound::NoProcess.into(), false)
-    }
 }
 
 impl Enrolments {
@@ -109,7 +89,8 @@ impl Enrolments {
     ) -> Self {
         let restored =
             PodListener::restore(held.into_iter().map(|(_, listener)| listener)).into_iter().collect();
-        Self { restored, kubepods, ..Self::default() }
+        let restored_until = Some(Instant::now() + RESTORED_FOR);
+        Self { restored, restored_until, kubepods, ..Self::default() }
     }
 
     /// Whether a held descriptor is a pod's listener.
@@ -129,7 +110,7 @@ impl Enrolments {
             match self.wanted.get_mut(&uid) {
                 Some(known) => known.enrolment = enrolment,
                 None => {
-                    self.wanted.insert(uid, Wanted { enrolment, state: State::not_found(), heard: None });
+                    self.wanted.insert(uid, Wanted::new(enrolment));
                 }
             }
         }
@@ -162,8 +143,13 @@ impl Enrolments {
             }
         }
         // A cgroup that was just made is empty as yet.
-        if event.kind != PodEventKind::Made && !self.soon.rests(now) {
+        if event.kind == PodEventKind::Made {
+            return;
+        }
+        if !self.soon.rests(now) {
             self.look(&[uid], Depth::Cgroups, tools, Self::look_for);
+        } else if matches!(state, State::Enrolled(_)) {
+            self.soon.expect(&uid, now);
         }
     }
 
@@ -186,6 +172,11 @@ impl Enrolments {
         let uids: Vec<_> = self.wanted.keys().cloned().collect();
         let sighting = self.look(&uids, depth, tools, Self::bring_up_to_date);
         self.leaving.look_around(&sighting, tools);
+        if tools.serving
+            && let Err(error) = self.drop_restored(tools)
+        {
+            warn!("cannot let go of what the last worker process served: {error:#}");
+        }
         self.wanted.values_mut().for_each(Wanted::tell_lasting);
     }
 
@@ -198,9 +189,15 @@ impl Enrolments {
         }
     }
 
-    /// Lets go of what a former worker process served and nobody wants now. To be called once everything wanted was looked
-    /// for.
+    /// Lets go of what a former worker process served and nobody wants now, once everything wanted could be looked for: that the kernel
+    /// refuses a look is no end of a pod. To be called after a look.
     pub(super) fn drop_restored(&mut self, tools: &Tools<'_>) -> Result<()> {
+        let Some(until) = self.restored_until else { return Ok(()) };
+        let is_refused = |wanted: &Wanted| wanted.obstacle().is_some_and(|(it, _)| it.is_refusal());
+        if Instant::now() < until && self.wanted.values().any(is_refused) {
+            return Ok(());
+        }
+        self.restored_until = None;
         for (cookie, listener) in self.restored.drain() {
             release(cookie, tools.keeper)?;
             if let Ok(netns) = Netns::of_socket(listener.v4.as_fd()) {
@@ -208,9 +205,9 @@ impl Enrolments {
                 let _ = PodListener::clean_up(&netns, listener.port);
             }
         }
-        let wanted: Vec<_> = self.enrolled().map(Enrolled::cookie).collect();
+        let kept: Vec<_> = self.enrolled().map(Enrolled::cookie).collect();
         for (cookie, _) in tools.kernel.enrolled()? {
-            if !wanted.contains(&cookie) {
+            if !kept.contains(&cookie) && self.leaving.find(cookie).is_none() {
                 tools.kernel.withdraw(cookie)?;
             }
         }
@@ -281,8 +278,10 @@ impl Enrolments {
 
     /// As [`Self::look_for`]; of a pod that is enrolled the kernel learns what has changed about it.
     fn bring_up_to_date(&mut self, uid: &Arc<str>, sighting: &Sighting, tools: &Tools<'_>) {
-        if let Some(Wanted { enrolment, state: State::Enrolled(enrolled), .. }) = self.wanted.get_mut(uid) {
-            enrolled.update(enrolment, sighting, tools);
+        if let Some(Wanted { enrolment, state: State::Enrolled(enrolled), .. }) = self.wanted.get_mut(uid)
+            && enrolled.update(enrolment, sighting, tools)
+        {
+            return;
         }
         self.look_for(uid, sighting, tools);
     }
@@ -293,11 +292,12 @@ impl Enrolments {
         if let State::Enrolled(enrolled) = &mut wanted.state {
             // What cannot be told has not changed: its connections must not end for that. `Enrolled::update` says it.
             if enrolled.is_there(sighting).unwrap_or(true) {
+                self.soon.forget(uid);
                 return;
             }
             info!(pod = %enrolled.pod.name, "its sandbox ended");
             enrolled.forget(true, tools);
-            wanted.state = State::not_found();
+            wanted.lose_sandbox();
         }
         if let Err(owner) = self.cgroup_uids.claim(&wanted.enrolment.pod.cgroup_uid, uid) {
             let text = format!("its cgroup is that of the pod with UID {owner}");
@@ -346,50 +346,6 @@ impl Enrolments {
                 Ok(self.leaving.take(position))
             }
             None => Enrolled::enrol(wanted, sandbox, &mut self.restored, tools),
-        }
-    }
-}
-
-impl Wanted {
-    /// Takes down what stands in the way, and says so once. Whether the pod is to be looked for again soon: it is being started just now.
-    fn wait(&mut self, now: Obstacle) -> bool {
-        if let State::Waiting { obstacle, .. } = &mut self.state
-            && obstacle.reason == now.reason
-        {
-            *obstacle = now;
-            return false;
-        }
-        let (pod, reason) = (&self.enrolment.pod.name, now.reason);
-        if now.is_of_a_start() {
-            info!(%pod, reason, "the pod is not enrolled yet: {}", now.text);
-        } else {
-            warn!(%pod, reason, "the pod is not enrolled: {}", now.text);
-        }
-        let is_entering = now.reason == "node_network_namespace";
-        let is_told = !now.is_of_a_start();
-        self.state = State::waiting(now, is_told);
-        is_entering
-    }
-
-    /// What stands in the way, and whether its owner should hear of it: [`Obstacle::lasts`].
-    fn obstacle(&self) -> Option<(&Obstacle, bool)> {
-        match &self.state {
-            State::Waiting { obstacle, since, .. } => {
-                Some((obstacle, obstacle.lasts(*since, !self.enrolment.pod.addresses.is_empty())))
-            }
-            State::Enrolled(_) => None,
-        }
-    }
-
-    /// Says once that what seemed to be of the pod's start has come to last.
-    fn tell_lasting(&mut self) {
-        let lasts = self.obstacle().is_some_and(|(_, lasts)| lasts);
-        if let State::Waiting { obstacle, is_told, .. } = &mut self.state
-            && lasts
-            && !std::mem::replace(is_told, true)
-        {
-            let (pod, reason) = (&self.enrolment.pod.name, obstacle.reason);
-            warn!(%pod, reason, "the pod is not enrolled: {}", obstacle.text);
         }
     }
 }

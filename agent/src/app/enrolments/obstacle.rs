@@ -5,7 +5,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 /// How long an obstacle stands before it is told as one that lasts: longer than a runtime takes for a pod's start on a busy node.
-const LASTING_AFTER: Duration = Duration::from_secs(10);
+pub(super) const LASTING_AFTER: Duration = Duration::from_secs(10);
 
 /// What stands in the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,16 +26,21 @@ impl Obstacle {
         matches!(self.reason, "no_process" | "node_network_namespace")
     }
 
+    /// Whether it says nothing of the pod, but that the kernel does not let the agent look, or act.
+    pub(super) fn is_refusal(&self) -> bool {
+        self.reason == "kernel_refuses"
+    }
+
     /// Whether nothing that happens in the pod's start will end it.
     pub(super) fn is_final(&self) -> bool {
         matches!(self.reason, "sandboxed_runtime" | "no_listener_port" | "too_many_pods")
     }
 
     /// Whether the pod's owner should hear of it: not of a pod that waits for its image, its node's volumes or its network. One that
-    /// has an address waits for none of them: its sandbox was there to be given it.
-    pub(super) fn lasts(&self, since: Instant, has_address: bool) -> bool {
+    /// has an address waits for none of them: its sandbox is there, since it was given it (`has_sandbox`).
+    pub(super) fn lasts(&self, since: Instant, has_sandbox: bool) -> bool {
         match self.reason {
-            "no_process" if !has_address => false,
+            "no_process" if !has_sandbox => false,
             "sandboxed_runtime" | "no_listener_port" | "cgroup_of_another_pod" => true,
             _ => since.elapsed() >= LASTING_AFTER,
         }

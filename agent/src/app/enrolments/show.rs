@@ -91,8 +91,8 @@ impl Enrolments {
     /// What the enrolled pods' connections met.
     pub(in crate::app) fn counts(&self, tools: &Tools<'_>) -> Vec<PodCounts> {
         let counts = self.enrolled().map(|enrolled| PodCounts {
-            namespace: enrolled.pod.name.namespace.to_string(),
-            pod: enrolled.pod.name.name.to_string(),
+            namespace: enrolled.row.name.namespace.to_string(),
+            pod: enrolled.row.name.name.to_string(),
             connections: connections_by_outcome(enrolled, tools),
             memory: memory_of(enrolled, tools),
             opened_before: OpenedBefore {

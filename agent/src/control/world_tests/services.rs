@@ -299,9 +299,9 @@ fn no_more_addresses_are_placed_than_the_kernels_map_holds() {
     let told = "1 addresses, 10.96.0.2:80 first, are not captured: the kernel's map is full, with 1 destinations; raise \
                 --max-destinations";
     assert_eq!(setup.told(), [told]);
-    assert!(!setup.world.has_room_for_unplaced());
+    assert!(!setup.world.can_place_more());
     setup.apply(vec![remove("cart")]);
-    assert!(setup.world.has_room_for_unplaced() || setup.captured() == ["10.96.0.2:80"]);
+    assert!(setup.world.can_place_more() || setup.captured() == ["10.96.0.2:80"]);
     setup.apply(vec![]);
     assert_eq!(setup.captured(), ["10.96.0.2:80"], "the old id rests, and there is another");
     assert!(setup.told().is_empty());

@@ -138,9 +138,10 @@ impl Fault {
         )
     }
 
-    /// Whether it is of the object that was asked for alone: others may go through.
-    pub(super) fn is_of_one_object(&self) -> bool {
-        !self.is_of_connection() && !matches!(self, Fault::Busy(..))
+    /// Whether it passes by itself, though the API server answers: it may still be of the object that was asked for alone, as where an
+    /// admission webhook of one namespace fails.
+    pub(super) fn is_busy(&self) -> bool {
+        matches!(self, Fault::Busy(..))
     }
 
     /// Whether nothing was heard from the API server at all, whatever was asked for.
@@ -251,16 +252,17 @@ mod tests {
 
     #[test]
     fn what_passes_by_itself_is_tried_again_soon() {
-        for (code, lasts, of_one_object) in [
+        for (code, lasts, is_busy) in [
             (401, true, false),
-            (403, true, true),
-            (404, true, true),
-            (409, false, true),
-            (422, true, true),
-            (429, false, false),
+            (403, true, false),
+            (404, true, false),
+            (409, false, false),
+            (422, true, false),
+            (429, false, true),
+            (500, false, true),
         ] {
             let fault = fault(code, "");
-            assert_eq!((fault.lasts(), fault.is_of_one_object()), (lasts, of_one_object), "{code}");
+            assert_eq!((fault.lasts(), fault.is_busy()), (lasts, is_busy), "{code}");
         }
     }
 

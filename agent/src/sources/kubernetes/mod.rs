@@ -7,6 +7,8 @@
 
 mod access;
 mod backoff;
+#[cfg(test)]
+mod fake_server;
 mod fault;
 pub mod kinds;
 pub mod labels;

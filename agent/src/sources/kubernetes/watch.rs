@@ -89,6 +89,9 @@ pub(super) struct Watch {
     faulty: bool,
     /// Nothing is heard from the server.
     cut_off: bool,
+    /// Another kind's watch has ended a pause of this one early since it last got on itself. Once: of a server that begins its answers and
+    /// breaks them off, watches would wake one another for ever, and none would back off.
+    was_woken: bool,
     /// Tells the other kinds' watches that the server is heard from again.
     heard: Arc<Notify>,
     /// Lists that became necessary since a watch was last seen to go on after one.
@@ -125,6 +128,7 @@ impl Watch {
             got_on: false,
             faulty: false,
             cut_off: false,
+            was_woken: false,
             heard,
             relists: Backoff::default(),
             keeps_expiring: false,
@@ -144,7 +148,12 @@ impl Watch {
             }
             self.standing.ended(outcome.is_err());
             let fault = match outcome {
-                Ok(()) if began.elapsed() >= self.asked_for => continue,
+                Ok(()) if began.elapsed() >= self.asked_for => {
+                    // Also where nothing was there to be sent.
+                    backoff.reset();
+                    self.goes_on();
+                    continue;
+                }
                 Ok(()) if began.elapsed() >= SHORTEST_WATCH => {
                     sleep(within(COME_BACK_OVER)).await;
                     continue;
@@ -178,9 +187,18 @@ impl Watch {
                 self.faulty = true;
                 self.report(vec![Report::Fault(fault)]).await;
             }
-            tokio::select! {
-                () = sleep(pause) => {}
-                () = self.heard.notified(), if self.cut_off => sleep(within(COME_BACK_OVER)).await,
+            self.pause(pause).await;
+        }
+    }
+
+    /// Waits before the next try: not so long if another kind's watch hears from the server meanwhile.
+    async fn pause(&mut self, pause: Duration) {
+        let may_wake = self.cut_off && !self.was_woken;
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = self.heard.notified(), if may_wake => {
+                self.was_woken = true;
+                sleep(within(COME_BACK_OVER)).await;
             }
         }
     }
@@ -313,8 +331,7 @@ impl Watch {
             let goes_on = was_listed && (marked || !reports.is_empty());
             self.report(reports).await;
             if goes_on {
-                self.relists.reset();
-                self.keeps_expiring = false;
+                self.goes_on();
             }
             if listed {
                 self.silent_lists = 0;
@@ -396,9 +413,15 @@ impl Watch {
             return Err(Fault::Malformed("an object without a resourceVersion".into()));
         }
         self.standing.is_at(&version);
-        self.got_on = true;
+        (self.got_on, self.was_woken) = (true, false);
         self.version = Some(version);
         Ok(())
+    }
+
+    /// A watch goes on from where it was: what it began with has not expired.
+    fn goes_on(&mut self) {
+        self.relists.reset();
+        (self.keeps_expiring, self.was_woken) = (false, false);
     }
 
     fn is_heard(&mut self) {

@@ -1,22 +1,9 @@
 //! The watch of a kind against servers that behave as none of the real ones of the suites does.
 
 use super::*;
+use crate::sources::kubernetes::fake_server::{Answer, FakeServer, answer};
 use crate::sources::kubernetes::kinds::KINDS;
 use std::sync::Mutex;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
-
-/// What a server says to a request.
-struct Answer {
-    status: &'static str,
-    body: String,
-    /// The connection stays open after it, as that of a watch.
-    stays: bool,
-}
-
-fn answer(status: &'static str, body: impl Into<String>) -> Answer {
-    Answer { status, body: body.into(), stays: false }
-}
 
 fn version(minor: &str) -> Answer {
     answer("200 OK", format!(r#"{{"major":"1","minor":"{minor}","gitVersion":"v1.{minor}.0"}}"#))
@@ -32,30 +19,18 @@ fn watch(events: &[&str]) -> Answer {
 /// The watch of the cluster's Namespaces, on a server that answers so, and what was asked of it.
 struct Scene {
     reports: mpsc::Receiver<(usize, Vec<Report>)>,
-    asked: Arc<Mutex<Vec<String>>>,
-    _kubeconfig: tempfile::TempDir,
+    server: FakeServer,
 }
 
 impl Scene {
     async fn new(answers: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let kubeconfig = folder.path().join("kubeconfig");
-        let server = listener.local_addr().unwrap();
-        let text = format!(
-            "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{{name: c, cluster: {{server: \"http://{server}\"}}}}]\n\
-             users: [{{name: u, user: {{}}}}]\ncontexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n"
-        );
-        std::fs::write(&kubeconfig, text).unwrap();
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        tokio::spawn(serve(listener, asked.clone(), Arc::new(answers)));
+        let server = FakeServer::start(answers).await;
         let (sender, reports) = mpsc::channel(64);
         let place = KINDS.iter().position(|kind| kind.resource == "namespaces").unwrap();
-        let access = Access { kubeconfig: Some(kubeconfig) };
-        let watch =
-            Watch::new(place, &KINDS[place], "n1".into(), access, sender, Standing::new(0), Arc::default());
+        let (access, standing) = (server.access.clone(), Standing::new(0));
+        let watch = Watch::new(place, &KINDS[place], "n1".into(), access, sender, standing, Arc::default());
         tokio::spawn(watch.run());
-        Self { reports, asked, _kubeconfig: folder }
+        Self { reports, server }
     }
 
     /// What is reported until the end of a list, in words.
@@ -89,33 +64,7 @@ impl Scene {
     }
 
     fn asked(&self) -> Vec<String> {
-        self.asked.lock().unwrap().clone()
-    }
-}
-
-async fn serve(
-    listener: TcpListener,
-    asked: Arc<Mutex<Vec<String>>>,
-    answers: Arc<impl Fn(&str) -> Answer + Send + Sync + 'static>,
-) {
-    loop {
-        let (mut socket, _) = listener.accept().await.unwrap();
-        let (asked, answers) = (asked.clone(), answers.clone());
-        tokio::spawn(async move {
-            let mut request = Vec::new();
-            while !request.ends_with(b"\r\n\r\n") {
-                request.push(socket.read_u8().await.unwrap());
-            }
-            let request = String::from_utf8(request).unwrap();
-            let path = request.split(' ').nth(1).unwrap().to_owned();
-            asked.lock().unwrap().push(path.clone());
-            let Answer { status, body, stays } = answers(&path);
-            let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\n\r\n");
-            socket.write_all((head + &body).as_bytes()).await.unwrap();
-            if stays {
-                std::future::pending::<()>().await;
-            }
-        });
+        self.server.asked()
     }
 }
 
@@ -286,4 +235,28 @@ async fn what_is_forbidden_is_told_at_once_and_what_is_no_answer_too() {
         let told = timeout(Duration::from_secs(30), told).await.unwrap();
         assert!(told.contains(expected), "{told}");
     }
+}
+
+#[tokio::test]
+async fn watches_that_get_nowhere_do_not_wake_one_another_for_ever() {
+    let (sender, _reports) = mpsc::channel(1);
+    let heard = Arc::new(Notify::new());
+    let access = Access::default();
+    let mut watch = Watch::new(0, &KINDS[0], "n1".into(), access, sender, Standing::new(0), heard.clone());
+    watch.cut_off = true;
+    // Others that hear from the server all the time.
+    let others = tokio::spawn(async move {
+        loop {
+            heard.notify_waiters();
+            sleep(Duration::from_millis(1)).await;
+        }
+    });
+    let long = Duration::from_secs(3600);
+    timeout(long / 2, watch.pause(long)).await.expect("a pause ends early");
+    let (start, pause) = (Instant::now(), 2 * COME_BACK_OVER);
+    watch.pause(pause).await;
+    assert!(start.elapsed() >= pause, "it was woken, and has not got on since");
+    watch.is_at("1".into()).unwrap();
+    timeout(long / 2, watch.pause(long)).await.expect("it has got on");
+    others.abort();
 }

@@ -68,11 +68,14 @@ pub(super) async fn run(
                 writer.forget();
                 let cause = cause(&fault);
                 problems.set(Task::Events, Some(cause.clone()));
-                if fault.is_of_one_object() {
-                    told.insert(what, Instant::now(), TELL_REFUSED_AGAIN_AFTER, Some(cause));
-                } else {
+                if fault.is_of_connection() {
                     sleep(TRY_AGAIN_AFTER).await;
+                    continue;
                 }
+                // The next pod's may go through.
+                let again = if fault.is_busy() { TRY_AGAIN_AFTER } else { TELL_REFUSED_AGAIN_AFTER };
+                told.insert(what, Instant::now(), again, Some(cause));
+                sleep(fault.retry_after().unwrap_or_default().min(TRY_AGAIN_AFTER)).await;
             }
         }
     }
@@ -99,6 +102,11 @@ type Told = Tried<(Arc<str>, String)>;
 /// The next that is to be told: one that can't be told keeps none behind it waiting.
 fn next(told: &mut Told, notes: &[PodNote], now: Instant) -> Option<(PodNote, Obstacle)> {
     told.expire(now);
+    told.keep_failures(|(uid, reason)| {
+        notes
+            .iter()
+            .any(|pod| pod.uid == *uid && pod.obstacle().is_some_and(|it| it.lasts && it.reason == *reason))
+    });
     notes.iter().find_map(|pod| {
         let obstacle = pod.obstacle().filter(|obstacle| obstacle.lasts)?;
         let known = told.contains(&(pod.uid.clone(), obstacle.reason.clone()));
@@ -157,6 +165,7 @@ fn camel_case(reason: &str) -> String {
 mod tests {
     use super::*;
     use crate::mesh::ObjectName;
+    use crate::sources::kubernetes::fake_server::{FakeServer, answer, until};
 
     fn pod(uid: &str, reason: &str, lasts: bool) -> PodNote {
         let obstacle = Obstacle { reason: reason.into(), text: "why".into(), lasts };
@@ -190,6 +199,9 @@ mod tests {
         let later = now + TELL_REFUSED_AGAIN_AFTER;
         assert_eq!(&*next(&mut told, &notes, later).unwrap().0.uid, "a", "it is tried again");
         assert_eq!(told.cause(), None);
+        told.insert(("a".into(), "x".into()), later, TELL_REFUSED_AGAIN_AFTER, Some("refused".into()));
+        assert!(next(&mut told, &notes[1..], later).is_none());
+        assert_eq!(told.cause(), None, "the pod is gone, or enrolled by now");
     }
 
     #[test]
@@ -209,5 +221,26 @@ mod tests {
         assert_eq!(json["kind"], "Event");
         assert_eq!(json["eventTime"], "2026-01-02T03:04:05.678901Z");
         assert_eq!(json["regarding"]["uid"], "cart-0");
+    }
+
+    /// Admission webhooks are of namespaces: that of the first does not answer.
+    #[tokio::test]
+    async fn a_webhook_that_fails_keeps_no_other_namespaces_pods_waiting() {
+        let server = FakeServer::start(|path| match path.contains("/broken/") {
+            true => answer("500 Internal Server Error", r#"{"message":"failed calling webhook"}"#),
+            false => answer("201 Created", "{}"),
+        })
+        .await;
+        let notes = ["broken", "fine"]
+            .map(|namespace| PodNote { name: ObjectName::new(namespace, "p"), ..pod(namespace, "x", true) });
+        let (_sender, pods) = watch::channel(notes.to_vec());
+        let problems = WriteProblems::default();
+        tokio::spawn(run(server.access.clone(), "n1".into(), pods, problems.clone()));
+        server.until_asked("/apis/events.k8s.io/v1/namespaces/fine/events").await;
+        assert!(server.asked()[0].contains("/broken/"), "{:?}", server.asked());
+        let is_told = || {
+            problems.shown.current().iter().any(|problem| problem.cause.contains("failed calling webhook"))
+        };
+        until("the webhook's failure is told", is_told).await;
     }
 }

@@ -11,7 +11,7 @@ mod tried;
 use super::access::{self, Access};
 use super::fault::Fault;
 use crate::mesh::ObjectName;
-use crate::sources::{Problem, Problems, Severity};
+use crate::sources::{Problem, Problems};
 use http::Request;
 use kube::Client;
 use serde_json::Value;
@@ -133,14 +133,7 @@ impl WriteProblems {
     fn set(&self, task: Task, line: Option<String>) {
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines[task as usize] = line;
-        let problem = |cause: &String| Problem {
-            severity: Severity::Warning,
-            file: None,
-            line: None,
-            column: None,
-            object: None,
-            cause: cause.clone(),
-        };
+        let problem = |cause: &String| Problem::warning(None, cause.clone());
         self.shown.replace(lines.iter().flatten().map(problem).collect());
     }
 }

@@ -21,6 +21,7 @@ pub(super) async fn run(access: Access, mut pods: watch::Receiver<Vec<PodNote>>,
     loop {
         tried.expire(Instant::now());
         let todo = todo(&mut tried, &pods.borrow_and_update());
+        // Why the others are not tried either, and for how long.
         let mut stopped = None;
         for (name, label) in todo {
             let Err(fault) = write(&mut writer, &name, &label).await else {
@@ -31,16 +32,21 @@ pub(super) async fn run(access: Access, mut pods: watch::Receiver<Vec<PodNote>>,
             // Gone, or another by now.
             let is_over = matches!(fault, Fault::NotFound(_) | Fault::Conflict(_));
             let cause = (!is_over).then(|| cause(&fault));
-            if !fault.is_of_one_object() {
-                stopped = cause;
+            if fault.is_of_connection() {
+                stopped = cause.map(|cause| (cause, TRY_AGAIN_AFTER));
                 break;
             }
-            tried.insert(label, Instant::now(), TRY_AGAIN_AFTER, cause);
+            tried.insert(label, Instant::now(), TRY_AGAIN_AFTER, cause.clone());
+            if let (Some(cause), Some(asked)) = (cause, fault.retry_after()) {
+                stopped = Some((cause, asked.min(TRY_AGAIN_AFTER)));
+                break;
+            }
         }
-        problems.set(Task::PodLabels, stopped.clone().or_else(|| tried.cause()));
+        let cause = stopped.as_ref().map(|(cause, _)| cause.clone());
+        problems.set(Task::PodLabels, cause.or_else(|| tried.cause()));
         writer.forget();
-        if stopped.is_some() {
-            sleep(TRY_AGAIN_AFTER).await;
+        if let Some((_, pause)) = stopped {
+            sleep(pause).await;
             continue;
         }
         // Not each of a start's states is worth a write.
@@ -93,6 +99,7 @@ fn todo(tried: &mut Tried<Label>, notes: &[PodNote]) -> Vec<(ObjectName, Label)>
 mod tests {
     use super::super::Obstacle;
     use super::*;
+    use crate::sources::kubernetes::fake_server::{FakeServer, answer, until};
 
     fn waits(lasts: bool) -> Option<Result<(), Obstacle>> {
         Some(Err(Obstacle { reason: "no_listener_port".into(), text: String::new(), lasts }))
@@ -142,5 +149,28 @@ mod tests {
         tried.insert(("b".into(), None), now, TRY_AGAIN_AFTER, None);
         tried.expire(now + TRY_AGAIN_AFTER);
         assert!(!tried.contains(&("b".into(), None)));
+    }
+
+    /// Admission webhooks are of namespaces: that of the first does not answer.
+    #[tokio::test]
+    async fn a_webhook_that_fails_keeps_no_other_namespaces_pods_waiting() {
+        let server = FakeServer::start(|path| match path.contains("/broken/") {
+            true => answer("500 Internal Server Error", r#"{"message":"failed calling webhook"}"#),
+            false => answer("200 OK", "{}"),
+        })
+        .await;
+        let notes = ["broken", "fine"].map(|namespace| PodNote {
+            name: ObjectName::new(namespace, "p"),
+            ..pod(namespace, None, Some(Ok(())))
+        });
+        let (_sender, pods) = watch::channel(notes.to_vec());
+        let problems = WriteProblems::default();
+        tokio::spawn(run(server.access.clone(), pods, problems.clone()));
+        server.until_asked("/api/v1/namespaces/fine/pods/p").await;
+        assert!(server.asked()[0].contains("/broken/"), "{:?}", server.asked());
+        let is_told = || {
+            problems.shown.current().iter().any(|problem| problem.cause.contains("failed calling webhook"))
+        };
+        until("the webhook's failure is told", is_told).await;
     }
 }

@@ -33,6 +33,11 @@ impl<What: Eq + Hash> Tried<What> {
         self.0.retain(|what, _| is_wanted(what));
     }
 
+    /// Forgets what failed and is of no interest any more.
+    pub(super) fn keep_failures(&mut self, is_wanted: impl Fn(&What) -> bool) {
+        self.0.retain(|what, attempt| attempt.cause.is_none() || is_wanted(what));
+    }
+
     pub(super) fn contains(&self, what: &What) -> bool {
         self.0.contains_key(what)
     }
