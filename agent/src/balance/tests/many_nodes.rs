@@ -107,8 +107,11 @@ fn a_whole_clusters_calls_are_spread_as_well_as_each_picker_can() {
     assert!(mean > 5.0, "this world would show a picker that sees nothing: {mean:.2}");
 }
 
+/// Calls under way on a node, for each endpoint.
+const UNDER_WAY: usize = 4;
+
 /// What each endpoint gets of `calls` from each of a hundred nodes with their own dice, none of which knows of the others' calls. Each
-/// call goes by the key that `key` gives, and ends when its node has made as many again as it has endpoints.
+/// call goes by the key that `key` gives; a node has [`UNDER_WAY`] times as many under way as there are endpoints.
 fn shares_of_all(
     backend: impl Fn(usize) -> Backend,
     calls: usize,
@@ -129,7 +132,7 @@ fn shares_of_all(
             all[chosen] += 1.0 / (NODES * calls) as f64;
             backend.endpoints[chosen].load.active.fetch_add(1, Relaxed);
             under_way.push_back(chosen);
-            if under_way.len() > backend.endpoints.len() {
+            if under_way.len() > UNDER_WAY * backend.endpoints.len() {
                 let Some(ended) = under_way.pop_front() else { break };
                 backend.endpoints[ended].load.active.fetch_sub(1, Relaxed);
             }
@@ -185,7 +188,14 @@ fn all_nodes_calls_together_are_as_weights_and_slow_start_say() {
             let shares = shares_of_all(of(picker), 400, (100 + age) * SECOND, Random::next);
             for (index, expected) in [(0, 3.0 / whole), (5, 1.0 / whole), (9, warmth / whole)] {
                 let off = (shares[index] / expected - 1.0).abs();
-                assert!(off < 0.15, "{picker:?} at {age} s: {index} has {}, not {expected}", shares[index]);
+                // Of whole calls under way, a light one has one or none.
+                let looks_at_load = matches!(picker, Picker::Ewma | Picker::LeastRequest);
+                let most_off = if looks_at_load { 0.4 } else { 0.15 };
+                assert!(
+                    off < most_off,
+                    "{picker:?} at {age} s: {index} has {}, not {expected}",
+                    shares[index]
+                );
             }
         }
     }
