@@ -264,6 +264,16 @@ impl Cluster {
         Ok(service)
     }
 
+    /// Gives a Service an annotation.
+    ///
+    /// # Errors
+    /// When there is no such Service, or it cannot be published.
+    pub fn annotate(&mut self, service: &str, annotation: &str, value: &str) -> Result<()> {
+        let service = self.services.get_mut(service).context("no such Service")?;
+        service.annotations.insert(annotation.to_owned(), value.to_owned());
+        self.publish()
+    }
+
     /// Makes exactly those pods the Service's endpoints.
     ///
     /// # Errors

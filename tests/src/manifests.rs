@@ -20,6 +20,13 @@ pub const CONFIG_MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 /// The annotation that chooses a Service's picker.
 pub const PICKER_ANNOTATION: &str = "evenkeel.dev/picker";
 
+/// The annotation that has calls of a Service sent again.
+pub const RETRY_ANNOTATION: &str = "evenkeel.dev/retry";
+/// The annotation that has a Service's endpoints asked for their health.
+pub const HEALTH_CHECK_ANNOTATION: &str = "evenkeel.dev/health-check";
+/// The annotation that says when an endpoint that fails calls is left out.
+pub const EJECTION_ANNOTATION: &str = "evenkeel.dev/ejection";
+
 /// A Namespace.
 #[derive(Clone, Debug, Default)]
 pub struct Namespace {

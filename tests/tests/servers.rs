@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use evenkeel_tests::cluster::GREETER_TARGET_PORT;
 use evenkeel_tests::host::privileged;
+use evenkeel_tests::manifests::{EJECTION_ANNOTATION, HEALTH_CHECK_ANNOTATION, RETRY_ANNOTATION};
 use evenkeel_tests::{Agent, Load, Outcome, Server, Shop, Stack, Tally, eventually};
 
 /// For machines with much else to do: calls that queue there would say nothing about servers.
@@ -114,6 +115,88 @@ fn servers_that_say_goaway_every_hundred_calls_fail_no_call() -> Outcome {
     tally.is_clean()?;
     ensure!(tally.connections == 1, "the client's own connection stays: {tally:?}");
     Ok(())
+}
+
+#[test]
+fn servers_that_say_goaway_with_each_hundredth_call_fail_none_of_many_thousand() -> Outcome {
+    const CALLS: u64 = 20_000;
+    if !privileged() {
+        return Ok(());
+    }
+    let mut shop = Shop::enrolled(2)?;
+    shop.greeters.clear();
+    let portions = ["--calls-per-connection", "100"];
+    let _greeters = [
+        shop.servers[0].serve_with(GREETER_TARGET_PORT, &portions)?,
+        shop.servers[1].serve_with(GREETER_TARGET_PORT, &portions)?,
+    ];
+    let _agent = Agent::start(&shop.cluster)?;
+    let before = shop.client.connections_opened()?;
+    let options = ["--rate", "2000", "--in-flight", "64", "--kind", "mixed"];
+    let tally = shop.client.call(&shop.v4(), CALLS, &options)?;
+    tally.is_clean()?;
+    ensure!(tally.completed() == CALLS && tally.connections == 1, "{tally:?}");
+    let opened = shop.client.connections_opened()? - before;
+    // One more or less for each of both that is under way.
+    ensure!((CALLS / 200..CALLS / 50).contains(&opened), "{opened} connections for {CALLS} calls");
+    Ok(())
+}
+
+#[test]
+fn calls_whose_first_attempts_fail_succeed_where_the_service_asks_for_retries() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let mut shop = Shop::enrolled(3)?;
+    shop.greeters.clear();
+    let fails = ["--fail-attempts", "2"];
+    let _greeters =
+        (0..3).map(|server| shop.servers[server].serve_on_go(&fails)).collect::<Result<Vec<_>>>()?;
+    // All endpoints fail two of three attempts: nobody is to be ejected for it here.
+    shop.cluster.annotate("greeter", EJECTION_ANNOTATION, "off")?;
+    let _agent = Agent::start(&shop.cluster)?;
+    let tally = shop.client.call(&shop.v4(), 20, SLOW)?;
+    only_unavailable(&tally)?;
+    ensure!(tally.failed() == 20, "nobody has asked for retries: {tally:?}");
+    let policy = "attempts=3 on=unavailable backoff=2ms..10ms budget=100%";
+    shop.cluster.annotate("greeter", RETRY_ANNOTATION, policy)?;
+    eventually("the policy is known", || {
+        let before = shop.client.call(&shop.v4(), 5, SLOW);
+        before.is_ok_and(|tally| tally.failed() == 0)
+    })?;
+    let tally = shop.client.call(&shop.v4(), 400, SLOW)?;
+    tally.is_clean()?;
+    ensure!(tally.completed() == 400 && tally.calls.len() == 3, "{tally:?}");
+    shop.cluster.annotate("greeter", RETRY_ANNOTATION, "attempts=2 on=unavailable backoff=2ms..10ms")?;
+    eventually("two attempts are not enough", || {
+        shop.client.call(&shop.v4(), 5, SLOW).is_ok_and(|tally| tally.failed() == 5)
+    })
+}
+
+#[test]
+fn a_server_whose_health_check_says_that_it_does_not_serve_gets_no_calls_where_the_service_asks_for_that()
+-> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let mut shop = Shop::enrolled(3)?;
+    shop.greeters.clear();
+    // SERVING is 1, NOT_SERVING 2; the third one knows nothing of it.
+    let _greeters = (0..3)
+        .map(|server| shop.servers[server].serve_on_go(&["--serving-status", ["2", "1", "0"][server]]))
+        .collect::<Result<Vec<_>>>()?;
+    let agent = Agent::start(&shop.cluster)?;
+    let mut load = shop.client.load(&shop.v4(), SLOW)?;
+    load.more_calls(300)?.is_even(&shop.names(), 0.2)?;
+    shop.cluster.annotate("greeter", HEALTH_CHECK_ANNOTATION, "grpc")?;
+    let sick = shop.servers[0].v4(GREETER_TARGET_PORT);
+    eventually("the agent has heard it", || {
+        agent.endpoint(&sick).is_ok_and(|endpoint| endpoint["unhealthy"] == true)
+    })?;
+    eventually("its calls go to the others", || {
+        load.more_calls(100).is_ok_and(|tally| tally.calls.keys().eq(&["server-2", "server-3"]))
+    })?;
+    load.stop()?.is_clean()
 }
 
 #[test]

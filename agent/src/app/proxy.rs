@@ -5,6 +5,7 @@ use super::{runtime, start_workers};
 use crate::balance;
 use crate::config::{ProxyConfig, Upstreams};
 use crate::control::{Settings, World};
+use crate::health::{self, HealthChecks};
 use crate::lifecycle::ticks::SharedPage;
 use crate::mesh::{
     Backend, Balancing, Destination, DestinationId, Endpoint, Load, ObjectName, ServicePort, Snapshot,
@@ -148,7 +149,7 @@ impl Backends for HostBackends {
         };
         let endpoints = self.addresses.iter().map(endpoint).collect();
         let backend = Backend::new(self.service_port.clone(), endpoints, self.balancing.clone());
-        balance::prepare(&backend);
+        balance::prepare(&backend, None);
         vec![Some(Arc::new(backend)); self.listeners]
     }
 
@@ -163,6 +164,7 @@ struct ServiceBackends {
     source: FolderSource,
     world: World,
     ports: Vec<ServicePort>,
+    health_checks: HealthChecks,
 }
 
 impl ServiceBackends {
@@ -184,7 +186,9 @@ impl ServiceBackends {
         for port in &ports {
             ensure!(world.backend(port).is_some(), "{}: there is no TCP port {port} in it", folder.display());
         }
-        Ok(Self { source, world, ports })
+        let mut health_checks = HealthChecks::new(health::EVERY);
+        health_checks.follow(world.health_checks());
+        Ok(Self { source, world, ports, health_checks })
     }
 }
 
@@ -199,5 +203,6 @@ impl Backends for ServiceBackends {
         let (delta, now) = (self.world.apply(changes), Instant::now());
         self.world.removed_from_kernel(&delta.retired, now);
         self.world.quarantine_over(now, |_| 0);
+        self.health_checks.follow(self.world.health_checks());
     }
 }

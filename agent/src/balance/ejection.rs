@@ -3,9 +3,9 @@
 //! The rules are those of Envoy's outlier detection and gRFC A50: an endpoint that fails [`CONSECUTIVE_FAILURES`] calls in a row,
 //! or, where a Service asks for it, whose success rate is far below the others', gets no calls for [`BASE_NS`] times how often
 //! that has happened lately. Other pods of the node follow when two or more have left an endpoint out
-//! ([`LeftOut`](crate::mesh::LeftOut)): one pod that provokes errors, or that a NetworkPolicy stops, takes it from nobody else.
+//! ([`LeftOut`]): one pod that provokes errors, or that a NetworkPolicy stops, takes it from nobody else.
 
-use crate::mesh::{Ejection, Endpoint};
+use crate::mesh::{Ejection, Endpoint, LeftOut};
 use std::sync::Arc;
 
 /// Failures in a row: Envoy's number.
@@ -16,7 +16,8 @@ pub const BASE_NS: u64 = 30_000_000_000;
 pub const MOST_NS: u64 = 300_000_000_000;
 /// Each such time in which an endpoint was not left out takes one off its count of ejections; success rates are of this time.
 pub const INTERVAL_NS: u64 = 10_000_000_000;
-/// One source leaves out at most this share of the endpoints, in percent, though one of two: the others have to bear their calls.
+/// One source leaves out at most this share of the endpoints that there are, in percent, though one of two: the others have to bear
+/// their calls.
 pub const MOST_EJECTED_PERCENT: usize = 50;
 /// Where fewer than this share of the endpoints is left, in percent, all are used (Envoy's panic threshold): the fault lies
 /// elsewhere, or the few that are left would fall next.
@@ -60,15 +61,23 @@ struct Health {
 #[derive(Debug, Default)]
 pub struct Ejections {
     endpoints: Vec<Health>,
+    /// How many endpoints the calls could go to: as a rule these, but these may be a part of a large Service, or those nearby.
+    of: usize,
     /// Whether any endpoint is left out, and not so many that all are used.
     heeded: bool,
+    /// Whether any endpoint was left out at the last look, by whomever.
+    any_out: bool,
+    /// Whether any endpoint was left out by this source lately.
+    remembers: bool,
     interval_ends_ns: u64,
+    #[cfg(test)]
+    pub(super) passes: u32,
 }
 
 impl Ejections {
-    /// Nothing is known of so many endpoints.
-    pub fn new(endpoints: usize) -> Self {
-        Self { endpoints: vec![Health::default(); endpoints], ..Self::default() }
+    /// Nothing is known of so many endpoints, a part `of` all that the calls could go to.
+    pub fn new(endpoints: usize, of: usize) -> Self {
+        Self { endpoints: vec![Health::default(); endpoints], of, ..Self::default() }
     }
 
     /// What is known where `moved` has pairs of an endpoint's index and the one that it had in `before`.
@@ -76,10 +85,11 @@ impl Ejections {
     pub fn carried_over(
         before: &Self,
         endpoints: usize,
+        of: usize,
         moved: impl Iterator<Item = (usize, usize)>,
     ) -> Self {
-        let mut next =
-            Self { heeded: before.heeded, interval_ends_ns: before.interval_ends_ns, ..Self::new(endpoints) };
+        let Self { heeded, remembers, interval_ends_ns, .. } = *before;
+        let mut next = Self { heeded, remembers, interval_ends_ns, ..Self::new(endpoints, of) };
         for (to, from) in moved {
             next.endpoints[to] = before.endpoints[from];
         }
@@ -93,7 +103,12 @@ impl Ejections {
 
     /// Whether so many are out that all are used.
     pub fn in_panic(&self, now_ns: u64) -> bool {
-        !self.heeded && self.endpoints.iter().any(|health| health.out_until_ns > now_ns)
+        !self.heeded && self.any_out(now_ns)
+    }
+
+    /// Whether any is out, be that heeded or not.
+    pub fn any_out(&self, now_ns: u64) -> bool {
+        self.any_out && self.endpoints.iter().any(|health| health.out_until_ns > now_ns)
     }
 
     /// How many of those for which `counts` holds are not out.
@@ -119,7 +134,8 @@ impl Ejections {
     ) -> bool {
         let health = &mut self.endpoints[endpoint];
         if observation == Observation::Success {
-            health.successes += 1;
+            // Nobody takes them back to zero where nobody asks for them.
+            health.successes += u32::from(rule == Ejection::SuccessRate);
             health.failures_in_a_row = 0;
             return false;
         }
@@ -129,68 +145,105 @@ impl Ejections {
             }
             health.lost_connection_ns = now_ns;
         }
-        health.failures += 1;
-        health.failures_in_a_row += 1;
+        health.failures += u32::from(rule == Ejection::SuccessRate);
+        health.failures_in_a_row = health.failures_in_a_row.saturating_add(1);
         rule != Ejection::Off
             && health.failures_in_a_row >= CONSECUTIVE_FAILURES
-            && self.eject(endpoint, endpoints, source, now_ns)
+            && self.eject(endpoint, rule, endpoints, source, now_ns)
     }
 
     /// Leaves an endpoint out, unless too many are; whether it does.
-    fn eject(&mut self, endpoint: usize, endpoints: &[Arc<Endpoint>], source: u64, now_ns: u64) -> bool {
-        let count = self.endpoints.len();
-        let out = self.endpoints.iter().filter(|health| health.ejected_until_ns > now_ns).count();
-        let most = (count * MOST_EJECTED_PERCENT / 100).max(1);
-        let health = &mut self.endpoints[endpoint];
-        if count < 2 || out >= most || health.ejected_until_ns > now_ns {
+    fn eject(
+        &mut self,
+        endpoint: usize,
+        rule: Ejection,
+        endpoints: &[Arc<Endpoint>],
+        source: u64,
+        now_ns: u64,
+    ) -> bool {
+        if self.of < 2 || self.endpoints[endpoint].ejected_until_ns > now_ns {
             return false;
         }
+        let out = self.endpoints.iter().filter(|health| health.ejected_until_ns > now_ns).count();
+        if out >= (self.of * MOST_EJECTED_PERCENT / 100).max(1) {
+            return false;
+        }
+        self.remembers = true;
+        let health = &mut self.endpoints[endpoint];
         health.ejections += 1;
         health.failures_in_a_row = 0;
         let until_ns = now_ns + (BASE_NS * u64::from(health.ejections)).min(MOST_NS);
         health.ejected_until_ns = until_ns;
         endpoints[endpoint].load.left_out.add(source, until_ns, now_ns);
-        self.review_who_is_out(endpoints, source, now_ns);
+        self.learn_who_is_out(rule, endpoints, source, now_ns);
         true
     }
 
     /// To be called about once a second: endpoints come back, other pods' ejections are learnt of, and at the end of an interval
-    /// success rates are compared. The number of endpoints that are left out from now on.
-    pub fn review(&mut self, rule: Ejection, endpoints: &[Arc<Endpoint>], source: u64, now_ns: u64) -> usize {
+    /// success rates are compared. The endpoints that are left out from now on because of these.
+    pub fn review(
+        &mut self,
+        rule: Ejection,
+        endpoints: &[Arc<Endpoint>],
+        source: u64,
+        now_ns: u64,
+    ) -> Vec<usize> {
+        if rule != Ejection::SuccessRate && !self.remembers {
+            self.learn_who_is_out(rule, endpoints, source, now_ns);
+            return Vec::new();
+        }
         for health in &mut self.endpoints {
-            if health.ejected_until_ns <= now_ns {
+            if health.ejected_until_ns > 0 && (health.ejected_until_ns <= now_ns || rule == Ejection::Off) {
                 health.ejected_until_ns = 0;
+                // Calls that were there already have failed meanwhile.
+                health.failures_in_a_row = 0;
             }
         }
-        self.review_who_is_out(endpoints, source, now_ns);
+        self.learn_who_is_out(rule, endpoints, source, now_ns);
         if now_ns < self.interval_ends_ns {
-            return 0;
+            return Vec::new();
         }
         self.interval_ends_ns = now_ns + INTERVAL_NS;
-        let mut ejected = 0;
-        if rule == Ejection::SuccessRate {
-            for outlier in self.outliers() {
-                ejected += usize::from(self.eject(outlier, endpoints, source, now_ns));
-            }
-        }
+        let mut ejected = if rule == Ejection::SuccessRate { self.outliers() } else { Vec::new() };
+        ejected.retain(|outlier| self.eject(*outlier, rule, endpoints, source, now_ns));
+        self.remembers = false;
         for health in &mut self.endpoints {
             (health.successes, health.failures) = (0, 0);
             if health.ejected_until_ns == 0 {
                 health.ejections = health.ejections.saturating_sub(1);
             }
+            self.remembers |= health.ejections > 0;
         }
         ejected
     }
 
-    fn review_who_is_out(&mut self, endpoints: &[Arc<Endpoint>], source: u64, now_ns: u64) {
+    /// Who is out, by whomever that was decided. Without a rule only the answers to health checks count.
+    pub fn learn_who_is_out(
+        &mut self,
+        rule: Ejection,
+        endpoints: &[Arc<Endpoint>],
+        source: u64,
+        now_ns: u64,
+    ) {
+        // Of a node's tens of thousands of endpoints most never fail.
+        if !LeftOut::may_be_any(now_ns) {
+            (self.heeded, self.any_out) = (false, false);
+            return;
+        }
+        #[cfg(test)]
+        (self.passes += 1);
         let mut out = 0;
         for (health, endpoint) in self.endpoints.iter_mut().zip(endpoints) {
             let left_out = &endpoint.load.left_out;
-            health.out_until_ns = health.ejected_until_ns.max(left_out.until_for(source, now_ns));
+            health.out_until_ns = match rule {
+                Ejection::Off => left_out.unhealthy_until_ns(),
+                _ => health.ejected_until_ns.max(left_out.until_for(source, now_ns)),
+            };
             out += usize::from(health.out_until_ns > now_ns);
         }
         let left = self.endpoints.len() - out;
-        self.heeded = out > 0 && left * 100 >= self.endpoints.len() * PANIC_BELOW_PERCENT;
+        self.any_out = out > 0;
+        self.heeded = self.any_out && left * 100 >= self.endpoints.len() * PANIC_BELOW_PERCENT;
     }
 
     /// Endpoints whose success rate is far below the others' (gRFC A50, "success rate algorithm").

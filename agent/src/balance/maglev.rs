@@ -8,12 +8,15 @@ use crate::mesh::{Endpoint, HashTable};
 use std::sync::Arc;
 
 /// Slots: the paper's smaller table, and Envoy's. A prime, so that any step visits every slot. Up to 655 endpoints, shares differ by
-/// 1% at most; beyond 65,537, some have none.
+/// 1% at most. One table size for all: with another, nearly all keys would move.
 pub(super) const SLOTS: u64 = 65_537;
 
-const FREE: u32 = u32::MAX;
+const FREE: u16 = u16::MAX;
+/// Endpoints that have slots: two bytes tell one from the other, so that a table is 128 KiB.
+const MOST_ENDPOINTS: usize = FREE as usize;
 
 pub(super) fn table(endpoints: &[Arc<Endpoint>]) -> HashTable {
+    let endpoints = &endpoints[..endpoints.len().min(MOST_ENDPOINTS)];
     if endpoints.is_empty() {
         return HashTable::Maglev(Box::default());
     }
@@ -41,7 +44,7 @@ pub(super) fn table(endpoints: &[Arc<Endpoint>]) -> HashTable {
             while slots[*at as usize] != FREE {
                 *at = (*at + *step) % SLOTS;
             }
-            slots[*at as usize] = owner as u32;
+            slots[*at as usize] = owner as u16;
             filled += 1;
             if filled == SLOTS {
                 return HashTable::Maglev(slots.into());

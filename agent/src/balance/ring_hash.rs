@@ -11,7 +11,8 @@ use std::sync::Arc;
 /// Points of an endpoint: shares differ by some 1 ÷ √256, 6%. The same number for few endpoints as for many: else more would
 /// move than one's own share.
 const POINTS: usize = 256;
-/// Points of a ring at most: 3 MiB. Beyond 1,024 endpoints each has half as many, beyond 2,048 a quarter, but one at least.
+/// Points of a ring at most: 3 MiB. Beyond 1,024 endpoints each has half as many, beyond 2,048 a quarter, but one at least, whatever its
+/// weight.
 const MOST_POINTS: usize = 1 << 18;
 
 pub(super) fn table(endpoints: &[Arc<Endpoint>]) -> HashTable {
@@ -20,7 +21,7 @@ pub(super) fn table(endpoints: &[Arc<Endpoint>]) -> HashTable {
         (each * endpoint.weight as usize / Endpoint::WEIGHT as usize).max(1)
     };
     let mut each = POINTS;
-    while each > 1 && endpoints.iter().map(|endpoint| points_of(endpoint, each)).sum::<usize>() > MOST_POINTS
+    while each > 0 && endpoints.iter().map(|endpoint| points_of(endpoint, each)).sum::<usize>() > MOST_POINTS
     {
         each /= 2;
     }

@@ -2,19 +2,45 @@
 
 use super::{maglev, ring_hash};
 use crate::mesh::{Backend, HashTable, Picker};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Makes the backend's table, if its picker has one: to be called before workers have the backend, as it takes up to some
-/// milliseconds.
-pub fn prepare(backend: &Backend) {
-    if backend.balancing.picker.has_table() {
+/// milliseconds. `before` has the one of the backend's last state, which serves on where nothing that it is made of has changed.
+///
+/// Maglev's is large however few the endpoints are: of a Service that nobody on this node has called, the first call makes it, which
+/// takes a millisecond, once.
+pub fn prepare(backend: &Backend, before: Option<&Backend>) {
+    let picker = backend.balancing.picker;
+    if !picker.has_table() {
+        return;
+    }
+    let same = |before: &&Backend| {
+        before.balancing.picker == picker
+            && before.endpoints.len() == backend.endpoints.len()
+            && before
+                .endpoints
+                .iter()
+                .zip(&*backend.endpoints)
+                .all(|(one, other)| (one.address, one.weight) == (other.address, other.weight))
+    };
+    if let Some(table) = before.filter(same).and_then(|before| before.table.get()) {
+        // It has none yet.
+        let _ = backend.table.set(Arc::clone(table));
+        return;
+    }
+    let is_called = || backend.endpoints.iter().any(|endpoint| endpoint.load.calls.load(Relaxed) > 0);
+    if picker != Picker::Maglev || is_called() {
         table(backend);
     }
 }
 
 fn table(backend: &Backend) -> &HashTable {
-    backend.table.get_or_init(|| match backend.balancing.picker {
-        Picker::RingHash => ring_hash::table(&backend.endpoints),
-        _ => maglev::table(&backend.endpoints),
+    backend.table.get_or_init(|| {
+        Arc::new(match backend.balancing.picker {
+            Picker::RingHash => ring_hash::table(&backend.endpoints),
+            _ => maglev::table(&backend.endpoints),
+        })
     })
 }
 
@@ -37,13 +63,13 @@ const LOOKED_AT: usize = 4;
 /// The first owner from `start` on, in a circle, that may be picked. Owners stand in random order: the keys of one that is
 /// out spread over all others.
 pub(super) fn first_allowed(
-    owners: &[u32],
+    owners: &[impl Copy + Into<u32>],
     start: usize,
     count: usize,
     excluded: impl Fn(usize) -> bool,
 ) -> Option<usize> {
     let looked_at = owners.len().min(count * LOOKED_AT);
-    let near = (0..looked_at).map(|step| owners[(start + step) % owners.len()] as usize);
+    let near = (0..looked_at).map(|step| owners[(start + step) % owners.len()].into() as usize);
     // Where nearly all are out, whichever is left.
     near.chain(0..count).find(|&owner| !excluded(owner))
 }

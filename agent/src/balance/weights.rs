@@ -11,7 +11,7 @@ use std::sync::Arc;
 /// What a new endpoint gets at least, of its whole share: Envoy's 10%.
 const LEAST_OF_SLOW_START: f64 = 0.1;
 
-/// How often one is drawn until its share lets it be taken: if all have the least share, one in five draws is without it.
+/// How often one is drawn until its share lets it be taken, before the shares are added up.
 const DRAWS: usize = 16;
 
 /// Shares of endpoints at a moment.
@@ -57,7 +57,14 @@ impl<'a> Weights<'a> {
                 return Some(drawn);
             }
         }
-        super::choices::one(count, random, excluded)
+        // Nearly all are light beside one, or out: rare enough to be done exactly.
+        let allowed = || (0..count).filter(|index| !excluded(*index));
+        let mut left = random.unit() * allowed().map(|index| self.share(index)).sum::<f64>();
+        let drawn = allowed().find(|index| {
+            left -= self.share(*index);
+            left < 0.0
+        });
+        drawn.or_else(|| allowed().last())
     }
 
     /// The better of two such, as `is_better` says of the second and the first.

@@ -223,7 +223,7 @@ fn derive(
     if destinations::internal_policy(row) == TrafficPolicy::Local {
         let choose = |candidates: &[Candidate<'_>], before_it: Option<&Arc<Backend>>| {
             let choice = Choice::new(candidates, TrafficPolicy::Local, place);
-            let known = |address| backends.endpoint(address).or_else(|| before.known(address));
+            let known = |address| backends.known(address).or_else(|| before.known(address));
             backend(key, row, choice.endpoints(candidates, now_ns, known), Vec::new(), before_it)
         };
         let v4 = choose(&candidates.v4, before.local.v4.as_ref());
@@ -281,11 +281,11 @@ fn backend(
     let same_endpoints =
         before.filter(|before| same(&before.endpoints, &found) && same(&before.wider, &wider));
     match same_endpoints {
-        Some(before) if before.balancing == balancing => Some(before.clone()),
+        Some(unchanged) if unchanged.balancing == balancing => Some(unchanged.clone()),
         same_endpoints => {
-            let endpoints = same_endpoints.map_or_else(|| found.into(), |before| before.endpoints.clone());
+            let endpoints = same_endpoints.map_or_else(|| found.into(), |same| same.endpoints.clone());
             let backend = Backend::new(key.clone(), endpoints, balancing).with_wider(wider.into());
-            balance::prepare(&backend);
+            balance::prepare(&backend, before.map(Arc::as_ref));
             Some(Arc::new(backend))
         }
     }

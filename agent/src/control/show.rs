@@ -6,7 +6,7 @@ use super::services::{self, Port, Service};
 use super::view::{EndpointView, IdsView, PodView, PortView, ServiceView, UnusedView};
 use super::world::World;
 use crate::clock;
-use crate::mesh::{Endpoint, ObjectName, ServicePort};
+use crate::mesh::{CircuitBreaker, Endpoint, ObjectName, ServicePort};
 use crate::sources::rows::{OnEnrol, ServiceKind, ServicePortRow, ServiceRow, Transport};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,7 +27,8 @@ impl World {
             .filter_map(|service| Some((service, service.row.as_ref()?.balancing.health_check.0.as_ref()?)));
         let of = |(service, name): (&Service, &Arc<str>)| -> Vec<_> {
             let ports = service.ports.iter().filter(|port| port.wanted.is_ok());
-            ports.flat_map(Port::endpoints).map(|endpoint| (endpoint.clone(), name.clone())).collect()
+            let called = |port| Port::endpoints(port).chain(Port::farther_in_use(port));
+            ports.flat_map(called).map(|endpoint| (endpoint.clone(), name.clone())).collect()
         };
         checked.flat_map(of).collect()
     }
@@ -97,6 +98,9 @@ impl World {
                 .collect(),
             picker: balancing.picker.name(),
             hash_on: balancing.picker.has_table().then(|| balancing.hash_on.to_string()),
+            retry: balancing.retry.map(|policy| policy.to_string()),
+            circuit_breaker: Some(balancing.circuit_breaker)
+                .filter(|said| *said != CircuitBreaker::default()),
             internal_traffic_policy: row.internal_traffic_local.then_some("Local"),
             traffic_distribution: row.traffic_distribution.as_deref().map(str::to_owned),
             ports: row.ports.iter().map(|port| self.port_view(service, row, port)).collect(),

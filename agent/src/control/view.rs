@@ -1,5 +1,6 @@
 //! What the world looks like, for people and programs that ask the admin endpoint.
 
+use crate::mesh::CircuitBreaker;
 use serde::Serialize;
 use std::net::{IpAddr, SocketAddr};
 
@@ -17,6 +18,12 @@ pub struct ServiceView {
     /// What a picker that hashes goes by.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hash_on: Option<String>,
+    /// When calls that failed are sent again, where the Service says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<String>,
+    /// The limits of its circuit breakers, where they are not those of the flags.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub circuit_breaker: Option<CircuitBreaker>,
     /// `internalTrafficPolicy`, where it is not `Cluster`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub internal_traffic_policy: Option<&'static str>,

@@ -16,6 +16,9 @@ const WITHIN: Duration = Duration::from_secs(2);
 /// The message is two bytes; what is much longer is none.
 const MOST_BYTES: usize = 4 << 10;
 
+/// The header list of an answer: a status, a content type, and what a server adds to all of its answers.
+const MOST_HEADER_BYTES: u32 = 8 << 10;
+
 /// What came of it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
@@ -57,7 +60,15 @@ impl fmt::Display for Failed {
 
 async fn ask(address: SocketAddr, service: &str) -> Result<Answer, Failed> {
     let stream = TcpStream::connect(address).await.map_err(Failed::Io)?;
-    let (sender, connection) = h2::client::handshake(stream).await.map_err(Failed::Http2)?;
+    // The server is whoever listens there: it holds no more of the agent's memory than an answer is worth.
+    let handshake = h2::client::Builder::new()
+        .enable_push(false)
+        .max_header_list_size(MOST_HEADER_BYTES)
+        .initial_window_size(MOST_BYTES as u32)
+        .initial_connection_window_size(MOST_BYTES.max(65_535) as u32)
+        .max_concurrent_reset_streams(1)
+        .handshake::<_, Bytes>(stream);
+    let (sender, connection) = handshake.await.map_err(Failed::Http2)?;
     let exchange = async {
         let mut sender = sender.ready().await.map_err(Failed::Http2)?;
         let request = Request::post(format!("http://{address}/grpc.health.v1.Health/Check"))
@@ -140,6 +151,8 @@ fn judge(grpc_status: Option<u8>, framed: &[u8]) -> Answer {
         },
         Some(5) => Answer::None("the server does not know the service: see the annotation".into()),
         Some(12) => Answer::Serving,
+        // What guards the calls guards the question too: it says nothing of the server's health, and the same of all of them.
+        Some(status @ (7 | 16)) => Answer::None(format!("grpc-status {status}: it wants credentials")),
         Some(status) => Answer::NotServing(format!("grpc-status {status}")),
         None => Answer::None("there is no grpc-status".into()),
     }
@@ -189,6 +202,8 @@ mod tests {
             (Some(0), &[0, 0, 0, 0, 2, 8, 0x82]),
             (Some(5), &[]),
             (None, serving),
+            (Some(7), &[]),
+            (Some(16), &[]),
         ] {
             assert!(matches!(judge(status, message), Answer::None(_)), "{status:?} {message:?}");
         }

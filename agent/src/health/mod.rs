@@ -10,10 +10,12 @@ use crate::clock::monotonic_ns;
 use crate::mesh::Endpoint;
 use check::{Answer, check};
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tracing::{debug, info};
@@ -22,6 +24,8 @@ use tracing::{debug, info};
 pub const EVERY: Duration = Duration::from_secs(10);
 /// A bad answer holds for so many periods, should no other come.
 const HOLDS_FOR_PERIODS: u32 = 3;
+/// Questions that are under way at a time: each holds a connection and what is read from it, and has two seconds.
+const MOST_AT_A_TIME: usize = 32;
 
 /// The endpoints to ask, each for the name of a service (empty: for the server as a whole).
 pub type Wanted = Vec<(Arc<Endpoint>, Arc<str>)>;
@@ -30,6 +34,7 @@ pub type Wanted = Vec<(Arc<Endpoint>, Arc<str>)>;
 #[derive(Debug)]
 pub struct HealthChecks {
     every: Duration,
+    under_way: Arc<Semaphore>,
     /// By address, service, and the place of the load that the result goes to: an endpoint that came back has another.
     tasks: HashMap<(SocketAddr, Arc<str>, usize), JoinHandle<()>>,
 }
@@ -37,7 +42,7 @@ pub struct HealthChecks {
 impl HealthChecks {
     /// Nobody is asked yet.
     pub fn new(every: Duration) -> Self {
-        Self { every, tasks: HashMap::new() }
+        Self { every, under_way: Arc::new(Semaphore::new(MOST_AT_A_TIME)), tasks: HashMap::new() }
     }
 
     /// Asks these from now on, and no others.
@@ -46,7 +51,8 @@ impl HealthChecks {
         for (endpoint, service) in wanted {
             let key = (endpoint.address, service.clone(), Arc::as_ptr(&endpoint.load) as usize);
             let task = before.remove(&key);
-            let begin = || tokio::spawn(ask_for_ever(endpoint, service, self.every));
+            let under_way = Arc::clone(&self.under_way);
+            let begin = || tokio::spawn(ask_for_ever(endpoint, service, self.every, under_way));
             self.tasks.entry(key).or_insert_with(|| task.unwrap_or_else(begin));
         }
         before.into_values().for_each(|task| task.abort());
@@ -59,18 +65,27 @@ impl Drop for HealthChecks {
     }
 }
 
-async fn ask_for_ever(endpoint: Arc<Endpoint>, service: Arc<str>, every: Duration) {
+async fn ask_for_ever(
+    endpoint: Arc<Endpoint>,
+    service: Arc<str>,
+    every: Duration,
+    under_way: Arc<Semaphore>,
+) {
     let left_out = &endpoint.load.left_out;
     let mut calls_before = 0;
     // Endpoints that came together are not asked together.
-    sleep(every.mul_f64(f64::from(endpoint.address.port() ^ last_bits(endpoint.address)) / 65_536.0)).await;
+    sleep(every.mul_f64(share_of_period(endpoint.address))).await;
     loop {
         let calls = endpoint.load.calls.load(Relaxed);
         let was_unhealthy = left_out.is_unhealthy(monotonic_ns());
         // Whom nobody on this node calls, nobody here has to ask.
         if calls != calls_before || was_unhealthy {
             calls_before = calls;
-            match check(endpoint.address, &service).await {
+            // Nobody closes it.
+            let turn = under_way.acquire().await;
+            let answer = check(endpoint.address, &service).await;
+            drop(turn);
+            match answer {
                 Answer::NotServing(said) => {
                     if !was_unhealthy {
                         info!(endpoint = %endpoint.address, "left out: its health check says {said}");
@@ -78,7 +93,12 @@ async fn ask_for_ever(endpoint: Arc<Endpoint>, service: Arc<str>, every: Duratio
                     let holds_ns = (every * HOLDS_FOR_PERIODS).as_nanos() as u64;
                     left_out.set_unhealthy(monotonic_ns() + holds_ns);
                 }
-                Answer::Serving => left_out.set_unhealthy(0),
+                Answer::Serving => {
+                    if was_unhealthy {
+                        info!(endpoint = %endpoint.address, "back: its health check says that it serves");
+                    }
+                    left_out.set_unhealthy(0);
+                }
                 Answer::None(cause) => {
                     debug!(endpoint = %endpoint.address, "a health check says nothing: {cause}");
                 }
@@ -88,11 +108,10 @@ async fn ask_for_ever(endpoint: Arc<Endpoint>, service: Arc<str>, every: Duratio
     }
 }
 
-fn last_bits(address: SocketAddr) -> u16 {
-    match address.ip() {
-        std::net::IpAddr::V4(ip) => u32::from(ip) as u16,
-        std::net::IpAddr::V6(ip) => u128::from(ip) as u16,
-    }
+/// When in the period an endpoint is first asked, from 0 to 1: far apart for addresses that are close, as a node's pods' are.
+fn share_of_period(address: SocketAddr) -> f64 {
+    f64::from((BuildHasherDefault::<DefaultHasher>::default().hash_one(address) >> 32) as u32)
+        / f64::from(u32::MAX)
 }
 
 #[cfg(test)]

@@ -105,6 +105,58 @@ fn what_a_server_says_of_itself_decides_and_is_asked_again() {
     });
 }
 
+/// A server that does with its one request what it likes, and says how that went.
+async fn odd_server<T: Send + 'static>(
+    act: impl FnOnce(h2::server::SendResponse<Bytes>) -> T + Send + 'static,
+) -> (SocketAddr, tokio::sync::oneshot::Receiver<T>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (tell, told) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        let (_, respond) = connection.accept().await.unwrap().unwrap();
+        let _ = tell.send(act(respond));
+        while connection.accept().await.is_some() {}
+    });
+    (address, told)
+}
+
+#[test]
+fn a_server_that_is_asked_can_neither_push_nor_fill_memory_with_its_headers() {
+    run(async {
+        let (address, _told) = odd_server(|mut respond| {
+            let mut head = Response::builder().header("grpc-status", "14");
+            for number in 0..64 {
+                head = head.header(format!("x-{number}"), "v".repeat(16 << 10));
+            }
+            respond.send_response(head.body(()).unwrap(), true).unwrap();
+        })
+        .await;
+        let answer = check(address, "").await;
+        assert!(matches!(answer, Answer::None(_)), "a list of a megabyte is taken: {answer:?}");
+        let (address, told) = odd_server(|mut respond| {
+            let pushed = http::Request::get("http://server/pushed").body(()).unwrap();
+            let could_push = respond.push_request(pushed).is_ok();
+            let head = Response::builder().header("grpc-status", "14").body(()).unwrap();
+            respond.send_response(head, true).unwrap();
+            could_push
+        })
+        .await;
+        assert_eq!(check(address, "").await, Answer::NotServing("grpc-status 14".into()));
+        assert!(!told.await.unwrap(), "it may push");
+    });
+}
+
+#[test]
+fn endpoints_with_close_addresses_are_asked_at_different_times() {
+    let mut times: Vec<f64> =
+        (1..=100).map(|host| share_of_period(SocketAddr::from(([10, 0, 0, host], 50051)))).collect();
+    times.sort_by(f64::total_cmp);
+    let largest_gap = times.windows(2).map(|pair| pair[1] - pair[0]).fold(0.0, f64::max);
+    assert!(times[0] < 0.1 && times[99] > 0.9 && largest_gap < 0.1, "{times:?}");
+}
+
 #[test]
 fn who_says_nothing_or_is_not_there_is_left_to_the_calls_themselves() {
     run(async {

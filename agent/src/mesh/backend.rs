@@ -18,14 +18,14 @@ pub struct Backend {
     pub wider: Arc<[Arc<Endpoint>]>,
     /// How an endpoint is chosen.
     pub balancing: Balancing,
-    /// The largest weight of an endpoint.
+    /// The largest weight of an endpoint, be it near or farther away.
     pub heaviest: u32,
     /// All endpoints have the same weight.
     equal_weights: bool,
     /// When the slow start of the last one that came is over.
     warm_from_ns: u64,
     /// What the pickers that hash look up in, made by [`balance::prepare`](crate::balance::prepare).
-    pub table: OnceLock<HashTable>,
+    pub table: OnceLock<Arc<HashTable>>,
 }
 
 impl Backend {
@@ -35,22 +35,35 @@ impl Backend {
         endpoints: Arc<[Arc<Endpoint>]>,
         balancing: impl Into<Balancing>,
     ) -> Self {
-        let balancing = balancing.into();
-        let weights = || endpoints.iter().map(|endpoint| endpoint.weight);
-        let heaviest = weights().max().unwrap_or(Endpoint::WEIGHT);
-        let equal_weights = weights().all(|weight| weight == heaviest);
-        let last_came_ns = endpoints.iter().map(|endpoint| endpoint.ready_since_ns).max().unwrap_or(0);
-        let slow_start_ns = balancing.slow_start.as_ns();
-        let warm_from_ns = if last_came_ns > 0 { last_came_ns + slow_start_ns } else { 0 };
-        let table = OnceLock::new();
-        let wider = Arc::default();
-        Self { service_port, endpoints, wider, balancing, heaviest, equal_weights, warm_from_ns, table }
+        let backend = Self {
+            service_port,
+            endpoints,
+            wider: Arc::default(),
+            balancing: balancing.into(),
+            heaviest: Endpoint::WEIGHT,
+            equal_weights: true,
+            warm_from_ns: 0,
+            table: OnceLock::new(),
+        };
+        backend.compared()
     }
 
     /// With farther endpoints to go to when the near ones fail.
     #[must_use]
     pub fn with_wider(self, wider: Arc<[Arc<Endpoint>]>) -> Self {
-        Self { wider, ..self }
+        Self { wider, ..self }.compared()
+    }
+
+    /// Knows how its endpoints differ, the farther ones among them: calls may go to both at a time.
+    fn compared(mut self) -> Self {
+        let all = || self.endpoints.iter().chain(&*self.wider);
+        let heaviest = all().map(|endpoint| endpoint.weight).max().unwrap_or(Endpoint::WEIGHT);
+        let equal_weights = all().all(|endpoint| endpoint.weight == heaviest);
+        let last_came_ns = all().map(|endpoint| endpoint.ready_since_ns).max().unwrap_or(0);
+        let slow_start_ns = self.balancing.slow_start.as_ns();
+        let warm_from_ns = if last_came_ns > 0 { last_came_ns + slow_start_ns } else { 0 };
+        (self.heaviest, self.equal_weights, self.warm_from_ns) = (heaviest, equal_weights, warm_from_ns);
+        self
     }
 
     /// Whether all endpoints count alike: none is heavier, or new.
@@ -69,7 +82,7 @@ pub enum HashTable {
         owners: Box<[u32]>,
     },
     /// Maglev's: a hash modulo the length is the position of its endpoint. Empty where there is no endpoint.
-    Maglev(Box<[u32]>),
+    Maglev(Box<[u16]>),
 }
 
 impl fmt::Debug for HashTable {

@@ -1,11 +1,12 @@
-//! How a Service's owner wants its calls spread over the endpoints.
+//! How a Service's owner wants its calls spread over the endpoints, and what to do when they fail.
 
+use super::{CircuitBreaker, RetryPolicy};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// What a Service says about the choice of endpoints.
+/// What a Service says about its calls.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Balancing {
     /// How an endpoint is chosen.
@@ -18,6 +19,10 @@ pub struct Balancing {
     pub slow_start: SlowStart,
     /// Whether and how its endpoints are asked for their health.
     pub health_check: HealthCheck,
+    /// When a call that failed is sent again.
+    pub retry: Option<RetryPolicy>,
+    /// How much each source may have under way.
+    pub circuit_breaker: CircuitBreaker,
 }
 
 impl From<Picker> for Balancing {

@@ -16,6 +16,10 @@ pub struct LeftOut {
     unhealthy_until_ns: AtomicU64,
 }
 
+/// The end of the last ejection and the last bad health check of all that this process has known: until something fails, nobody has to
+/// look at an endpoint for it.
+static LAST_END_NS: AtomicU64 = AtomicU64::new(0);
+
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     source: u64,
@@ -23,18 +27,24 @@ struct Entry {
 }
 
 impl LeftOut {
+    /// Whether any endpoint of any Service may be left out by anybody.
+    pub fn may_be_any(now_ns: u64) -> bool {
+        LAST_END_NS.load(Relaxed) > now_ns
+    }
+
     /// A source, by its hash, leaves the endpoint out until then.
     pub fn add(&self, source: u64, until_ns: u64, now_ns: u64) {
         let mut by = self.by.lock().unwrap_or_else(PoisonError::into_inner);
         by.retain(|entry| entry.source != source && entry.until_ns > now_ns);
         by.push(Entry { source, until_ns });
         self.last_until_ns.fetch_max(until_ns, Relaxed);
+        LAST_END_NS.fetch_max(until_ns, Relaxed);
         self.times.fetch_add(1, Relaxed);
     }
 
     /// Until when a source leaves it out: because of what itself has met, or two others; 0 if it does not.
     pub fn until_for(&self, source: u64, now_ns: u64) -> u64 {
-        let unhealthy_until_ns = self.unhealthy_until_ns.load(Relaxed);
+        let unhealthy_until_ns = self.unhealthy_until_ns();
         if self.last_until_ns.load(Relaxed) <= now_ns {
             return unhealthy_until_ns;
         }
@@ -53,11 +63,17 @@ impl LeftOut {
     /// Its health check says that it does not serve, which holds until then; 0: that it does.
     pub fn set_unhealthy(&self, until_ns: u64) {
         self.unhealthy_until_ns.store(until_ns, Relaxed);
+        LAST_END_NS.fetch_max(until_ns, Relaxed);
+    }
+
+    /// Until when its last health check takes it from everybody; 0: not at all.
+    pub fn unhealthy_until_ns(&self) -> u64 {
+        self.unhealthy_until_ns.load(Relaxed)
     }
 
     /// Whether its last health check said that it does not serve.
     pub fn is_unhealthy(&self, now_ns: u64) -> bool {
-        self.unhealthy_until_ns.load(Relaxed) > now_ns
+        self.unhealthy_until_ns() > now_ns
     }
 
     /// How often it was left out by a source.

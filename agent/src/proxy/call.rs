@@ -1,7 +1,7 @@
 //! A call's life.
 //!
 //! ```text
-//! client's HEADERS → Received → AwaitingEndpoint ─┐            ┌→ retry ─→ AwaitingEndpoint, AwaitingStream
+//! client's HEADERS → Received → AwaitingEndpoint ─┐            ┌→ retry (→ BackingOff) → AwaitingEndpoint, AwaitingStream
 //!                             → AwaitingStream ───┴→ Open ─────┤
 //!                                                              └→ Answered → gone
 //! ```
@@ -42,6 +42,8 @@ pub(super) enum Stage {
     AwaitingEndpoint,
     /// For a stream on one of its pool's connections.
     AwaitingStream,
+    /// For the time to be sent again.
+    BackingOff,
     /// On a connection to a server.
     Open { upstream: u32, stream: StreamKey },
     /// The server's part is over; the answer may still be on its way to the client.
@@ -86,6 +88,8 @@ pub(super) struct Call {
     pub(super) is_pending: bool,
     /// It counts among those of its circuit.
     pub(super) in_circuit: bool,
+    /// And among those that were sent again by policy.
+    pub(super) in_retries: bool,
 
     /// The pool of the endpoint that the call is at, or waits for.
     pub(super) pool: u32,
@@ -97,6 +101,12 @@ pub(super) struct Call {
     pub(super) tried: Vec<SocketAddr>,
     /// The endpoint that refused the stream: the one retry that there is goes to another if it can.
     pub(super) refused_by: Option<SocketAddr>,
+    /// The endpoints whose answers the Service's policy had the call sent again after: one an attempt.
+    pub(super) failed_at: Vec<SocketAddr>,
+    /// When it is to be sent again.
+    pub(super) again_at_ns: u64,
+    /// How often it has waited since a server said how long.
+    pub(super) backoffs: u8,
 
     /// The request's fields, kept for sending them again.
     pub(super) request: FieldList,
@@ -144,11 +154,15 @@ impl Call {
             charged: 0,
             is_pending: false,
             in_circuit: false,
+            in_retries: false,
             pool: NOWHERE,
             load: None,
             endpoint: NOWHERE,
             tried: Vec::new(),
             refused_by: None,
+            failed_at: Vec::new(),
+            again_at_ns: 0,
+            backoffs: 0,
             request: FieldList::new(),
             body: Vec::new(),
             trailers: None,
@@ -198,7 +212,7 @@ impl Call {
             + self.request.held_bytes()
             + self.body.capacity()
             + self.trailers.as_ref().map_or(0, |trailers| size_of::<FieldList>() + trailers.held_bytes())
-            + self.tried.capacity() * size_of::<SocketAddr>()
+            + (self.tried.capacity() + self.failed_at.capacity()) * size_of::<SocketAddr>()
     }
 
     /// When the agent itself ends the call.

@@ -5,10 +5,22 @@
 
 use super::call::NOWHERE;
 use super::engine::Engine;
+use super::pool::MAX_BACK_OFF_NS;
 use crate::balance::{Ejections, Observation, Random, Subset, spill};
 use crate::mesh::{Backend, Endpoint, Load};
 use std::net::SocketAddr;
 use std::sync::Arc;
+
+/// How long calls may go farther after all endpoints nearby refused connections: as long as the longest back-off.
+const SPILL_NS: u64 = MAX_BACK_OFF_NS;
+
+/// A pool that calls go to no more.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Left {
+    pub(super) pool: u32,
+    /// Its endpoint is none of the backend's any more. Else only this source has done with it.
+    pub(super) is_removed: bool,
+}
 
 #[derive(Debug)]
 pub(super) struct Candidates {
@@ -23,13 +35,16 @@ pub(super) struct Candidates {
     far: Vec<bool>,
     /// The part of the calls that may go to those too.
     spill_share: f64,
+    /// Until when that is all of them, whoever is ejected.
+    spills_until_ns: u64,
 }
 
 impl Candidates {
-    pub(super) fn new(backend: &Backend, seed: u64, now_ns: u64) -> Self {
+    pub(super) fn new(backend: &Backend, seed: u64, source: u64, now_ns: u64) -> Self {
         let subset = Subset::new(seed, now_ns);
         let endpoints = subset.of(&backend.endpoints, backend.balancing.picker);
-        let ejections = Ejections::new(endpoints.len());
+        let mut ejections = Ejections::new(endpoints.len(), reach(backend));
+        ejections.learn_who_is_out(backend.balancing.ejection, &endpoints, source, now_ns);
         Self {
             pools: vec![NOWHERE; endpoints.len()],
             endpoints,
@@ -37,13 +52,15 @@ impl Candidates {
             subset,
             far: Vec::new(),
             spill_share: 0.0,
+            spills_until_ns: 0,
         }
     }
 
     /// Chooses anew among the backend's endpoints, and returns the pools of those that are none any more.
-    pub(super) fn choose(&mut self, backend: &Backend, source: u64, now_ns: u64) -> Vec<u32> {
-        let spills = self.spill_share > 0.0 && !backend.wider.is_empty();
+    pub(super) fn choose(&mut self, backend: &Backend, source: u64, now_ns: u64) -> Vec<Left> {
         let picker = backend.balancing.picker;
+        // Keys stay with the endpoints nearby.
+        let spills = self.spill_share > 0.0 && !backend.wider.is_empty() && !picker.is_by_hash();
         let mut endpoints = self.subset.of(&backend.endpoints, picker);
         if spills {
             let mut both = [&*endpoints, &*self.subset.of(&backend.wider, picker)].concat();
@@ -61,11 +78,16 @@ impl Candidates {
                         same.push((index, position));
                     }
                 }
-                Err(_) if pool != NOWHERE => gone.push(pool),
+                Err(_) if pool != NOWHERE => {
+                    let is_removed =
+                        [&backend.endpoints, &backend.wider].iter().all(|of| find(of, endpoint).is_err());
+                    gone.push(Left { pool, is_removed });
+                }
                 Err(_) => {}
             }
         }
-        self.ejections = Ejections::carried_over(&self.ejections, endpoints.len(), same.into_iter());
+        let (count, of) = (endpoints.len(), reach(backend));
+        self.ejections = Ejections::carried_over(&self.ejections, count, of, same.into_iter());
         let is_far = |endpoint: &Arc<Endpoint>| find(&backend.endpoints, endpoint).is_err();
         self.far = if spills { endpoints.iter().map(is_far).collect() } else { Vec::new() };
         if !spills {
@@ -73,8 +95,20 @@ impl Candidates {
         }
         self.endpoints = endpoints;
         self.pools = pools;
-        self.ejections.review(backend.balancing.ejection, &self.endpoints, source, now_ns);
+        debug_assert!(!picker.is_by_hash() || self.endpoints.len() == backend.endpoints.len());
+        self.ejections.learn_who_is_out(backend.balancing.ejection, &self.endpoints, source, now_ns);
         gone
+    }
+
+    /// Whether there is no endpoint to take in.
+    pub(super) fn has_all(&self, backend: &Backend) -> bool {
+        let all = if self.far.is_empty() { &backend.endpoints } else { &backend.wider };
+        self.endpoints.len() >= all.len()
+    }
+
+    /// Whether there are farther endpoints that no call goes to.
+    pub(super) fn could_spill(&self, backend: &Backend) -> bool {
+        self.far.is_empty() && !backend.wider.is_empty() && !backend.balancing.picker.is_by_hash()
     }
 
     /// The index of the endpoint at this address.
@@ -111,26 +145,36 @@ impl Candidates {
         self.ejections.observe(index, observation, rule, &self.endpoints, source, now_ns)
     }
 
-    /// Looks, about once a second, who is out and whether more or fewer endpoints are needed. How many were ejected, and whether
+    /// Looks, about once a second, who is out and whether more or fewer endpoints are needed. Which were ejected, and whether
     /// to [choose](Self::choose) anew.
-    fn review(&mut self, backend: &Backend, source: u64, now_ns: u64) -> (usize, bool) {
+    fn review(&mut self, backend: &Backend, source: u64, now_ns: u64) -> (Vec<usize>, bool) {
         let rule = backend.balancing.ejection;
         let ejected = self.ejections.review(rule, &self.endpoints, source, now_ns);
-        let mut changes = self.subset.review(now_ns);
-        let all = if self.far.is_empty() { &backend.endpoints } else { &backend.wider };
-        if self.ejections.in_panic(now_ns) && self.endpoints.len() < all.len() {
+        let in_panic = self.ejections.in_panic(now_ns);
+        // What has grown because of a panic has few calls in flight, and shrinks when that is over.
+        let mut changes = !in_panic && self.subset.review(now_ns);
+        if in_panic && !self.has_all(backend) {
             self.subset.enlarge();
             changes = true;
         }
-        // Keys stay with the endpoints nearby.
-        if !backend.wider.is_empty() && !backend.balancing.picker.is_by_hash() {
+        let may_change = self.ejections.any_out(now_ns) || !self.far.is_empty();
+        if may_change && !backend.wider.is_empty() && !backend.balancing.picker.is_by_hash() {
             let near = (0..self.endpoints.len()).filter(|index| !self.is_far(*index)).count();
             let left = self.ejections.left(|index| !self.is_far(index), now_ns);
             let spilled = !self.far.is_empty();
-            self.spill_share = spill::share(left, near);
+            self.spill_share = if now_ns < self.spills_until_ns { 1.0 } else { spill::share(left, near) };
             changes |= spilled != (self.spill_share > 0.0);
         }
         (ejected, changes)
+    }
+}
+
+/// How many endpoints the calls to a backend could go to, were all others out.
+fn reach(backend: &Backend) -> usize {
+    if backend.balancing.picker.is_by_hash() || backend.wider.is_empty() {
+        backend.endpoints.len()
+    } else {
+        backend.wider.len()
     }
 }
 
@@ -146,7 +190,11 @@ impl Engine {
             let slot = &mut self.targets.slots[target as usize];
             let Some(destination) = &slot.destination else { continue };
             let (ejected, changes) = slot.candidates.review(&destination.backend, slot.source, self.now_ns);
-            self.counters.ejections += ejected as u64;
+            self.counters.ejections += ejected.len() as u64;
+            for index in ejected {
+                let address = slot.candidates.endpoints[index].address;
+                tracing::info!(endpoint = %address, "ejected: its success rate is far below the others'");
+            }
             if changes {
                 self.choose_candidates(target);
             }
@@ -156,11 +204,19 @@ impl Engine {
     /// Takes in more of the endpoints if the calls in flight want them.
     pub(super) fn fit_candidates(&mut self, target: u32) {
         let slot = &self.targets.slots[target as usize];
+        let Some(destination) = &slot.destination else { return };
         let candidates = &slot.candidates;
-        let of = slot.destination.as_ref().map_or(0, |destination| destination.backend.endpoints.len());
-        if candidates.endpoints.len() < of && candidates.subset.is_too_small() {
+        if candidates.subset.is_too_small() && !candidates.has_all(&destination.backend) {
             self.enlarge_candidates(target);
         }
+    }
+
+    /// Lets all calls go farther for a while: no endpoint nearby takes a connection.
+    pub(super) fn spill_candidates(&mut self, target: u32) {
+        let candidates = &mut self.targets.slots[target as usize].candidates;
+        candidates.spill_share = 1.0;
+        candidates.spills_until_ns = self.now_ns + SPILL_NS;
+        self.choose_candidates(target);
     }
 
     /// Takes in more of the endpoints, if there are more.
@@ -173,8 +229,8 @@ impl Engine {
         let slot = &mut self.targets.slots[target as usize];
         let Some(destination) = &slot.destination else { return };
         let gone = slot.candidates.choose(&destination.backend, slot.source, self.now_ns);
-        for pool in gone {
-            self.leave_pool(pool);
+        for Left { pool, is_removed } in gone {
+            self.leave_pool(pool, is_removed);
         }
     }
 }

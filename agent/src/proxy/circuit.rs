@@ -4,6 +4,7 @@
 use super::engine::Engine;
 use super::error_reply::Cause;
 use super::shared_use::Circuit;
+use crate::mesh::CircuitLimits;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -28,7 +29,7 @@ impl fmt::Display for Breaker {
 }
 
 /// Counts one more, unless there are `limit` already.
-fn enter(count: &AtomicU32, limit: u32) -> bool {
+pub(super) fn enter(count: &AtomicU32, limit: u32) -> bool {
     // Workers may be beyond the limit together for a moment, and then all of them are refused.
     let admitted = count.fetch_add(1, Relaxed) < limit;
     if !admitted {
@@ -40,9 +41,10 @@ fn enter(count: &AtomicU32, limit: u32) -> bool {
 impl Engine {
     /// Counts a call that begins. If there are too many, it is answered, and this is false.
     pub(super) fn enter_circuit(&mut self, call: u32) -> bool {
+        let target = self.calls[call].target;
+        let limit = self.circuit_limits(target).calls;
         let slot = &mut self.calls[call];
-        let circuit = &self.targets.slots[slot.target as usize].circuit;
-        let limit = self.protection.circuit.calls;
+        let circuit = &self.targets.slots[target as usize].circuit;
         slot.in_circuit = enter(&circuit.calls, limit);
         if slot.in_circuit {
             return true;
@@ -55,26 +57,33 @@ impl Engine {
     pub(super) fn leave_circuit(&mut self, call: u32) {
         self.leave_pending(call);
         let slot = &mut self.calls[call];
+        let circuit = &self.targets.slots[slot.target as usize].circuit;
         if std::mem::take(&mut slot.in_circuit) {
-            let circuit = &self.targets.slots[slot.target as usize].circuit;
             circuit.calls.fetch_sub(1, Relaxed);
+        }
+        if std::mem::take(&mut slot.in_retries) {
+            circuit.retries.fetch_sub(1, Relaxed);
         }
     }
 
     /// Counts a call that has to wait. If there are too many, it is not to, and has to be answered: [`Self::refuse_pending`].
     pub(super) fn enter_pending(&mut self, call: u32) -> bool {
-        let slot = &mut self.calls[call];
+        let slot = &self.calls[call];
         if slot.is_pending {
             return true;
         }
-        let circuit = &self.targets.slots[slot.target as usize].circuit;
-        slot.is_pending = enter(&circuit.pending, self.protection.circuit.pending);
-        slot.is_pending
+        let target = slot.target;
+        let limit = self.circuit_limits(target).pending;
+        let circuit = &self.targets.slots[target as usize].circuit;
+        let is_pending = enter(&circuit.pending, limit);
+        self.calls[call].is_pending = is_pending;
+        is_pending
     }
 
     /// Answers a call that cannot wait.
     pub(super) fn refuse_pending(&mut self, call: u32) {
-        self.break_circuit(call, Breaker::Pending, self.protection.circuit.pending);
+        let limit = self.circuit_limits(self.calls[call].target).pending;
+        self.break_circuit(call, Breaker::Pending, limit);
     }
 
     /// The call waits no more, if it did.
@@ -86,17 +95,25 @@ impl Engine {
         }
     }
 
-    /// The circuit in which a connection for this call counts; `None` if there are too many.
-    pub(super) fn enter_connection(&mut self, call: u32) -> Option<Arc<Circuit>> {
-        let circuit = &self.targets.slots[self.calls[call].target as usize].circuit;
-        enter(&circuit.connections, self.protection.circuit.connections).then(|| Arc::clone(circuit))
+    /// The circuit in which a connection for the target's calls counts; `None` if there are too many.
+    pub(super) fn enter_connection(&self, target: u32) -> Option<Arc<Circuit>> {
+        let circuit = &self.targets.slots[target as usize].circuit;
+        enter(&circuit.connections, self.circuit_limits(target).connections).then(|| Arc::clone(circuit))
+    }
+
+    /// The Service's own limits, and for what it does not say those of the flags.
+    fn circuit_limits(&self, target: u32) -> CircuitLimits {
+        let flags = self.protection.circuit;
+        let destination = self.targets.slots[target as usize].destination.as_ref();
+        destination.map_or(flags, |destination| destination.backend.balancing.circuit_breaker.over(flags))
     }
 
     /// Answers calls for which no connection can be opened.
     pub(super) fn refuse_connection(&mut self, calls: impl IntoIterator<Item = u32>) {
         for call in calls {
             self.calls[call].stage = super::call::Stage::Answered;
-            self.break_circuit(call, Breaker::Connections, self.protection.circuit.connections);
+            let limit = self.circuit_limits(self.calls[call].target).connections;
+            self.break_circuit(call, Breaker::Connections, limit);
         }
     }
 

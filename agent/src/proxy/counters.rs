@@ -66,6 +66,10 @@ counters! {
     reconnects,
     /// Calls sent to another endpoint after a server had refused the stream.
     retries,
+    /// Calls sent again because the Service's retry policy says so.
+    policy_retries,
+    /// Calls that would have been, had not too many been under way for it.
+    retries_over_budget,
     /// Streams that a server reset.
     resets,
     /// Client connections ended because of broken HTTP/2.

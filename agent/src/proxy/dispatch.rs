@@ -6,7 +6,6 @@ use super::call::{NOWHERE, Stage};
 use super::engine::Engine;
 use super::error_reply::Cause;
 use crate::http2::{ErrorCode, LastStream};
-use crate::mesh::Picker;
 use crate::routing::NoRoute;
 use crate::{balance, routing};
 use std::sync::Arc;
@@ -21,6 +20,7 @@ impl Engine {
     pub(super) fn dispatch(&mut self, call: u32) {
         let target = self.calls[call].target;
         self.fit_candidates(target);
+        let home = self.targets.slots[target as usize].home();
         let slot = &self.calls[call];
         let state = &self.targets.slots[target as usize];
         let backend = match routing::route(state.destination.as_ref(), &slot.request) {
@@ -31,7 +31,7 @@ impl Engine {
             return self.await_endpoint(call);
         }
         let candidates = &state.candidates;
-        let has_all = candidates.endpoints.len() >= backend.endpoints.len();
+        let has_all = candidates.has_all(backend);
         let (pools, now) = (&self.pools, self.now_ns);
         let picker = &mut self.downstreams[slot.downstream as usize].picker;
         let pool_of = |endpoint: usize| candidates.pools[endpoint];
@@ -46,20 +46,29 @@ impl Engine {
             let endpoints = &candidates.endpoints;
             balance::pick(backend, endpoints, Some(&slot.request), picker, &mut self.random, now, excluded)
         };
-        let refused = |endpoint: usize| slot.refused_by.is_some_and(|by| by == address_of(endpoint));
+        let refused = |endpoint: usize| {
+            let address = address_of(endpoint);
+            slot.refused_by == Some(address) || slot.failed_at.contains(&address)
+        };
         let is_usable = |endpoint: usize| !(tried(endpoint) || refused(endpoint) || is_out(endpoint));
-        // Each client of `evenkeel proxy` is a source of its own, known by its connection alone.
-        let has_affinity = backend.balancing.picker == Picker::SourceHash && state.origin.pod().is_some();
-        let stays_with =
-            state.stays_with.filter(|_| has_affinity).and_then(|address| candidates.position(address));
-        let mut endpoint = stays_with
-            .filter(|endpoint| is_usable(*endpoint))
+        // What it refused to one call, as a server does that sends its clients away, says nothing against its other calls, and a direct
+        // client would come back to it with this one.
+        let home = home.and_then(|address| candidates.position(address));
+        let home = home.filter(|endpoint| !tried(*endpoint) && !is_out(*endpoint));
+        let mut endpoint = home
+            .filter(|endpoint| !slot.failed_at.contains(&address_of(*endpoint)))
             .or_else(|| pick(&|endpoint| !is_usable(endpoint) || stays_near && candidates.is_far(endpoint)));
         if endpoint.is_none() && stays_near {
             endpoint = pick(&|endpoint| !is_usable(endpoint));
         }
         if endpoint.is_none() && !has_all {
             self.enlarge_candidates(target);
+            return self.dispatch(call);
+        }
+        let is_left = |endpoint: usize| !tried(endpoint) && !is_out(endpoint);
+        let none_is_left = || !(0..candidates.endpoints.len()).any(is_left);
+        if endpoint.is_none() && candidates.could_spill(backend) && none_is_left() {
+            self.spill_candidates(target);
             return self.dispatch(call);
         }
         let endpoint = endpoint
@@ -74,12 +83,14 @@ impl Engine {
             return self.answer(call, cause);
         };
         let load = Arc::clone(&candidates.endpoints[endpoint].load);
-        let stays_with = has_affinity.then(|| address_of(endpoint));
+        let moves_to = (home.is_none() && state.has_affinity()).then(|| address_of(endpoint));
         load.active.fetch_add(1, Relaxed);
         load.calls.fetch_add(1, Relaxed);
         let state = &mut self.targets.slots[target as usize];
         state.candidates.subset.call_begins();
-        state.stays_with = stays_with;
+        if let Some(address) = moves_to {
+            state.home.set(address);
+        }
         self.calls[call].load = Some(load);
         self.calls[call].endpoint = endpoint as u32;
         let pool = self.pool_of(target, endpoint);
@@ -95,11 +106,15 @@ impl Engine {
         self.set_call_timer(call);
     }
 
-    /// Sets the call's timer to its deadline, or to the end of its wait for an endpoint.
+    /// Sets the call's timer to its deadline, or to the end of its wait for an endpoint or for another attempt.
     pub(super) fn set_call_timer(&mut self, call: u32) {
         let slot = &self.calls[call];
         let deadline = slot.deadline_ns();
-        let wait = (slot.stage == Stage::AwaitingEndpoint).then_some(self.now_ns + ENDPOINT_WAIT_NS);
+        let wait = match slot.stage {
+            Stage::AwaitingEndpoint => Some(self.now_ns + ENDPOINT_WAIT_NS),
+            Stage::BackingOff => Some(slot.again_at_ns),
+            _ => None,
+        };
         match deadline.into_iter().chain(wait).min() {
             Some(at) => self.call_timers.set(call, at),
             None => self.call_timers.clear(call),
@@ -112,6 +127,8 @@ impl Engine {
             self.fail(call, Cause::Deadline);
         } else if slot.stage == Stage::AwaitingEndpoint {
             self.refuse(call);
+        } else if slot.stage == Stage::BackingOff && slot.again_at_ns <= self.now_ns {
+            self.end_backoff(call);
         } else {
             self.set_call_timer(call);
         }

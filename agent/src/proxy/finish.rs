@@ -77,6 +77,10 @@ impl Engine {
                 Cause::Reset { .. } | Cause::Lost { .. } | Cause::Refused { .. } | Cause::NoEndpoint
             );
         let cause = if is_late { Cause::Deadline } else { cause };
+        if self.retries_after(call, cause) {
+            return;
+        }
+        let slot = &self.calls[call];
         let target = &self.targets.slots[slot.target as usize];
         let about = About {
             service: target.destination.as_ref().map(|destination| &destination.backend.service_port),
@@ -135,7 +139,7 @@ impl Engine {
                 self.upstreams[upstream as usize].http2.reset(stream, code);
                 self.detach(call);
             }
-            Stage::Received | Stage::Answered | Stage::Free => {}
+            Stage::Received | Stage::BackingOff | Stage::Answered | Stage::Free => {}
         }
         self.calls[call].stage = Stage::Answered;
     }
@@ -164,25 +168,17 @@ impl Engine {
                 counters.deadlines += u64::from(cause == Cause::Deadline);
                 counters.connect_requests += u64::from(cause == Cause::Connect);
                 counters.headers_too_large += u64::from(matches!(cause, Cause::TooLarge(_)));
-                match cause {
-                    Cause::Reset { .. }
-                    | Cause::Malformed { .. }
-                    | Cause::Unread { .. }
-                    | Cause::Deadline => Verdict::Failure,
-                    Cause::Lost { .. } => Verdict::LostConnection,
-                    Cause::Refused { .. }
-                    | Cause::NoEndpoint
-                    | Cause::NoRoute
-                    | Cause::Draining
-                    | Cause::TooLarge(_)
-                    | Cause::Memory { .. }
-                    | Cause::Circuit { .. }
-                    | Cause::Connect => Verdict::None,
-                }
+                verdict_of(cause)
             }
             Outcome::Cancelled => {
                 counters.cancelled += 1;
-                Verdict::None
+                // Clients reset a call when its deadline passes, a moment before the agent would.
+                let deadline_ns = self.now_ns.saturating_add(super::deadline::GRACE_NS);
+                if slot.response == Response::Nothing && slot.is_out_of_time(deadline_ns) {
+                    Verdict::Failure
+                } else {
+                    Verdict::None
+                }
             }
         };
         self.leave_endpoint(call, verdict);
@@ -244,9 +240,27 @@ pub(super) fn is_failure(fields: &FieldList, is_grpc: bool) -> bool {
     if is_grpc { grpc_verdict(fields) != Verdict::Success } else { is_http_failure(fields) }
 }
 
+/// What an answer of the agent's own says about the endpoint that the call was at.
+pub(super) fn verdict_of(cause: Cause) -> Verdict {
+    match cause {
+        Cause::Reset { .. } | Cause::Malformed { .. } | Cause::Unread { .. } | Cause::Deadline => {
+            Verdict::Failure
+        }
+        Cause::Lost { .. } => Verdict::LostConnection,
+        Cause::Refused { .. }
+        | Cause::NoEndpoint
+        | Cause::NoRoute
+        | Cause::Draining
+        | Cause::TooLarge(_)
+        | Cause::Memory { .. }
+        | Cause::Circuit { .. }
+        | Cause::Connect => Verdict::None,
+    }
+}
+
 /// The statuses that say the server, and not the request, was at fault: UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE,
 /// DATA_LOSS, or none at all. RESOURCE_EXHAUSTED may be a caller's own quota.
-fn grpc_verdict(fields: &FieldList) -> Verdict {
+pub(super) fn grpc_verdict(fields: &FieldList) -> Verdict {
     match fields.find(Name::GrpcStatus) {
         Some(b"2" | b"4" | b"13" | b"14" | b"15") | None => Verdict::Failure,
         Some(b"8") => Verdict::Exhausted,

@@ -4,7 +4,7 @@
 //! calls queue; retired on GOAWAY and when the endpoint is gone; closed when idle.
 
 use super::PAUSE_READING_BYTES;
-use super::call::Stage;
+use super::call::{NOWHERE, Stage};
 use super::engine::{Action, Engine, Role};
 use super::error_reply::{Cause, Oversized};
 use super::finish::Verdict;
@@ -12,6 +12,7 @@ use super::probe;
 use super::shared_use::Circuit;
 use super::target::Origin;
 use super::upstream::{Phase, Upstream};
+use crate::balance::Observation;
 use crate::http2::{Connection, OpenError};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -24,7 +25,7 @@ const MAX_CONNECTIONS: usize = 8;
 pub(super) const CONNECT_TIMEOUT_NS: u64 = 4_000_000_000;
 /// How long an endpoint is passed over after a connection to it could not be opened; doubles up to the maximum.
 const BACK_OFF_NS: u64 = 100_000_000;
-const MAX_BACK_OFF_NS: u64 = 5_000_000_000;
+pub(super) const MAX_BACK_OFF_NS: u64 = 5_000_000_000;
 
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -39,6 +40,8 @@ pub(super) struct Pool {
     pub(super) opening: u32,
     /// Calls that wait for a stream, in their order.
     pub(super) waiting: VecDeque<u32>,
+    /// The target whose call the last connection was opened for.
+    wanted_by: u32,
     pub(super) failures: u32,
     /// Until when calls go elsewhere if they can.
     pub(super) back_off_until_ns: u64,
@@ -56,6 +59,7 @@ impl Pool {
             connections: Vec::new(),
             opening: 0,
             waiting: VecDeque::new(),
+            wanted_by: NOWHERE,
             failures: 0,
             back_off_until_ns: 0,
             probe_every_ns: probe::EVERY_NS,
@@ -171,9 +175,11 @@ impl Engine {
         if live >= MAX_CONNECTIONS || backs_off {
             return;
         }
-        let Some(&first) = self.pools[pool as usize].waiting.front() else { return };
-        match self.enter_connection(first) {
-            Some(circuit) => self.dial(pool, circuit),
+        match self.enter_connection_of_waiting(pool) {
+            Some((circuit, target)) => {
+                self.pools[pool as usize].wanted_by = target;
+                self.dial(pool, circuit);
+            }
             None if live == 0 => {
                 let waiting = std::mem::take(&mut self.pools[pool as usize].waiting);
                 self.refuse_connection(waiting);
@@ -181,6 +187,28 @@ impl Engine {
             // They wait for the connections that there are.
             None => {}
         }
+    }
+
+    /// The circuit in which a connection for the calls that wait counts, and whose it is: the first one's, unless that is at its limit
+    /// and another's is not. `None` if all are.
+    fn enter_connection_of_waiting(&mut self, pool: u32) -> Option<(Arc<Circuit>, u32)> {
+        let slot = &self.pools[pool as usize];
+        // A pool is as a rule of one target, which is asked once.
+        let mut refused = Vec::new();
+        for &call in &slot.waiting {
+            let target = self.calls[call].target;
+            if refused.contains(&target) {
+                continue;
+            }
+            if let Some(circuit) = self.enter_connection(target) {
+                return Some((circuit, target));
+            }
+            refused.push(target);
+            if refused.len() >= slot.targets as usize {
+                break;
+            }
+        }
+        None
     }
 
     /// Tries again where calls wait and an earlier attempt to open a connection failed.
@@ -229,6 +257,9 @@ impl Engine {
         slot.back_off_until_ns = self.now_ns + back_off;
         if self.live_connections(pool) == 0 {
             let address = self.pools[pool as usize].address;
+            if self.pools[pool as usize].waiting.is_empty() {
+                self.observe_refusal(pool);
+            }
             for call in std::mem::take(&mut self.pools[pool as usize].waiting) {
                 self.leave_endpoint(call, Verdict::LostConnection);
                 self.calls[call].stage = Stage::Answered;
@@ -239,8 +270,25 @@ impl Engine {
         }
     }
 
-    /// A target does not lead here any more.
-    pub(super) fn leave_pool(&mut self, pool: u32) {
+    /// The calls that it was opened for have given up meanwhile: their endpoint has failed all the same.
+    fn observe_refusal(&mut self, pool: u32) {
+        let slot = &self.pools[pool as usize];
+        let Some(target) = self.targets.slots.get_mut(slot.wanted_by as usize) else { return };
+        let Some(destination) = &target.destination else { return };
+        // Another target may stand in its place.
+        let is_its = |index: &usize| target.candidates.pools[*index] == pool;
+        let Some(index) = target.candidates.position(slot.address).filter(is_its) else { return };
+        let load = Arc::clone(&target.candidates.endpoints[index].load);
+        let (index, backend, source) = (index as u32, &destination.backend, target.source);
+        let lost = Observation::LostConnection;
+        if target.candidates.observe(index, &load, lost, backend, source, self.now_ns) {
+            self.counters.ejections += 1;
+            tracing::info!(endpoint = %slot.address, "ejected: no connection to it could be opened");
+        }
+    }
+
+    /// A target does not lead here any more, because of its endpoint's removal or because it has done with it.
+    pub(super) fn leave_pool(&mut self, pool: u32, is_removed: bool) {
         let slot = &mut self.pools[pool as usize];
         slot.targets -= 1;
         if slot.targets > 0 {
@@ -255,7 +303,9 @@ impl Engine {
         }
         for upstream in connections {
             self.retire_upstream(upstream);
-            self.watch(upstream);
+            if is_removed {
+                self.watch(upstream);
+            }
         }
         self.tidy_pool(pool);
     }
@@ -288,8 +338,9 @@ impl Engine {
         self.close(slot.conn, reset);
     }
 
-    /// Resets the origin's connections to servers. Its clients are gone, and its calls with them.
+    /// Resets the connections to servers of an origin that has ended. Its clients are gone, and its calls with them.
     pub(super) fn reset_upstreams(&mut self, origin: &Origin) {
+        self.ledger.homes.forget(&origin.key());
         let of_origin = |upstream: &Upstream| self.pools[upstream.pool as usize].origin.is(origin);
         let upstreams: Vec<u32> =
             self.upstreams.iter().filter(|(_, u)| of_origin(u)).map(|(index, _)| index as u32).collect();

@@ -27,7 +27,8 @@ impl Engine {
         }
         let slot = &mut self.calls[call];
         let Stage::Open { upstream, stream } = slot.stage else {
-            let waits = matches!(slot.stage, Stage::AwaitingEndpoint | Stage::AwaitingStream);
+            let waits =
+                matches!(slot.stage, Stage::AwaitingEndpoint | Stage::AwaitingStream | Stage::BackingOff);
             if waits && self.level_of_call(call) >= Level::Full {
                 self.fail_for_memory(call);
             }
@@ -121,6 +122,9 @@ impl Engine {
     /// The fields are in the engine's field list.
     pub(super) fn response_headers(&mut self, call: u32, end_stream: bool) {
         if self.is_too_large_for_client(call) {
+            return;
+        }
+        if end_stream && self.retries_after_status(call) {
             return;
         }
         let Some(slot) = self.calls.find(call) else { return };

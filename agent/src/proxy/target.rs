@@ -2,12 +2,12 @@
 //! brought up to date when the snapshot changes, so that a call costs no hash.
 
 use super::call::NOWHERE;
-use super::candidates::Candidates;
+use super::candidates::{Candidates, Left};
 use super::engine::{Engine, Role};
 use super::pool::Pool;
-use super::shared_use::Circuit;
+use super::shared_use::{Circuit, Home};
 use crate::balance::{PickerState, Random};
-use crate::mesh::{Destination, DestinationId, Pod, PodKey};
+use crate::mesh::{Destination, DestinationId, Picker, Pod, PodKey};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use slab::Slab;
 use std::hash::BuildHasher as _;
@@ -83,7 +83,7 @@ pub(super) struct Target {
     /// `None` once the snapshot does not hold the id any more.
     pub(super) destination: Option<Destination>,
     /// Where the pod's calls go under session affinity, for as long as that serves: whoever joins moves nobody.
-    pub(super) stays_with: Option<SocketAddr>,
+    pub(super) home: Home,
     /// The endpoints that its calls may go to.
     pub(super) candidates: Candidates,
     /// Client connections.
@@ -91,6 +91,20 @@ pub(super) struct Target {
     idle_since_ns: u64,
     /// Calls that wait for an endpoint.
     pub(super) waiting: Vec<u32>,
+}
+
+impl Target {
+    /// Whether all of its calls stay with one endpoint. Each client of `evenkeel proxy` is a source of its own, known by its connection
+    /// alone.
+    pub(super) fn has_affinity(&self) -> bool {
+        let picker = self.destination.as_ref().map(|destination| destination.backend.balancing.picker);
+        picker == Some(Picker::SourceHash) && matches!(self.origin, Origin::Pod(_))
+    }
+
+    /// Where that is.
+    pub(super) fn home(&mut self) -> Option<SocketAddr> {
+        if self.has_affinity() { self.home.address() } else { None }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -124,16 +138,17 @@ impl Engine {
         }
         let destination = self.snapshot.destinations.get(&id)?.clone();
         let circuit = (key.0.clone(), destination.backend.service_port.clone());
+        let source = origin.source();
         let target = Target {
             budget: self.budgets.join(&origin),
+            home: Home::new(&self.ledger.homes, circuit.clone()),
             circuit: self.ledger.circuits.of(circuit),
-            source: origin.source(),
+            source,
             origin,
             origin_key: key.0.clone(),
             id,
-            candidates: Candidates::new(&destination.backend, self.random.next(), self.now_ns),
+            candidates: Candidates::new(&destination.backend, self.random.next(), source, self.now_ns),
             destination: Some(destination),
-            stays_with: None,
             connections: 1,
             idle_since_ns: self.now_ns,
             waiting: Vec::new(),
@@ -189,8 +204,8 @@ impl Engine {
         let gone = slot.candidates.choose(&destination.backend, slot.source, self.now_ns);
         slot.destination = Some(destination);
         let waiting = if has_endpoints { std::mem::take(&mut slot.waiting) } else { Vec::new() };
-        for pool in gone {
-            self.leave_pool(pool);
+        for Left { pool, is_removed } in gone {
+            self.leave_pool(pool, is_removed);
         }
         for call in waiting {
             self.dispatch(call);
@@ -226,7 +241,7 @@ impl Engine {
         self.budgets.leave(target.budget);
         self.targets.by_key.remove(&(target.origin_key, target.id));
         for pool in target.candidates.pools.into_iter().filter(|pool| *pool != NOWHERE) {
-            self.leave_pool(pool);
+            self.leave_pool(pool, false);
         }
     }
 

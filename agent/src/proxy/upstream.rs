@@ -165,7 +165,7 @@ impl Engine {
                 }
                 self.stream_reset(token, code, by_peer);
             }
-            Event::Refused { token, .. } => self.stream_refused(token),
+            Event::Refused { token, .. } => self.stream_refused(token, Verdict::None),
             Event::GoAway { code, .. } => {
                 if code == ErrorCode::EnhanceYourCalm {
                     self.probe_less(upstream);
@@ -194,7 +194,8 @@ impl Engine {
             return;
         }
         if code == ErrorCode::RefusedStream && by_peer {
-            return self.stream_refused(call);
+            // One that goes on refusing has no call under way, and would look idle.
+            return self.stream_refused(call, Verdict::Exhausted);
         }
         let by = self.server_address(call);
         self.detach(call);
@@ -211,7 +212,7 @@ impl Engine {
     }
 
     /// The server never processed the call.
-    fn stream_refused(&mut self, call: u32) {
+    fn stream_refused(&mut self, call: u32, verdict: Verdict) {
         if self.calls.find(call).is_none() {
             return;
         }
@@ -221,7 +222,7 @@ impl Engine {
             self.check_done(call);
         } else if self.calls[call].refused_by.is_none() && self.can_retry(call) {
             self.counters.retries += 1;
-            self.retry(call);
+            self.retry(call, verdict);
         } else {
             self.answer(call, Cause::Reset { by, code: ErrorCode::RefusedStream });
         }
@@ -265,7 +266,7 @@ impl Engine {
             } else if slot.sent_offset >= written && self.can_retry(call) {
                 // Not a byte of it was written: as good as a refused connection.
                 self.counters.reconnects += 1;
-                self.retry(call);
+                self.retry(call, Verdict::None);
             } else {
                 self.answer(call, Cause::Lost { to });
             }
@@ -273,7 +274,7 @@ impl Engine {
     }
 
     /// Whether the call can be sent again as if for the first time.
-    fn can_retry(&self, call: u32) -> bool {
+    pub(super) fn can_retry(&self, call: u32) -> bool {
         let slot = &self.calls[call];
         slot.response == Response::Nothing
             && slot.replayable
@@ -282,8 +283,8 @@ impl Engine {
     }
 
     /// Once more, on another endpoint if there is one.
-    fn retry(&mut self, call: u32) {
-        self.leave_endpoint(call, Verdict::None);
+    fn retry(&mut self, call: u32, verdict: Verdict) {
+        self.leave_endpoint(call, verdict);
         let by = self.server_address(call);
         let slot = &mut self.calls[call];
         slot.refused_by = Some(by);

@@ -11,13 +11,16 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -25,6 +28,7 @@ import (
 
 const (
 	sayHello  = "/evenkeel.test.Greeter/SayHello"
+	health    = "/grpc.health.v1.Health/Check"
 	tellEvery = 50 * time.Millisecond
 	// A call without an answer for so long is an error of its own: nothing in a test holds a call so long.
 	noAnswer = 30 * time.Second
@@ -159,11 +163,26 @@ func load(arguments []string) error {
 	return nil
 }
 
+// previousAttempts is what gRPC's retries say of themselves: how often the call has been sent before.
+func previousAttempts(call context.Context) int {
+	fields := metadata.ValueFromIncomingContext(call, "grpc-previous-rpc-attempts")
+	if len(fields) != 1 {
+		return 0
+	}
+	attempts, err := strconv.Atoi(fields[0])
+	if err != nil {
+		log.Fatalf("grpc-previous-rpc-attempts: %v", err)
+	}
+	return attempts
+}
+
 func serve(arguments []string) error {
 	flags := flag.NewFlagSet("serve", flag.ExitOnError)
 	listen := flags.String("listen", "", "address")
 	name := flags.String("name", "", "what the replies call this server")
 	age := flags.Duration("max-connection-age", 0, "says GOAWAY on a connection of that age (0: never)")
+	fails := flags.Int("fail-attempts", 0, "so many attempts of each call get UNAVAILABLE")
+	serving := flags.Uint64("serving-status", 0, "the answer to health checks, as grpc.health.v1 has it (0: none)")
 	if err := flags.Parse(arguments); err != nil {
 		return err
 	}
@@ -178,6 +197,16 @@ func serve(arguments []string) error {
 			var request []byte
 			if err := stream.RecvMsg(&request); err != nil {
 				return err
+			}
+			if method, _ := grpc.MethodFromServerStream(stream); method == health {
+				if *serving == 0 {
+					return status.Error(codes.Unimplemented, "no health checks")
+				}
+				reply := protowire.AppendVarint(protowire.AppendTag(nil, 1, protowire.VarintType), *serving)
+				return stream.SendMsg(&reply)
+			}
+			if previousAttempts(stream.Context()) < *fails {
+				return status.Error(codes.Unavailable, "not yet")
 			}
 			seen := ""
 			if client, ok := peer.FromContext(stream.Context()); ok {

@@ -5,13 +5,20 @@ use crate::greeter::{HelloReply, HelloRequest};
 use crate::peer::{MAX_MESSAGE_BYTES, asked_to_stop, pattern};
 use anyhow::Result;
 use clap::Args;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::transport::server::TcpConnectInfo;
 use tonic::{Request, Response, Status, Streaming};
+use tower::ServiceExt as _;
 
 /// Replies that wait for a slow reader.
 const REPLIES_AHEAD: usize = 4;
@@ -27,6 +34,9 @@ pub(super) struct Serve {
     /// SETTINGS_MAX_CONCURRENT_STREAMS.
     #[arg(long)]
     max_streams: Option<u32>,
+    /// Says GOAWAY on each connection with so many calls.
+    #[arg(long)]
+    calls_per_connection: Option<usize>,
 }
 
 impl Serve {
@@ -35,6 +45,13 @@ impl Serve {
         println!("ready {}", listener.local_addr()?);
         let greeter =
             GreeterServer::new(Named { name: self.name }).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        if let Some(calls) = self.calls_per_connection {
+            tokio::select! {
+                ended = serve_in_portions(listener, greeter, calls) => ended?,
+                _ = asked_to_stop() => {}
+            }
+            return Ok(());
+        }
         tonic::transport::Server::builder()
             .max_concurrent_streams(self.max_streams)
             .add_service(greeter)
@@ -43,6 +60,37 @@ impl Serve {
             })
             .await?;
         Ok(())
+    }
+}
+
+/// Each connection is sent away with its last call of so many, in good order: whoever has calls begun on it gets their answers.
+async fn serve_in_portions(listener: TcpListener, greeter: GreeterServer<Named>, calls: usize) -> Result<()> {
+    loop {
+        let (stream, remote_addr) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let connected =
+            TcpConnectInfo { local_addr: stream.local_addr().ok(), remote_addr: Some(remote_addr) };
+        let (begun, enough) = (AtomicUsize::new(0), Arc::new(Notify::new()));
+        let (greeter, told) = (greeter.clone(), enough.clone());
+        let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+            if begun.fetch_add(1, Relaxed) + 1 == calls {
+                told.notify_one();
+            }
+            let mut request = request.map(tonic::body::Body::new);
+            request.extensions_mut().insert(connected.clone());
+            greeter.clone().oneshot(request)
+        });
+        tokio::spawn(async move {
+            let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+            tokio::select! {
+                _ = connection.as_mut() => {}
+                () = enough.notified() => {
+                    connection.as_mut().graceful_shutdown();
+                    let _ = connection.await;
+                }
+            }
+        });
     }
 }
 

@@ -17,7 +17,12 @@ struct View {
 
 impl View {
     fn of(endpoints: &[Arc<Endpoint>], source: u64) -> Self {
-        let ejections = Ejections::new(endpoints.len());
+        Self::of_part(endpoints, endpoints.len(), source)
+    }
+
+    /// Of endpoints that are a part of so many.
+    fn of_part(endpoints: &[Arc<Endpoint>], of: usize, source: u64) -> Self {
+        let ejections = Ejections::new(endpoints.len(), of);
         let rule = Ejection::default();
         Self { endpoints: endpoints.to_vec(), ejections, rule, source, now: 100 * SECOND }
     }
@@ -66,7 +71,54 @@ fn failures_in_a_row_eject_and_a_success_between_them_starts_the_count_anew() {
     assert_eq!(view.out(), [2]);
     view.rule = Ejection::Off;
     assert!(!view.fail(1));
-    assert_eq!(view.out(), [2]);
+    assert_eq!(view.wait(1).out(), [] as [usize; 0], "who says \"off\" wants them all, and at once");
+    // But who itself says that it does not serve is believed.
+    view.endpoints[1].load.left_out.set_unhealthy(view.now + 5 * SECOND);
+    assert_eq!(view.wait(1).out(), [1]);
+}
+
+#[test]
+fn of_a_part_as_many_may_be_ejected_as_of_all() {
+    // The only one nearby, of four.
+    let mut view = View::of_part(&endpoints(1), 4, 1);
+    assert!(view.fail(0));
+    assert!(view.ejections.in_panic(view.now) && view.ejections.left(|_| true, view.now) == 0);
+    // A part of a large Service.
+    let mut view = View::of_part(&endpoints(12), 100, 1);
+    assert!((0..10).all(|endpoint| view.fail(endpoint)));
+    assert_eq!((view.ejections.left(|_| true, view.now), view.ejections.in_panic(view.now)), (2, true));
+    // And half of all there are, however many are looked at.
+    let mut view = View::of_part(&endpoints(6), 8, 1);
+    assert_eq!((0..6).filter(|endpoint| view.fail(*endpoint)).count(), 4);
+}
+
+#[test]
+fn what_fails_while_it_is_out_does_not_count_when_it_is_back() {
+    let mut view = View::of(&endpoints(4), 1);
+    view.fail(2);
+    view.wait(10);
+    // Calls that it had already.
+    view.observe(2, Observation::Failure, 20);
+    assert_eq!(view.wait(20).out(), [] as [usize; 0]);
+    assert!(!view.observe(2, Observation::Failure, CONSECUTIVE_FAILURES - 1));
+    assert!(view.observe(2, Observation::Failure, 1));
+}
+
+#[test]
+fn while_nothing_has_failed_no_endpoint_is_looked_at() {
+    let mut view = View::of(&endpoints(4), 1);
+    // Later than whatever other tests have met.
+    view.now = u64::MAX / 4;
+    view.wait(100);
+    assert_eq!(view.ejections.passes, 0);
+    view.fail(2);
+    view.wait(BASE_NS / SECOND);
+    assert_eq!(view.out(), [] as [usize; 0]);
+    // It is remembered until its count is back at nothing, and then no more.
+    view.wait(2 * INTERVAL_NS / SECOND);
+    let passes = view.ejections.passes;
+    view.wait(100);
+    assert_eq!(view.ejections.passes, passes);
 }
 
 #[test]
@@ -167,7 +219,7 @@ fn what_is_known_of_an_endpoint_goes_with_it_when_the_list_changes() {
     let mut view = View::of(&endpoints[1..], 1);
     view.fail(2);
     // Another one has come before it.
-    view.ejections = Ejections::carried_over(&view.ejections, 5, (1..5).map(|index| (index, index - 1)));
+    view.ejections = Ejections::carried_over(&view.ejections, 5, 5, (1..5).map(|index| (index, index - 1)));
     view.endpoints = endpoints;
     assert_eq!(view.out(), [3]);
 }

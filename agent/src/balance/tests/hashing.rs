@@ -70,6 +70,35 @@ fn a_maglev_table_is_even_to_a_slot() {
 }
 
 #[test]
+fn a_table_is_kept_while_what_it_is_made_of_stays_and_one_of_maglevs_is_made_for_who_is_called() {
+    let three = endpoints(3);
+    let of = |picker, endpoints: &[Arc<Endpoint>], before: Option<&Backend>| {
+        let service_port = ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 };
+        let backend = Backend::new(service_port, endpoints.into(), picker);
+        prepare(&backend, before);
+        backend
+    };
+    let table = |backend: &Backend| backend.table.get().cloned();
+    let idle = of(Picker::Maglev, &three, None);
+    assert!(table(&idle).is_none(), "nobody has called it");
+    assert!(table(&of(Picker::RingHash, &three, None)).is_some(), "small as its endpoints are few");
+    three[1].load.calls.store(1, Relaxed);
+    let called = of(Picker::Maglev, &three, Some(&idle));
+    let made = table(&called).expect("calls would make it else");
+    let again = of(Picker::Maglev, &three, Some(&called));
+    assert!(Arc::ptr_eq(&table(&again).unwrap(), &made));
+    // Another endpoint, weight or picker is another table.
+    let heavier =
+        [&three[..2], &[Arc::new(Endpoint { weight: 200, ..Endpoint::at(three[2].address) })]].concat();
+    for (picker, endpoints) in
+        [(Picker::Maglev, &three[..2]), (Picker::Maglev, &heavier[..]), (Picker::RingHash, &three[..])]
+    {
+        let other = table(&of(picker, endpoints, Some(&called))).unwrap();
+        assert!(!Arc::ptr_eq(&other, &made), "{picker:?}");
+    }
+}
+
+#[test]
 fn when_an_endpoint_goes_only_the_keys_that_it_had_move() {
     let endpoints = endpoints(5);
     for picker in BY_HASH {
@@ -115,6 +144,14 @@ fn the_table_of_very_many_endpoints_is_bounded_and_has_them_all() {
     let HashTable::Ring { points, owners } = ring_hash::table(&endpoints) else { panic!("it is a ring") };
     assert!(points.len() <= 1 << 18 && points.is_sorted());
     assert_eq!(owners.iter().collect::<HashSet<_>>().len(), 3000);
+    // However heavy they are.
+    let heavy = |index: u32| {
+        let address = SocketAddr::from((std::net::Ipv4Addr::from(0x0a00_0000 + index), 50051));
+        Arc::new(Endpoint { weight: Endpoint::MOST_WEIGHT, ..Endpoint::at(address) })
+    };
+    let heavy: Vec<_> = (0..30_000).map(heavy).collect();
+    let HashTable::Ring { points, .. } = ring_hash::table(&heavy) else { panic!("it is a ring") };
+    assert!((30_000..=1 << 18).contains(&points.len()), "{}", points.len());
 }
 
 #[test]

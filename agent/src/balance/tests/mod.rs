@@ -31,7 +31,7 @@ fn endpoints(count: usize) -> Vec<Arc<Endpoint>> {
 fn backend(picker: Picker, endpoints: &[Arc<Endpoint>]) -> Backend {
     let service_port = ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 };
     let backend = Backend::new(service_port, endpoints.into(), picker);
-    prepare(&backend);
+    prepare(&backend, None);
     backend
 }
 

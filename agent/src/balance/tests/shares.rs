@@ -30,6 +30,54 @@ fn picks_are_as_many_as_weights_say() {
 }
 
 #[test]
+fn one_heavy_endpoint_among_many_light_ones_gets_its_share_and_not_more() {
+    for (heavy, light_ones) in [(100, 29), (1000, 9), (1, 9)] {
+        let mut weights = vec![1; light_ones];
+        weights.push(heavy);
+        let whole = f64::from(weights.iter().sum::<u32>());
+        for picker in [Picker::Ewma, Picker::LeastRequest, Picker::Random] {
+            let picks = 40_000;
+            let shares = shares(picker, &weighted(&weights), picks, &[]);
+            let of_light = shares[..light_ones].iter().sum::<usize>() as f64 / picks as f64;
+            let expected = light_ones as f64 / whole;
+            // Of two draws, without putting back, the better; and chance.
+            let off = (of_light - expected).abs();
+            if picker == Picker::Random {
+                assert!(off < 0.1 * expected + 0.002, "{picker:?} {heavy}: {of_light}, not {expected}");
+            } else {
+                assert!(of_light < 2.0 * expected + 0.01, "{picker:?} {heavy}: {of_light}, not {expected}");
+            }
+        }
+    }
+}
+
+#[test]
+fn farther_endpoints_count_in_weights_and_slow_start() {
+    let near = endpoints(4);
+    let backend_of = |far: Endpoint| {
+        let service_port = ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 };
+        let balancing = Balancing { slow_start: "20s".parse().unwrap(), ..Picker::Random.into() };
+        let wider = [&near[..], &[Arc::new(far)]].concat();
+        Backend::new(service_port, near.clone().into(), balancing).with_wider(wider.into())
+    };
+    let far = || Endpoint::at("10.1.0.1:50051".parse().unwrap());
+    let light = backend_of(Endpoint { weight: 10, ..far() });
+    assert!(!light.is_even(100 * SECOND));
+    let mut random = Random::new(7);
+    let mut state = PickerState::new(&mut random, 0);
+    let mut of_far = 0;
+    for _ in 0..20_000 {
+        let picked = pick(&light, &light.wider, None, &mut state, &mut random, 100 * SECOND, |_| false);
+        of_far += usize::from(picked == Some(4));
+    }
+    // 20,000 × 10 ÷ 410.
+    assert!((400..580).contains(&of_far), "{of_far}");
+    assert_eq!(backend_of(Endpoint { weight: 300, ..far() }).heaviest, 300);
+    let new = backend_of(Endpoint { ready_since_ns: 100 * SECOND, ..far() });
+    assert!(!new.is_even(110 * SECOND) && new.is_even(120 * SECOND));
+}
+
+#[test]
 fn tables_are_as_weights_say() {
     let endpoints = weighted(&[100, 300, 1000, 200]);
     for (picker, most_off) in [(Picker::Maglev, 0.01), (Picker::RingHash, 0.2)] {

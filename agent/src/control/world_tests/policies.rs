@@ -84,6 +84,51 @@ fn calls_follow_the_zone_of_the_node_and_only_services_with_hints_are_touched() 
 }
 
 #[test]
+fn endpoints_are_asked_for_their_health_as_the_annotation_says_the_farther_ones_once_they_are_called() {
+    let mut setup = Setup::new();
+    let balancing = Balancing { health_check: "grpc:shop.Cart".parse().unwrap(), ..Balancing::default() };
+    let checked = ServiceRow { balancing, ..cart_service() };
+    setup.apply(vec![
+        in_zone(Some("zone-a")),
+        set(checked),
+        cart_endpoints(vec![hinted("10.0.0.1", "zone-a"), hinted("10.0.0.2", "zone-b")]),
+        set(service("stock", &["10.96.0.2"], &[("grpc", 80)])),
+        slice("stock-1", "stock", &GRPC, &["10.0.1.1"]),
+    ]);
+    let asked = |setup: &Setup| -> Vec<(String, String)> {
+        let wanted = setup.world.health_checks().into_iter();
+        wanted.map(|(endpoint, name)| (endpoint.address.to_string(), name.to_string())).collect()
+    };
+    let near = ("10.0.0.1:9000".to_owned(), "shop.Cart".to_owned());
+    let far = ("10.0.0.2:9000".to_owned(), "shop.Cart".to_owned());
+    assert_eq!(asked(&setup), std::slice::from_ref(&near));
+    let backend = setup.world.snapshot().destinations[&setup.id("10.96.0.1:80")].backend.clone();
+    backend.wider[1].load.calls.store(1, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(asked(&setup), [near, far], "calls have gone farther");
+    setup.apply(vec![set(cart_service())]);
+    assert_eq!(asked(&setup), []);
+}
+
+#[test]
+fn what_a_service_says_of_retries_and_limits_is_shown() {
+    let mut setup = Setup::new();
+    let balancing = Balancing {
+        retry: "on=unavailable attempts=2".parse().ok(),
+        circuit_breaker: "pending=7".parse().unwrap(),
+        ..Balancing::default()
+    };
+    setup.apply(vec![
+        set(ServiceRow { balancing, ..cart_service() }),
+        set(service("stock", &["10.96.0.2"], &[("grpc", 80)])),
+    ]);
+    let view = |name: &str| setup.world.services().into_iter().find(|view| view.name == name).unwrap();
+    let cart = view("cart");
+    assert_eq!(cart.retry.as_deref(), Some("attempts=2 on=unavailable backoff=100ms..1000ms budget=20%"));
+    assert_eq!(cart.circuit_breaker.and_then(|breaker| breaker.pending), Some(7));
+    assert_eq!((view("stock").retry, view("stock").circuit_breaker), (None, None));
+}
+
+#[test]
 fn an_internal_policy_local_keeps_calls_on_the_node_and_external_addresses_know_no_policy() {
     let mut setup = Setup::new();
     let local = ServiceRow {

@@ -31,6 +31,8 @@ pub(super) struct Faults {
     clock_leaps: bool,
     /// The budget does not suffice for all that the stories have under way.
     pub(super) memory_is_short: bool,
+    /// No fault: the Service asks for retries on UNAVAILABLE, and its stories are of that.
+    pub(super) retries: bool,
 }
 
 impl Faults {
@@ -47,6 +49,7 @@ impl Faults {
             drains: chance(10),
             clock_leaps: chance(30),
             memory_is_short: chance(20),
+            retries: chance(25),
         }
     }
 
@@ -129,7 +132,7 @@ impl World {
         self.engine.expire();
         for calls in before {
             if self.engine.conns.role(calls.conn) == Role::Closed {
-                self.note(&calls, |tally| tally.broken = true);
+                self.note(&calls, |tally| tally.broken += 1);
             }
         }
     }
@@ -203,7 +206,7 @@ impl World {
         }
         self.raw_clients.remove(&conn);
         self.engine.failed(conn);
-        self.note(&before, |tally| tally.broken = true);
+        self.note(&before, |tally| tally.broken += 1);
     }
 
     /// The peer falls silent: until the world is healed or, of servers, some for ever.

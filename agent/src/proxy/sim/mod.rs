@@ -2,11 +2,12 @@
 //!
 //! `story` says what each call is to do and what its client may see, `network` carries the bytes, `client` and `server` act
 //! the stories out on the project's own HTTP/2 layer, `raw` is what speaks something else, `faults` says what goes wrong, and
-//! this file is the world with its clock and its dice. `pods` has several pods' calls without dice, for what they learn of servers. Every failure replays:
+//! this file is the world with its clock and its dice. `pods` has several pods' calls without dice, for what they learn of servers, and `many_nodes` the agents of a cluster. Every failure replays:
 //! `SEED=1234 cargo test -p evenkeel --lib proxy::sim`; `SEEDS=10000` lives through more worlds.
 
 mod client;
 mod faults;
+mod many_nodes;
 mod network;
 mod pods;
 mod raw;
@@ -74,7 +75,8 @@ impl World {
                 Arc::new(Endpoint::at(address))
             })
             .collect();
-        let stories: Vec<_> = (0..1 + random.below(60)).map(|_| Story::random(&mut random)).collect();
+        let stories: Vec<_> =
+            (0..1 + random.below(60)).map(|_| Story::random(&mut random, faults.retries)).collect();
         let mut world = Self {
             engine: Engine::new(limits, seed, MS).protected(protection, Ledger::default()),
             now_ns: MS,
@@ -108,7 +110,8 @@ impl World {
         let mut snapshot = Snapshot { version: self.version, ..Snapshot::default() };
         if let Some(endpoints) = endpoints {
             let service_port = ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 };
-            let balancing = Balancing { picker, hash_on, ..Balancing::default() };
+            let retry = self.faults.retries.then(story::retry_policy);
+            let balancing = Balancing { picker, hash_on, retry, ..Balancing::default() };
             let backend = Arc::new(Backend::new(service_port, endpoints.into(), balancing));
             snapshot.destinations.insert(destination(), Destination { original, backend });
         }

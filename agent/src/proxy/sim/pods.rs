@@ -3,11 +3,13 @@
 
 use super::{MS, destination};
 use crate::balance::ejection::{BASE_NS, CONSECUTIVE_FAILURES};
-use crate::http2::{Connection, Event, FieldList, HeadersKind, Limits, Name};
+use crate::http2::{Connection, ErrorCode, Event, FieldList, HeadersKind, Limits, Name};
 use crate::mesh::{
-    Backend, Balancing, Destination, Endpoint, ObjectName, Picker, Pod, PodKey, ServicePort, Snapshot,
+    Backend, Balancing, Destination, Ejection, Endpoint, ObjectName, Picker, Pod, PodKey, ServicePort,
+    Snapshot,
 };
 use crate::proxy::{Action, ConnId, Engine, Origin};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,6 +24,8 @@ pub(super) enum Answer {
     Lost,
     /// It takes no connection.
     Refused,
+    /// It takes no stream.
+    StreamRefused,
 }
 
 /// Which pod's call, and which server's: what comes of it.
@@ -32,8 +36,9 @@ pub(super) struct Node {
     pub(super) now_ns: u64,
     pub(super) endpoints: Vec<Arc<Endpoint>>,
     pub(super) script: Script,
-    /// Of the endpoints, so many of the first are near.
+    /// Of the endpoints, so many are near, from this one on.
     near: usize,
+    near_from: usize,
     version: u64,
     pods: Vec<(ConnId, Connection)>,
     servers: BTreeMap<ConnId, (usize, Connection)>,
@@ -54,13 +59,25 @@ fn origin(pod: usize) -> Origin {
 
 impl Node {
     pub(super) fn new(pods: usize, servers: usize, balancing: impl Into<Balancing>, script: Script) -> Self {
+        Self::seeded(1, pods, servers, balancing, script)
+    }
+
+    /// One of several nodes, with dice of its own.
+    pub(super) fn seeded(
+        seed: u64,
+        pods: usize,
+        servers: usize,
+        balancing: impl Into<Balancing>,
+        script: Script,
+    ) -> Self {
         let now_ns = 1_000_000 * MS;
         let mut node = Self {
-            engine: Engine::new(Limits::default(), 1, now_ns),
+            engine: Engine::new(Limits::default(), seed, now_ns),
             now_ns,
             endpoints: (0..servers).map(|server| Arc::new(Endpoint::at(address(server)))).collect(),
             script,
             near: servers,
+            near_from: 0,
             version: 0,
             pods: Vec::new(),
             servers: BTreeMap::new(),
@@ -68,19 +85,40 @@ impl Node {
         };
         node.publish(balancing.into());
         for pod in 0..pods {
-            let conn = node.engine.accepted(origin(pod), destination()).expect("it is known");
-            // It speaks at once, as an HTTP/2 client does.
-            let mut client = Connection::client(&Limits::default());
-            feed(&mut node.engine, conn, &take(&mut client));
-            node.pods.push((conn, client));
+            let joined = node.join(pod);
+            node.pods.push(joined);
         }
         node
+    }
+
+    /// Of the endpoints, so many from this one on are near, once that is published.
+    pub(super) fn keep_near(&mut self, from: usize, count: usize) {
+        (self.near_from, self.near) = (from, count);
+    }
+
+    fn join(&mut self, pod: usize) -> (ConnId, Connection) {
+        let conn = self.engine.accepted(origin(pod), destination()).expect("it is known");
+        // It speaks at once, as an HTTP/2 client does.
+        let mut client = Connection::client(&Limits::default());
+        feed(&mut self.engine, conn, &take(&mut client));
+        (conn, client)
+    }
+
+    /// The pod has a connection again, after its last one has ended.
+    fn join_again(&mut self, pod: usize) {
+        self.pods[pod] = self.join(pod);
+    }
+
+    fn leave(&mut self, pod: usize) {
+        self.engine.eof(self.pods[pod].0);
+        self.settle(pod);
     }
 
     pub(super) fn publish(&mut self, balancing: Balancing) {
         self.version += 1;
         let service_port = ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 };
-        let mut backend = Backend::new(service_port, self.endpoints[..self.near].into(), balancing);
+        let mut backend =
+            Backend::new(service_port, self.endpoints[self.near_from..][..self.near].into(), balancing);
         if self.near < self.endpoints.len() {
             backend = backend.with_wider(self.endpoints.clone().into());
         }
@@ -184,12 +222,16 @@ impl Node {
             let output = self.engine.output(conn).to_vec();
             self.engine.sent(conn, output.len());
             let (server, http2) = self.servers.get_mut(&conn).expect("it is there");
-            let answer = (self.script)(pod, *server);
-            let mut asked = false;
+            let mut answer = None;
             read(http2, &output, |http2, event, _| {
                 if let Event::Headers { stream, kind: HeadersKind::Request, .. } = event {
-                    asked = true;
-                    if let Answer::Status(status) = answer {
+                    let said = (self.script)(pod, *server);
+                    answer = Some(said);
+                    if said == Answer::StreamRefused {
+                        http2.reset(stream, ErrorCode::RefusedStream);
+                        http2.release(stream);
+                    }
+                    if let Answer::Status(status) = said {
                         let mut fields = FieldList::new();
                         fields.push(b":status", b"200");
                         fields.push(b"content-type", b"application/grpc");
@@ -199,11 +241,11 @@ impl Node {
                     }
                 }
             });
-            if asked {
+            if answer.is_some() {
                 served.push(*server);
             }
             let said = take(http2);
-            if asked && !matches!(answer, Answer::Status(_)) {
+            if matches!(answer, Some(Answer::Lost | Answer::Refused)) {
                 self.servers.remove(&conn);
                 self.engine.failed(conn);
             } else {
@@ -255,6 +297,24 @@ fn read(
 }
 
 const FIVE: usize = CONSECUTIVE_FAILURES as usize;
+
+thread_local! {
+    /// For scripts: which servers do not serve, a bit each; and how often something has happened.
+    static FAILING: Cell<u128> = const { Cell::new(0) };
+    static TIMES: Cell<u32> = const { Cell::new(0) };
+}
+
+fn is_failing(server: usize) -> bool {
+    FAILING.get() >> server & 1 == 1
+}
+
+fn set_failing(servers: impl Iterator<Item = usize>) {
+    FAILING.set(servers.fold(0, |bits, server| bits | 1 << server));
+}
+
+fn good(_: usize, _: usize) -> Answer {
+    Answer::Status("0")
+}
 
 #[test]
 fn a_server_that_fails_all_its_calls_loses_them_to_the_others_and_gets_them_back() {
@@ -415,5 +475,169 @@ fn a_session_stays_near_whatever_fails() {
         let (shares, _) = node.calls(0, 100);
         assert_eq!(shares[4..], [0; 4]);
         node.wait(1);
+    }
+}
+
+#[test]
+fn where_most_of_a_pods_few_endpoints_answer_with_failures_it_takes_in_others() {
+    let mut node = Node::new(1, 100, Picker::RoundRobin, good);
+    let (shares, _) = node.calls(0, 60);
+    let its: Vec<usize> = (0..100).filter(|server| shares[*server] > 0).collect();
+    assert_eq!(its.len(), 12);
+    set_failing(its[..10].iter().copied());
+    node.script = |_, server| Answer::Status(if is_failing(server) { "14" } else { "0" });
+    let (_, failed) = node.calls(0, 100);
+    assert!(failed >= 10 * FIVE, "{failed}");
+    node.wait(1);
+    let (shares, failed) = node.calls(0, 300);
+    let used = shares.iter().filter(|share| **share > 0).count();
+    assert_eq!((used, failed), (14, 0), "twelve more");
+    node.wait(3);
+    assert_eq!(node.calls(0, 300).1, 0);
+}
+
+#[test]
+fn a_lone_endpoint_nearby_that_fails_sends_its_calls_farther_and_gets_them_back() {
+    let bad: [Script; 3] = [
+        |_, server| Answer::Status(if server == 0 { "14" } else { "0" }),
+        |_, server| if server == 0 { Answer::Lost } else { Answer::Status("0") },
+        |_, server| if server == 0 { Answer::Refused } else { Answer::Status("0") },
+    ];
+    for (number, script) in bad.into_iter().enumerate() {
+        let mut node = Node::new(1, 4, Picker::RoundRobin, good);
+        node.near = 1;
+        node.publish(Picker::RoundRobin.into());
+        node.script = script;
+        let (shares, failed) = node.calls(0, 20);
+        if number == 2 {
+            assert_eq!((shares[0], failed), (0, 0), "a refused connection costs no call");
+            assert!(shares[1..].iter().all(|share| *share > 0), "{shares:?}");
+        } else {
+            assert_eq!((shares[0], failed), (20, 20), "script {number}");
+        }
+        node.wait(1);
+        let (shares, failed) = node.calls(0, 30);
+        assert_eq!((shares[0], failed), (0, 0), "script {number}");
+        node.script = good;
+        node.wait(BASE_NS / (1_000 * MS) + 1);
+        assert_eq!(node.calls(0, 30), (vec![30, 0, 0, 0], 0), "script {number}");
+    }
+}
+
+#[test]
+fn a_picker_that_hashes_has_the_endpoints_nearby_though_calls_went_farther_before() {
+    for picker in [Picker::Maglev, Picker::RingHash, Picker::SourceHash] {
+        let mut node = Node::new(1, 10, Picker::Random, |_, server| {
+            Answer::Status(if [5, 6].contains(&server) { "14" } else { "0" })
+        });
+        // In the middle: an index means something else where there are more.
+        node.keep_near(5, 4);
+        node.publish(Picker::Random.into());
+        node.calls(0, 100);
+        node.wait(1);
+        let far =
+            |(shares, failed): (Vec<usize>, usize)| (shares[..5].iter().sum::<usize>() + shares[9], failed);
+        assert!(far(node.calls(0, 400)).0 > 0, "they go farther");
+        node.publish(picker.into());
+        assert_eq!(far(node.calls(0, 50)), (0, 0), "{picker:?}");
+        node.wait(3);
+        assert_eq!(far(node.calls(0, 50)), (0, 0), "{picker:?}");
+    }
+}
+
+#[test]
+fn while_calls_go_farther_a_part_of_the_endpoints_is_not_taken_for_all() {
+    let mut node = Node::new(1, 100, Picker::RoundRobin, |_, server| {
+        Answer::Status(if server < 15 { "14" } else { "0" })
+    });
+    node.near = 20;
+    node.publish(Picker::RoundRobin.into());
+    node.calls(0, 200);
+    node.wait(2);
+    node.calls(0, 200);
+    node.wait(2);
+    let candidates = |node: &Node| -> Vec<SocketAddr> {
+        let (_, target) = node.engine.targets.slots.iter().next().expect("there is one");
+        target.candidates.endpoints.iter().map(|endpoint| endpoint.address).collect()
+    };
+    let taken = candidates(&node);
+    assert!((20..100).contains(&taken.len()), "{}", taken.len());
+    // All of these are gone: the others are found, in the same moment.
+    set_failing((0..100).filter(|server| taken.contains(&address(*server))));
+    node.script = |_, server| if is_failing(server) { Answer::Lost } else { Answer::Status("0") };
+    for conn in node.servers.keys().copied().collect::<Vec<_>>() {
+        node.servers.remove(&conn);
+        node.engine.failed(conn);
+    }
+    node.script = |_, server| if is_failing(server) { Answer::Refused } else { Answer::Status("0") };
+    let (shares, _) = node.calls(0, 60);
+    assert!(shares.iter().sum::<usize>() > 20, "{shares:?}");
+}
+
+#[test]
+fn a_stream_that_its_server_refuses_moves_no_session() {
+    let mut node = Node::new(1, 5, Picker::SourceHash, good);
+    let (_, servers) = node.call(0);
+    let home = servers[0];
+    TIMES.set(1);
+    node.script = |_, _| match TIMES.replace(0) {
+        0 => Answer::Status("0"),
+        _ => Answer::StreamRefused,
+    };
+    assert_eq!(node.call(0), ("0".to_owned(), vec![home, home]), "as a direct client, that comes back");
+    assert_eq!(node.calls(0, 5).0[home], 5);
+    // One that takes no connection does.
+    FAILING.set(1 << home);
+    node.script = |_, server| if is_failing(server) { Answer::Lost } else { Answer::Status("0") };
+    node.call(0);
+    node.script = |_, server| if is_failing(server) { Answer::Refused } else { Answer::Status("0") };
+    let (status, servers) = node.call(0);
+    assert!(status == "0" && servers[0] != home);
+    node.script = good;
+    assert_eq!(node.calls(0, 5).0[servers[0]], 5);
+}
+
+#[test]
+fn a_session_outlives_its_pods_connections_and_ends_with_the_pod() {
+    const PODS: usize = 20;
+    let mut node = Node::new(PODS, 3, Picker::SourceHash, good);
+    let homes: Vec<usize> = (0..PODS).map(|pod| node.call(pod).1[0]).collect();
+    (0..PODS).for_each(|pod| node.leave(pod));
+    node.wait(40);
+    assert_eq!(node.engine.targets.slots.len(), 0, "nothing is known of their connections");
+    node.endpoints.extend((3..6).map(|server| Arc::new(Endpoint::at(address(server)))));
+    node.near = 6;
+    node.publish(Picker::SourceHash.into());
+    for (pod, home) in homes.iter().enumerate() {
+        node.join_again(pod);
+        assert_eq!(node.call(pod).1, [*home], "pod {pod}");
+    }
+    let mut moved = 0;
+    for (pod, home) in homes.iter().enumerate() {
+        node.engine.end_origin(&origin(pod), None);
+        node.settle(pod);
+        node.join_again(pod);
+        moved += usize::from(node.call(pod).1 != [*home]);
+    }
+    assert!(moved > 0, "another pod of the same name begins anew");
+}
+
+#[test]
+fn an_outlier_in_success_rate_gets_no_calls_where_the_service_asks_for_that() {
+    for (ejection, of_it) in [(Ejection::SuccessRate, 0), (Ejection::ConsecutiveFailures, 100)] {
+        let balancing = Balancing { ejection, ..Picker::RoundRobin.into() };
+        // One of five calls to it fails, and never two in a row.
+        TIMES.set(0);
+        let mut node = Node::new(1, 6, balancing, |_, server| {
+            let fails = server == 3 && TIMES.replace(TIMES.get() + 1).is_multiple_of(5);
+            Answer::Status(if fails { "14" } else { "0" })
+        });
+        node.wait(1);
+        let (shares, failed) = node.calls(0, 720);
+        assert_eq!((shares, failed), (vec![120; 6], 24));
+        node.wait(11);
+        let (shares, _) = node.calls(0, 600);
+        assert_eq!(shares[3], of_it, "{ejection:?}");
+        assert_eq!(node.engine.counters().ejections, u64::from(of_it == 0));
     }
 }

@@ -103,6 +103,8 @@ struct ServerCall {
     has_headers: bool,
     sent: usize,
     answered: bool,
+    /// With UNAVAILABLE.
+    fails: bool,
 }
 
 impl SimServer {
@@ -146,7 +148,13 @@ impl SimServer {
                     return self.http2.release(stream);
                 }
                 tally.processed += 1;
-                assert!(tally.processed == 1, "call {call} is processed twice");
+                let justified = tally.attempts();
+                assert!(tally.processed <= justified, "call {call} is processed {} times", tally.processed);
+                // Another attempt has the whole request again.
+                (tally.request_received, tally.request_complete) = (0, false);
+                tally.got_request_trailers = false;
+                let fails = matches!(stories[call].plot, Plot::Unavailable { times } if tally.failed < times);
+                tally.failed += u32::from(fails);
                 self.begun.push(call);
                 self.http2.set_token(stream, call as u32);
                 self.open.push(ServerCall {
@@ -157,6 +165,7 @@ impl SimServer {
                     has_headers: false,
                     sent: 0,
                     answered: false,
+                    fails,
                 });
                 if end_stream {
                     self.request_ends(call, tally, &stories[call]);
@@ -244,7 +253,15 @@ impl SimServer {
                 self.http2.send_headers(open.stream, &headers(story), true);
                 true
             }
-            Plot::Refuse { .. } => open.ended && answer(&mut self.http2, open, story, random),
+            Plot::Unavailable { .. } if open.fails => {
+                let mut fields = headers(story);
+                fields.push(b"grpc-status", b"14");
+                self.http2.send_headers(open.stream, &fields, true);
+                true
+            }
+            Plot::Refuse { .. } | Plot::Unavailable { .. } => {
+                open.ended && answer(&mut self.http2, open, story, random)
+            }
         };
         if done && self.http2.queued(open.stream) == 0 {
             let ended = self.open.swap_remove(index);

@@ -3,6 +3,7 @@
 use super::Faults;
 use crate::balance::Random;
 use crate::http2::ErrorCode;
+use crate::mesh::RetryPolicy;
 use crate::proxy::call::{MAX_ENDPOINTS, REPLAY_LIMIT_BYTES};
 
 /// What the server does with the call.
@@ -20,6 +21,17 @@ pub(super) enum Plot {
     Hang,
     /// Answers with what is no HTTP.
     Lie(Lie),
+    /// Answers so many times with UNAVAILABLE and nothing else, and then as it should.
+    Unavailable { times: u32 },
+}
+
+/// How often a call is sent at most where the Service asks for retries.
+const ATTEMPTS: u32 = 3;
+
+/// What such a Service says. Its budget is large enough for all.
+pub(super) fn retry_policy() -> RetryPolicy {
+    let text = format!("attempts={ATTEMPTS} on=unavailable backoff=1ms..5ms budget=100%");
+    text.parse().expect("a policy")
 }
 
 /// How an answer is wrong.
@@ -84,8 +96,10 @@ pub(super) struct Tally {
     pub(super) left_behind: u32,
     /// How often the endpoint that it waited for took no connection.
     pub(super) unconnected: u32,
-    /// The connection that it was on has broken.
-    pub(super) broken: bool,
+    /// How often the connection that it was on has broken.
+    pub(super) broken: u32,
+    /// How often a server has answered it with UNAVAILABLE, or was about to.
+    pub(super) failed: u32,
     /// Bytes that the processing server has.
     pub(super) request_received: usize,
     pub(super) request_complete: bool,
@@ -95,6 +109,11 @@ pub(super) struct Tally {
 }
 
 impl Tally {
+    /// How often it may have been at a server: once, and again for each time that the Service's policy covers.
+    pub(super) fn attempts(&self) -> u32 {
+        1 + self.failed + self.broken
+    }
+
     pub(super) fn end(&mut self, ending: Ending) {
         assert!(self.result.is_none(), "a call ends twice: {:?} and then {ending:?}", self.result);
         self.result = Some(ending);
@@ -118,11 +137,14 @@ fn size(random: &mut Random) -> usize {
 }
 
 impl Story {
-    pub(super) fn random(random: &mut Random) -> Self {
+    pub(super) fn random(random: &mut Random, retries: bool) -> Self {
         let code =
             [ErrorCode::InternalError, ErrorCode::Cancel, ErrorCode::NoError, ErrorCode::EnhanceYourCalm]
                 [random.below(4)];
         let plot = match random.below(14) {
+            0 if retries => Plot::TrailersOnly,
+            1..8 if retries => Plot::Unavailable { times: 1 + random.below(3) as u32 },
+            _ if retries => Plot::Answer { at_once: random.below(2) == 0 },
             4 => Plot::Lie(
                 [Lie::Length { off_by: 1 }, Lie::Length { off_by: -1 }, Lie::Large, Lie::Malformed]
                     [random.below(4)],
@@ -141,7 +163,7 @@ impl Story {
             _ => None,
         };
         Self {
-            is_grpc: random.below(5) > 0,
+            is_grpc: retries || random.below(5) > 0,
             request_bytes,
             // A length that is too small is smaller than something.
             response_bytes: size(random).max(1),
@@ -167,7 +189,8 @@ impl Story {
 
     /// Whether what the client saw is what the story demands, in a world of so many endpoints.
     pub(super) fn check(&self, tally: &Tally, faults: Faults, endpoints: usize) -> Result<(), String> {
-        if tally.processed > 1 {
+        let most = if faults.retries { tally.attempts().min(ATTEMPTS) } else { 1 };
+        if tally.processed > most {
             return Err(format!("processed {} times", tally.processed));
         }
         let Some(ending) = &tally.result else { return Err("has no end".to_owned()) };
@@ -177,7 +200,10 @@ impl Story {
                 return Err(format!("got {} bytes of the answer", tally.response_received));
             }
             let all = tally.request_complete && tally.request_received == self.request_bytes;
-            let waits = matches!(self.plot, Plot::Answer { at_once: false } | Plot::Refuse { .. });
+            let waits = matches!(
+                self.plot,
+                Plot::Answer { at_once: false } | Plot::Refuse { .. } | Plot::Unavailable { .. }
+            );
             if waits && !all {
                 return Err(format!("the server got {} bytes", tally.request_received));
             }
@@ -190,6 +216,17 @@ impl Story {
             Plot::Answer { .. } | Plot::TrailersOnly => *ending == by_server,
             Plot::Refuse { times: 1 } if self.request_bytes <= REPLAY_LIMIT_BYTES => *ending == by_server,
             Plot::Refuse { .. } if self.request_bytes <= REPLAY_LIMIT_BYTES => unavailable.contains(ending),
+            Plot::Unavailable { times } => {
+                let is_held = self.request_bytes <= REPLAY_LIMIT_BYTES;
+                let undisturbed =
+                    tally.broken + tally.unconnected + tally.left_behind == 0 && !faults.costs_all();
+                let fails = Ending::Complete { http: 200, grpc: Some(14), by_agent: false };
+                match times {
+                    ATTEMPTS.. if undisturbed => *ending == fails,
+                    _ if is_held && undisturbed => *ending == by_server,
+                    _ => *ending == by_server || *ending == fails,
+                }
+            }
             Plot::Hang => *ending == self.by_agent(4, 504),
             // What was passed on says a length as well: no status can follow it.
             Plot::Lie(Lie::Length { .. }) => *ending == Ending::Reset(ErrorCode::InternalError),
@@ -223,10 +260,10 @@ impl Story {
             _ if faults.memory_is_short && self.is_of_memory(ending) => true,
             Ending::Lost => faults.costs_clients(),
             Ending::Complete { by_agent: true, .. } if unavailable.contains(ending) => {
-                tally.broken || faults.costs_all() || self.is_unserved(tally, faults, endpoints)
+                tally.broken > 0 || faults.costs_all() || self.is_unserved(tally, faults, endpoints)
             }
             Ending::Complete { http: 200, grpc: Some(14), by_agent: true } | Ending::Reset(_) => {
-                tally.broken || faults.costs_all()
+                tally.broken > 0 || faults.costs_all()
             }
             _ => false,
         };

@@ -3,6 +3,7 @@
 mod bodies;
 mod calls;
 mod cancels;
+mod circuits;
 mod crowd;
 mod ends;
 mod faults;
@@ -10,9 +11,11 @@ mod hang;
 mod peers;
 mod probes;
 mod protection;
+mod retries;
 mod rules;
 mod tunnels;
 mod turns;
+mod verdicts;
 
 use super::{ListenerId, ListenerSpec, OwnNamespace, Source, Workers, WorkersConfig};
 use crate::http2::Limits;

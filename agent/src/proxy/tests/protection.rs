@@ -11,31 +11,31 @@ const SECOND_NS: u64 = 1_000_000_000;
 const MIB: u64 = 1 << 20;
 
 /// A client of its own.
-struct Client {
-    conn: ConnId,
-    http2: Connection,
+pub(super) struct Client {
+    pub(super) conn: ConnId,
+    pub(super) http2: Connection,
 }
 
 /// What a client was told of its streams, in the order in which it heard it.
 #[derive(Debug, PartialEq, Eq)]
-enum Told {
+pub(super) enum Told {
     Status(String, String),
     Reset(ErrorCode),
 }
 
 impl Client {
-    fn connect(turns: &mut Turns, origin: Origin) -> Self {
+    pub(super) fn connect(turns: &mut Turns, origin: Origin) -> Self {
         let conn = turns.engine.accepted(origin, fixed()).expect("the destination is known");
         let mut client = Self { conn, http2: Connection::client(&Limits::default()) };
         client.speak(turns);
         client
     }
 
-    fn of_pod(turns: &mut Turns, name: &str, cookie: u64) -> Self {
+    pub(super) fn of_pod(turns: &mut Turns, name: &str, cookie: u64) -> Self {
         Self::connect(turns, Origin::Pod(pod_named(name, cookie)))
     }
 
-    fn call(&mut self, turns: &mut Turns) -> StreamKey {
+    pub(super) fn call(&mut self, turns: &mut Turns) -> StreamKey {
         let fields = list(&[
             (":method", "POST"),
             (":scheme", "http"),
@@ -54,7 +54,7 @@ impl Client {
     }
 
     /// Reads everything, and gives credit for none of it.
-    fn told(&mut self, turns: &mut Turns) -> Vec<Told> {
+    pub(super) fn told(&mut self, turns: &mut Turns) -> Vec<Told> {
         let mut told = Vec::new();
         let bytes = without_data(&turns.output(self.conn));
         read(&mut self.http2, &bytes, |event, fields| match event {
@@ -119,7 +119,7 @@ fn answer(turns: &mut Turns, conn: ConnId, server: &mut Connection, stream: Stre
     speak(turns, conn, server);
 }
 
-fn status(code: &str, message: &str) -> Told {
+pub(super) fn status(code: &str, message: &str) -> Told {
     Told::Status(code.to_owned(), message.to_owned())
 }
 

@@ -8,7 +8,9 @@ use crate::http2::{
     Connection, ErrorCode, Event, FieldList, HeadersKind, LastStream, Limits, Name, StreamKey,
 };
 use crate::mesh::Protection;
-use crate::mesh::{Backend, Destination, Endpoint, ObjectName, Picker, ServicePort, Snapshot};
+use crate::mesh::{
+    Backend, Balancing, Destination, DestinationId, Endpoint, ObjectName, Picker, ServicePort, Snapshot,
+};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -60,6 +62,12 @@ impl Turns {
 
     pub(super) fn publish(&mut self, hosts: &[u8]) {
         self.endpoints = publish(&mut self.engine, &mut self.version, hosts);
+        self.settle();
+    }
+
+    pub(super) fn publish_as(&mut self, hosts: &[u8], balancing: Balancing) {
+        self.endpoints = publish_all(&mut self.engine, [(fixed(), "cart", hosts, balancing)]);
+        self.version = self.engine.snapshot.version;
         self.settle();
     }
 
@@ -146,14 +154,26 @@ impl Turns {
 }
 
 pub(super) fn publish(engine: &mut Engine, version: &mut u64, hosts: &[u8]) -> Vec<Arc<Endpoint>> {
-    let endpoints: Vec<_> = hosts.iter().map(|host| Arc::new(Endpoint::at(address(*host)))).collect();
-    let service_port = ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 };
-    let backend = Arc::new(Backend::new(service_port, endpoints.clone().into(), Picker::RoundRobin));
-    *version += 1;
-    let mut snapshot = Snapshot { version: *version, ..Snapshot::default() };
-    snapshot.destinations.insert(fixed(), Destination { original: address(100), backend });
-    engine.publish(Arc::new(snapshot));
+    let endpoints = publish_all(engine, [(fixed(), "cart", hosts, Picker::RoundRobin.into())]);
+    *version = engine.snapshot.version;
     endpoints
+}
+
+/// Publishes these Services, and returns the endpoints of the first.
+pub(super) fn publish_all<const N: usize>(
+    engine: &mut Engine,
+    services: [(DestinationId, &str, &[u8], Balancing); N],
+) -> Vec<Arc<Endpoint>> {
+    let mut snapshot = Snapshot { version: engine.snapshot.version + 1, ..Snapshot::default() };
+    let mut of_first = Vec::new();
+    for (id, name, hosts, balancing) in services.into_iter().rev() {
+        of_first = hosts.iter().map(|host| Arc::new(Endpoint::at(address(*host)))).collect();
+        let service_port = ServicePort { service: ObjectName::new("shop", name), port: 50051 };
+        let backend = Arc::new(Backend::new(service_port, of_first.clone().into(), balancing));
+        snapshot.destinations.insert(id, Destination { original: address(100), backend });
+    }
+    engine.publish(Arc::new(snapshot));
+    of_first
 }
 
 pub(super) fn list(fields: &[(&str, &str)]) -> FieldList {

@@ -268,7 +268,7 @@ kind: Service
 metadata:
   name: cart
   namespace: shop
-  annotations: {evenkeel.dev/picker: best, evenkeel.dev/hash-on: "header:a b", evenkeel.dev/ejection: fast, evenkeel.dev/slow-start: soon, evenkeel.dev/health-check: http}
+  annotations: {evenkeel.dev/picker: best, evenkeel.dev/hash-on: "header:a b", evenkeel.dev/ejection: fast, evenkeel.dev/slow-start: soon, evenkeel.dev/health-check: http, evenkeel.dev/retry: "on=always", evenkeel.dev/circuit-breaker: "calls=1"}
 spec:
   clusterIP: 10.96.0.1
   externalIPs: [nonsense, 192.0.2.1]
@@ -313,6 +313,8 @@ metadata:
             "17: Service shop/cart: annotation evenkeel.dev/ejection is \"fast\", not \"consecutive-failures\" or \"success-rate\" or \"off\": as if it were not there",
             "17: Service shop/cart: annotation evenkeel.dev/slow-start is \"soon\", not a time of 1s to 3600s, as \"30s\" or \"2m\": as if it were not there",
             "17: Service shop/cart: annotation evenkeel.dev/health-check is \"http\", not \"grpc\" or \"grpc:SERVICE\" with the name of a gRPC service: as if it were not there",
+            "17: Service shop/cart: annotation evenkeel.dev/retry is \"on=always\", where on is \"always\", not one of cancelled, unknown, invalid-argument, deadline-exceeded, not-found, already-exists, permission-denied, resource-exhausted, failed-precondition, aborted, out-of-range, unimplemented, internal, unavailable, data-loss, unauthenticated: as if it were not there",
+            "17: Service shop/cart: annotation evenkeel.dev/circuit-breaker is \"calls=1\", where \"calls\" is none of requests, pending, connections: as if it were not there",
             "32: Service default/bad name: has the name \"bad name\", which can't be one: passed over",
             "36: Namespace : has no metadata.name: passed over",
             "40: Pod shop/cart-a: label evenkeel.dev/enabled is \"yes\", not \"true\" or \"false\": nothing is enrolled by it",

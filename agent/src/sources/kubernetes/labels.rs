@@ -27,6 +27,13 @@ pub const SLOW_START: &str = "evenkeel.dev/slow-start";
 /// Annotation of a Service: `grpc` or `grpc:SERVICE` has its endpoints asked for their health.
 pub const HEALTH_CHECK: &str = "evenkeel.dev/health-check";
 
+/// Annotation of a Service: a [`RetryPolicy`](crate::mesh::RetryPolicy), as
+/// `attempts=3 on=unavailable,resource-exhausted backoff=100ms..1s budget=20%`.
+pub const RETRY: &str = "evenkeel.dev/retry";
+
+/// Annotation of a Service: a [`CircuitBreaker`](crate::mesh::CircuitBreaker), as `requests=100 pending=10 connections=4`.
+pub const CIRCUIT_BREAKER: &str = "evenkeel.dev/circuit-breaker";
+
 /// Annotation of an EndpointSlice: the weight of each of its endpoints, 1 to 1000; 100 where nothing is said.
 pub const WEIGHT: &str = "evenkeel.dev/weight";
 

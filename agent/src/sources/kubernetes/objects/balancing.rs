@@ -1,4 +1,4 @@
-//! What a Service's annotations say about the choice of endpoints.
+//! What a Service's annotations say about its calls.
 
 use super::super::labels;
 use super::Remarks;
@@ -21,7 +21,10 @@ pub(super) fn balancing(metadata: &ObjectMeta, remarks: &mut Remarks) -> Balanci
     let ejection = choice(metadata, labels::EJECTION, &Ejection::NAMED, remarks).unwrap_or_default();
     let slow_start = parsed(metadata, labels::SLOW_START, remarks).unwrap_or_default();
     let health_check = parsed(metadata, labels::HEALTH_CHECK, remarks).unwrap_or_default();
-    Balancing { picker, hash_on: hash_on.unwrap_or_default(), ejection, slow_start, health_check }
+    let retry = parsed(metadata, labels::RETRY, remarks);
+    let circuit_breaker = parsed(metadata, labels::CIRCUIT_BREAKER, remarks).unwrap_or_default();
+    let hash_on = hash_on.unwrap_or_default();
+    Balancing { picker, hash_on, ejection, slow_start, health_check, retry, circuit_breaker }
 }
 
 /// The weight of an EndpointSlice's endpoints.
