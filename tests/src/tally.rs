@@ -1,5 +1,6 @@
 //! What a client counted.
 
+use crate::latencies::Latencies;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -19,6 +20,9 @@ pub struct Tally {
     /// Calls that the client cancelled.
     #[serde(default)]
     pub cancelled: u64,
+    /// How long completed calls took; of the tonic client alone.
+    #[serde(default)]
+    pub latencies: Latencies,
 }
 
 impl Tally {
@@ -41,6 +45,7 @@ impl Tally {
             seen_as: minus(&self.seen_as, &earlier.seen_as),
             connections: self.connections.saturating_sub(earlier.connections),
             cancelled: self.cancelled.saturating_sub(earlier.cancelled),
+            latencies: self.latencies.since(&earlier.latencies),
         }
     }
 
@@ -71,7 +76,10 @@ impl Tally {
     }
 }
 
-fn minus(later: &BTreeMap<String, u64>, earlier: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+pub(crate) fn minus<K: Clone + Ord>(
+    later: &BTreeMap<K, u64>,
+    earlier: &BTreeMap<K, u64>,
+) -> BTreeMap<K, u64> {
     later
         .iter()
         .map(|(key, &count)| (key.clone(), count - earlier.get(key).copied().unwrap_or(0)))

@@ -5,7 +5,8 @@ use super::node::Node;
 use crate::Tally;
 use crate::netns;
 use crate::pod;
-use crate::wait::eventually_some;
+use crate::process::signal_to;
+use crate::wait::{eventually, eventually_some};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::fs::{self, File};
@@ -154,6 +155,20 @@ impl RunningPod {
     pub fn more_calls(&self, container: &str, calls: u64) -> Result<Tally> {
         let now = self.tally(container)?;
         self.until(container, &format!("{calls} more calls"), &now, |tally| tally.completed() >= calls)
+    }
+
+    /// Kills the container's process of that program, and waits until the kubelet has started the container again: what is said from now
+    /// on is the new one's.
+    ///
+    /// # Errors
+    /// When it does not run, or is not started again.
+    pub fn kill_container(&self, container: &str, program: &str) -> Result<()> {
+        let before = self.log(container)?;
+        let process = *self.pids_of(program).first().with_context(|| format!("no {program} runs"))?;
+        signal_to(process, libc::SIGKILL);
+        eventually(&format!("{}/{container} is started again", self.name), || {
+            self.log(container).is_ok_and(|log| log != before)
+        })
     }
 
     /// Of a container's logs, one a start, the last.
