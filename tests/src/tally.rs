@@ -26,6 +26,12 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// The count of a line that a client printed, if it is one and whole.
+    pub fn told(line: &str) -> Option<Self> {
+        let json = line.strip_prefix("tally ").or_else(|| line.strip_prefix("done "))?;
+        serde_json::from_str(json).ok()
+    }
+
     /// Completed calls.
     pub fn completed(&self) -> u64 {
         self.calls.values().sum()

@@ -3,6 +3,7 @@
 use super::daemon::pids_in;
 use super::node::Node;
 use crate::Tally;
+use crate::manifests::CONFIG_MIRROR_ANNOTATION;
 use crate::netns;
 use crate::pod;
 use crate::process::signal_to;
@@ -46,7 +47,7 @@ impl RunningPod {
         let metadata = &object["metadata"];
         let text = |value: &Value| value.as_str().map(str::to_owned).with_context(|| object.to_string());
         // A mirror's own UID is not the static pod's.
-        let mirrored = &metadata["annotations"]["kubernetes.io/config.mirror"];
+        let mirrored = &metadata["annotations"][CONFIG_MIRROR_ANNOTATION];
         let uid = text(if mirrored.is_string() { mirrored } else { &metadata["uid"] })?;
         let (namespace, name) = (text(&metadata["namespace"])?, text(&metadata["name"])?);
         Ok(Self {
@@ -216,12 +217,7 @@ fn message(line: &str) -> &str {
 
 /// The last count of a client that is whole: a line may be in the middle of being written.
 fn last_count(log: &str) -> Option<Tally> {
-    let count = |line: &str| {
-        let said = message(line);
-        let json = said.strip_prefix("tally ").or_else(|| said.strip_prefix("done "))?;
-        serde_json::from_str(json).ok()
-    };
-    log.lines().rev().find_map(count)
+    log.lines().rev().find_map(|line| Tally::told(message(line)))
 }
 
 #[cfg(test)]
