@@ -2,6 +2,7 @@
 
 use crate::cgroup::{self, Cgroup};
 use crate::cluster::NODE_NAME;
+use crate::memory_limit::MemoryLimit;
 use crate::netns::Netns;
 use crate::process::{Place, Process, children, signal_to};
 use crate::wait::eventually_some;
@@ -11,6 +12,7 @@ use serde_json::Value;
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::ops::RangeInclusive;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,6 +22,9 @@ use std::time::Duration;
 /// The admin's port of the first agent; its other two follow, and the next agent's stand so much higher.
 pub(crate) const FIRST_PORT: u16 = 15_800;
 const NEXT_AGENT: u16 = 200;
+
+/// Ports of which the agent's listener in a pod has one, unless it is told otherwise.
+pub const LISTENER_PORTS: RangeInclusive<u16> = 15_810..=15_899;
 
 /// How one agent differs from another.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +37,8 @@ pub struct Options {
     pub finds_cgroup: bool,
     /// Learn of everything from the API server of this kubeconfig, rather than from the cluster's folder.
     pub kubeconfig: Option<PathBuf>,
+    /// No more memory than so many bytes, of all kinds that the kernel charges to the agent's cgroup; beyond, the kernel ends it.
+    pub memory_limit: Option<u64>,
     /// Further arguments.
     pub arguments: Vec<String>,
 }
@@ -45,6 +52,8 @@ pub struct Agent {
     number: u16,
     // Ends what the keeper might have left.
     _cgroup: Cgroup,
+    /// The limit on its memory, if it has one; its cgroup goes when the one above has ended what is in it.
+    pub memory: Option<MemoryLimit>,
 }
 
 impl Agent {
@@ -72,13 +81,17 @@ impl Agent {
     /// When it cannot be started.
     pub fn launch(cluster: &Cluster, options: &Options) -> Result<Self> {
         let cgroup = cluster.system_cgroup(&format!("agent-{}", options.number))?;
-        let place = Place::new(cgroup.path(), Some(cluster.node.open()?))?;
+        let memory = options.memory_limit.map(|bytes| MemoryLimit::of(&cgroup, bytes)).transpose()?;
+        let mut cgroups = vec![cgroup.path().to_owned()];
+        cgroups.extend(memory.iter().filter_map(MemoryLimit::folder_of_v1).map(Path::to_owned));
+        let place = Place::in_all(&cgroups, Some(cluster.node.open()?))?;
         let command = command(cluster, options)?;
         Ok(Self {
             process: Process::spawn(&format!("agent-{}", options.number), command, Some(place))?,
             node: Arc::clone(&cluster.node),
             number: options.number,
             _cgroup: cgroup,
+            memory,
         })
     }
 
@@ -131,6 +144,16 @@ impl Agent {
         let Value::Array(rows) = self.admin("/endpoints")? else { bail!("/endpoints is a list") };
         let found = rows.into_iter().find(|row| row["address"] == address);
         found.with_context(|| format!("the agent knows no endpoint {address}"))
+    }
+
+    /// What the agent shows of the pod of that name: its row at `/pods`.
+    ///
+    /// # Errors
+    /// When it does not answer, or knows no such pod.
+    pub fn pod(&self, name: &str) -> Result<Value> {
+        let Value::Array(rows) = self.admin("/pods")? else { bail!("/pods is a list") };
+        let found = rows.into_iter().find(|row| row["name"] == name);
+        found.with_context(|| format!("the agent knows no pod {name}"))
     }
 
     /// Calls that are with servers now.

@@ -165,6 +165,21 @@ impl ApiShop {
     }
 }
 
+/// How a kind of objects stands, by the agent's own word.
+///
+/// # Errors
+/// When it does not answer, or knows no such kind.
+pub fn kind(agent: &Agent, name: &str) -> Result<Value> {
+    let kinds = agent.admin("/source")?;
+    let kind = kinds.as_array().into_iter().flatten().find(|kind| kind["kind"] == name);
+    kind.cloned().context("no such kind")
+}
+
+/// What is wrong, by the agent's own word, as JSON; nothing where it does not answer.
+pub fn problems(agent: &Agent) -> String {
+    agent.admin("/problems").map(|problems| problems.to_string()).unwrap_or_default()
+}
+
 /// The agent's ServiceAccount and what binds it to its ClusterRole, as they are installed.
 fn account() -> String {
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": AGENT_NAMESPACE}});

@@ -1,5 +1,6 @@
 //! Folders of the cgroup2 hierarchy, on hybrid hosts and on pure ones.
 
+use crate::wait::{WAIT_LIMIT, undisturbed_within};
 use crate::{host, leftovers};
 use anyhow::{Context, Result};
 use std::fs;
@@ -42,6 +43,22 @@ impl Cgroup {
         Ok(Self { path })
     }
 
+    /// Lets the kernel count and limit this cgroup's memory, by handing the controller on from the root of the hierarchy, as none of the
+    /// cgroups between has a process of its own.
+    ///
+    /// # Errors
+    /// Where cgroup2 does not have the controller: on a hybrid host cgroup v1 does.
+    pub(crate) fn control_memory(&self) -> Result<()> {
+        let mount = mount()?;
+        let between: Vec<&Path> =
+            self.path.ancestors().skip(1).take_while(|path| path.starts_with(&mount)).collect();
+        for folder in between.into_iter().rev() {
+            let control = folder.join("cgroup.subtree_control");
+            fs::write(&control, "+memory").with_context(|| control.display().to_string())?;
+        }
+        Ok(())
+    }
+
     /// Its folder.
     pub fn path(&self) -> &Path {
         &self.path
@@ -62,8 +79,8 @@ pub fn remove(path: &Path) {
     }
     let _ = fs::write(path.join("cgroup.kill"), "1");
     // A process that has just ended may still hold its cgroup for a moment.
-    let removed = crate::eventually("the cgroup's processes end, and it goes", || {
-        !populated(path) && (remove_empty(path).is_ok() || !path.exists())
+    let removed = undisturbed_within(WAIT_LIMIT, "the cgroup's processes end, and it goes", || {
+        Ok((!populated(path) && (remove_empty(path).is_ok() || !path.exists())).then_some(()))
     });
     if let Err(error) = removed {
         host::complain(&format!("{}: {error:#}", path.display()));

@@ -25,6 +25,11 @@ pub fn privileged() -> bool {
     root
 }
 
+/// Shows a figure that was measured, also where the test passes: what is printed is shown of tests that fail only.
+pub fn show(figure: &str) {
+    let _ = writeln!(std::io::stderr(), "    {figure}");
+}
+
 /// Says what went wrong where nobody waits for it, such as at the end of the process: there is perhaps nobody to hear it either.
 pub(crate) fn complain(what: &str) {
     let _ = writeln!(std::io::stderr(), "{what}");

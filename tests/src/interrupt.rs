@@ -55,24 +55,31 @@ pub(crate) fn then(clean_up: fn()) -> Result<()> {
     std::thread::spawn(move || {
         let mut signal = [0];
         if reader.read_exact(&mut signal).is_ok() {
+            heed_no_more();
             clean_up();
-            // SAFETY: the default action takes no memory of ours.
-            unsafe {
-                libc::signal(signal[0].into(), libc::SIG_DFL);
-                libc::raise(signal[0].into());
-            }
+            // SAFETY: no memory is involved.
+            unsafe { libc::raise(signal[0].into()) };
         }
     });
     handle(wake);
     Ok(())
 }
 
+/// Ends the process at once when the next signal comes: whoever asks twice does not want to wait.
+fn heed_no_more() {
+    set(libc::SIG_DFL);
+}
+
 fn handle(handler: extern "C" fn(libc::c_int)) {
+    set(handler as libc::sighandler_t);
+}
+
+fn set(handler: libc::sighandler_t) {
     for signal in SIGNALS {
-        // SAFETY: the handlers above do what is async-signal-safe, and nothing else.
+        // SAFETY: the handlers above do what is async-signal-safe, and nothing else; the default action takes no memory of ours.
         unsafe {
             // Whoever started us with a signal ignored, as nohup does, wants it so.
-            if libc::signal(signal, handler as libc::sighandler_t) == libc::SIG_IGN {
+            if libc::signal(signal, handler) == libc::SIG_IGN {
                 libc::signal(signal, libc::SIG_IGN);
             }
         }

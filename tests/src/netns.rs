@@ -77,6 +77,24 @@ impl Netns {
         run("nsenter", &[&netns, "nft", "-f", "-"], rules).map(drop)
     }
 
+    /// The packets that the rules of a table have met so far, such as `ip resets`: those of its rules that count.
+    ///
+    /// # Errors
+    /// `nft`'s own, or when no rule of it counts.
+    pub fn nft_counter(&self, table: &str) -> Result<u64> {
+        let netns = format!("--net={}", self.path().display());
+        let listed = run(
+            "nsenter",
+            &[&[netns.as_str(), "nft", "list", "table"][..], &table.split(' ').collect::<Vec<_>>()].concat(),
+            "",
+        )?;
+        // `… counter packets 12 bytes 720 …`
+        let counters =
+            listed.split("counter packets ").skip(1).map(|rule| rule.split(' ').next()?.parse::<u64>().ok());
+        let packets = counters.collect::<Option<Vec<u64>>>().filter(|packets| !packets.is_empty());
+        Ok(packets.context(listed)?.iter().sum())
+    }
+
     /// Writes a setting below `/proc/sys/net`, such as `ipv4/ip_forward`.
     ///
     /// # Errors

@@ -153,11 +153,8 @@ impl Load {
     /// When the client says something else than counts.
     pub fn tally(&self) -> Result<Tally> {
         let lines = self.process.stdout();
-        let told = lines
-            .iter()
-            .rev()
-            .find_map(|line| line.strip_prefix("tally ").or_else(|| line.strip_prefix("done ")));
-        told.map_or_else(|| Ok(Tally::default()), |json| Ok(serde_json::from_str(json)?))
+        let told = lines.iter().rev().find(|line| line.starts_with("tally ") || line.starts_with("done "));
+        told.map_or_else(|| Ok(Tally::default()), |line| Tally::told(line).with_context(|| line.clone()))
     }
 
     /// Checks that the client still runs.

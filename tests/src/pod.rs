@@ -139,7 +139,7 @@ impl Pod {
 /// # Errors
 /// When the process has gone.
 pub fn established_to(pid: i32) -> Result<Vec<SocketAddr>> {
-    sockets(pid, |local_remote_state| match local_remote_state {
+    sockets(&format!("/proc/{pid}/net"), |local_remote_state| match local_remote_state {
         (_, remote, ESTABLISHED) => Some(remote),
         _ => None,
     })
@@ -150,19 +150,32 @@ pub fn established_to(pid: i32) -> Result<Vec<SocketAddr>> {
 /// # Errors
 /// When the process has gone.
 pub fn listening_on(pid: i32) -> Result<Vec<SocketAddr>> {
-    sockets(pid, |local_remote_state| match local_remote_state {
+    listening(&format!("/proc/{pid}/net"))
+}
+
+/// Addresses and ports on which something listens in a network namespace, whether or not any process is left in it.
+///
+/// # Errors
+/// When the namespace has gone.
+pub fn listening_in(netns: &Netns) -> Result<Vec<SocketAddr>> {
+    netns.enter(|| listening("/proc/thread-self/net"))?
+}
+
+fn listening(tables: &str) -> Result<Vec<SocketAddr>> {
+    sockets(tables, |local_remote_state| match local_remote_state {
         (local, _, LISTEN) => Some(local),
         _ => None,
     })
 }
 
+/// What is `wanted` of the sockets that such a folder of `/proc` tells.
 fn sockets(
-    pid: i32,
+    tables: &str,
     wanted: impl Fn((SocketAddr, SocketAddr, &str)) -> Option<SocketAddr>,
 ) -> Result<Vec<SocketAddr>> {
     let mut found = Vec::new();
     for table in ["tcp", "tcp6"] {
-        let path = format!("/proc/{pid}/net/{table}");
+        let path = format!("{tables}/{table}");
         let table = std::fs::read_to_string(&path).with_context(|| path.clone())?;
         found.extend(table.lines().skip(1).filter_map(socket).filter_map(&wanted));
     }

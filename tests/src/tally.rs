@@ -1,5 +1,6 @@
 //! What a client counted.
 
+use crate::latencies::Latencies;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -19,9 +20,18 @@ pub struct Tally {
     /// Calls that the client cancelled.
     #[serde(default)]
     pub cancelled: u64,
+    /// How long completed calls took; of the tonic client alone.
+    #[serde(default)]
+    pub latencies: Latencies,
 }
 
 impl Tally {
+    /// The count of a line that a client printed, if it is one and whole.
+    pub fn told(line: &str) -> Option<Self> {
+        let json = line.strip_prefix("tally ").or_else(|| line.strip_prefix("done "))?;
+        serde_json::from_str(json).ok()
+    }
+
     /// Completed calls.
     pub fn completed(&self) -> u64 {
         self.calls.values().sum()
@@ -41,6 +51,7 @@ impl Tally {
             seen_as: minus(&self.seen_as, &earlier.seen_as),
             connections: self.connections.saturating_sub(earlier.connections),
             cancelled: self.cancelled.saturating_sub(earlier.cancelled),
+            latencies: self.latencies.since(&earlier.latencies),
         }
     }
 
@@ -71,7 +82,10 @@ impl Tally {
     }
 }
 
-fn minus(later: &BTreeMap<String, u64>, earlier: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+pub(crate) fn minus<K: Clone + Ord>(
+    later: &BTreeMap<K, u64>,
+    earlier: &BTreeMap<K, u64>,
+) -> BTreeMap<K, u64> {
     later
         .iter()
         .map(|(key, &count)| (key.clone(), count - earlier.get(key).copied().unwrap_or(0)))

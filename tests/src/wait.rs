@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use std::time::{Duration, Instant};
 
 /// The one limit of all waiting: generous, since a passing test never meets it and a slow machine must not fail one.
-pub const WAIT_LIMIT: Duration = Duration::from_secs(60);
+pub const WAIT_LIMIT: Duration = Duration::from_secs(120);
 
 /// How often a condition is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -35,9 +35,23 @@ pub fn eventually_some_within<T>(
     what: &str,
     mut condition: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
+    undisturbed_within(limit, what, || {
+        interrupt::check()?;
+        condition()
+    })
+}
+
+/// As [`eventually_some_within`], for what cleans up: it waits on when somebody interrupts, and leaves the interruption to others.
+///
+/// # Errors
+/// The condition's own, at once; else naming `what` when there is no value within `limit`.
+pub(crate) fn undisturbed_within<T>(
+    limit: Duration,
+    what: &str,
+    mut condition: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
     let start = Instant::now();
     loop {
-        interrupt::check()?;
         if let Some(value) = condition()? {
             return Ok(value);
         }

@@ -1,26 +1,15 @@
 //! A real API server: everything that the agent must learn from it, and all that can go wrong between the two.
 
 use anyhow::{Context, ensure};
-use evenkeel_tests::api_shop::{AGENT_NAME, AGENT_NAMESPACE, RIGHTS, etcd, role};
+use evenkeel_tests::api_shop::{AGENT_NAME, AGENT_NAMESPACE, RIGHTS, Right, etcd, kind, problems, role};
 use evenkeel_tests::cluster::NODE_NAME;
 use evenkeel_tests::host::{self, privileged};
 use evenkeel_tests::manifests::{ENABLED_LABEL, NETNS_ANNOTATION, Namespace, PodObject, STATUS_LABEL};
-use evenkeel_tests::wait::{eventually_some, eventually_some_within};
+use evenkeel_tests::wait::eventually_some;
 use evenkeel_tests::{Agent, ApiShop, Outcome, eventually};
 use serde_json::{Value, json};
 use std::process::Command;
-use std::time::{Duration, Instant};
-
-/// How a kind stands, by the agent's own word.
-fn kind(agent: &Agent, name: &str) -> anyhow::Result<Value> {
-    let kinds = agent.admin("/source")?;
-    let kind = kinds.as_array().into_iter().flatten().find(|kind| kind["kind"] == name);
-    kind.cloned().context("no such kind")
-}
-
-fn problems(agent: &Agent) -> String {
-    agent.admin("/problems").map(|problems| problems.to_string()).unwrap_or_default()
-}
+use std::time::Instant;
 
 /// Waits until the agent has this resource version, or a later one, of a kind.
 fn knows(agent: &Agent, name: &str, version: &Value) -> Outcome {
@@ -131,41 +120,6 @@ fn calls_go_on_while_the_api_server_is_away_and_so_does_a_worker_that_starts_aga
     eventually("nothing is wrong any more", || problems(&agent) == "[]")
 }
 
-/// It takes connections and says nothing. No error tells of that: the agent's own limits do.
-#[test]
-fn an_api_server_that_falls_silent_is_named_and_calls_go_on() -> Outcome {
-    if !privileged() {
-        return Ok(());
-    }
-    /// Longer than the agent waits for a watch's next word.
-    const LIMIT: Duration = Duration::from_secs(300);
-    let mut shop = ApiShop::enrolled(3)?;
-    shop.publish_servers(&[0, 1])?;
-    let agent = shop.agent()?;
-    let mut load = shop.shop.client.load(&shop.shop.v4(), &["--rate", "50"])?;
-    load.more_calls(50)?.is_clean()?;
-    shop.plane.api_server.freeze()?;
-    let contact = |name: &str| kind(&agent, name).map(|kind| kind["seconds_since_contact"].as_f64());
-    let said = "the API server can't be reached: it does not answer";
-    eventually_some_within(LIMIT, "the silence is named", || {
-        Ok(problems(&agent).contains(said).then_some(()))
-    })
-    .with_context(|| problems(&agent))?;
-    // Longer than between the marks that a watch is sent once a minute, so that a slow server is not taken for a silent one.
-    ensure!(contact("services")? > Some(90.0), "{:?}", contact("services"));
-    ensure!(agent.is_ready(), "the last state serves");
-    load.more_calls(100)?.is_even(&["server-1", "server-2"], 0.2)?;
-    load.stop()?.is_clean()?;
-
-    shop.plane.api_server.thaw()?;
-    shop.publish_servers(&[0, 1, 2])?;
-    let mut load = shop.shop.client.load(&shop.shop.v4(), &["--rate", "200"])?;
-    eventually("what changed since arrives", || {
-        load.more_calls(40).is_ok_and(|tally| tally.calls.contains_key("server-3"))
-    })?;
-    eventually("nothing is wrong any more", || problems(&agent) == "[]")
-}
-
 #[test]
 fn an_agent_that_starts_before_the_api_server_is_alive_and_ready_when_that_is_there() -> Outcome {
     if !privileged() {
@@ -230,7 +184,9 @@ fn each_right_that_is_missing_is_named_once_and_check_says_it_beforehand() -> Ou
     }
     ensure!(agent.is_alive() && !agent.is_ready());
     let said = check(&shop)?;
-    for (group, resource, verbs) in RIGHTS.iter() {
+    // What the chart's variables turn on as well.
+    let with_options: [Right; 2] = [("", "nodes", &["get", "patch"]), ("", "pods", &["patch"])];
+    for (group, resource, verbs) in RIGHTS.iter().chain(&with_options) {
         let line = format!("apiGroups [\"{group}\"], resources [\"{resource}\"], verbs {verbs:?}");
         ensure!(said.contains(&line), "{line}\nis not in\n{said}");
     }
@@ -374,11 +330,7 @@ fn no_pod_chooses_its_network_namespace_unless_the_agent_is_told_to_heed_it() ->
     pod.annotations.insert(NETNS_ANNOTATION.into(), "/proc/self/ns/net".into());
     shop.shop.cluster.pods.insert("intruder".into(), pod);
     shop.publish()?;
-    let why = |agent: &Agent, name: &str| {
-        let pods = agent.admin("/pods").unwrap_or_default();
-        let pod = pods.as_array().into_iter().flatten().find(|pod| pod["name"] == name);
-        pod.map(ToString::to_string).unwrap_or_default()
-    };
+    let why = |agent: &Agent, name: &str| agent.pod(name).map(|pod| pod.to_string()).unwrap_or_default();
     let mut heeding = Agent::start_with(&shop.shop.cluster, &shop.options()?)?;
     eventually("the pod's word counts, but for the node's own namespace", || {
         why(&heeding, "client").contains("\"enrolled\":true")
@@ -424,10 +376,11 @@ fn the_start_up_taint_is_taken_off_when_the_agent_is_ready_and_no_other() -> Out
     agent.stop()
 }
 
-/// What `evenkeel check` prints as the agent's ServiceAccount.
+/// What `evenkeel check` prints as the agent's ServiceAccount, and with all that the chart's variables turn on.
 fn check(shop: &ApiShop) -> anyhow::Result<String> {
     let mut command = Command::new(host::evenkeel_binary()?);
     command.args(["check", "--node-name", NODE_NAME, "--kubeconfig"]).arg(shop.kubeconfig()?);
+    command.env("EVENKEEL_STARTUP_TAINT", "evenkeel.dev/agent-not-ready").env("EVENKEEL_LABEL_PODS", "true");
     let output = shop.shop.cluster.node.enter(|| command.output())??;
     Ok(String::from_utf8(output.stdout)?)
 }

@@ -1,7 +1,7 @@
 //! What a large cluster costs: 10,000 Services and 100,000 endpoints on a real API server. Not a test but a measurement:
 //!
 //! ```text
-//! cargo test -p evenkeel-tests --test cluster_scale -- --ignored --nocapture
+//! cargo xtask test --test cluster_scale -- --ignored --nocapture
 //! ```
 //!
 //! `SCALE_SERVICES` makes it smaller.

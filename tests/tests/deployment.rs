@@ -1,6 +1,7 @@
 //! The chart on a real node: what installing, removing and killing the agent leaves, and which privileges it needs.
 
 use anyhow::{Context, ensure};
+use evenkeel_tests::agent::LISTENER_PORTS;
 use evenkeel_tests::deploy::{self, NAMESPACE};
 use evenkeel_tests::host::privileged;
 use evenkeel_tests::kernel_objects::KernelObjects;
@@ -17,8 +18,6 @@ use std::process::Command;
 const NODE: &str = "node-1";
 /// The agent's: the workspace has one.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// Where the agent listens in pods.
-const LISTENERS: std::ops::RangeInclusive<u16> = 15_810..=15_899;
 
 /// A node with the agent on it.
 fn installed() -> anyhow::Result<Cluster> {
@@ -75,7 +74,7 @@ impl Traces {
 
 fn listeners(pod: &RunningPod) -> anyhow::Result<Vec<SocketAddr>> {
     let mut listening = pod.listening_on()?;
-    listening.retain(|address| LISTENERS.contains(&address.port()));
+    listening.retain(|address| LISTENER_PORTS.contains(&address.port()));
     Ok(listening)
 }
 
@@ -179,7 +178,7 @@ fn each_capability_is_needed() -> Outcome {
     })?;
     let with_all = AgentPod { pod: RunningPod::of(&object, &cluster.nodes[0])? };
     ensure!(with_all.is_ready() && !said("with-all").contains("not enrolled"), "{}", said("with-all"));
-    cluster.run(&["delete", "pod", "with-all", "-n", NAMESPACE])?;
+    cluster.run(&["delete", "pod", "with-all", "-n", NAMESPACE, "--now"])?;
 
     let names: Vec<&str> = granted.iter().filter_map(Value::as_str).collect();
     ensure!(names == WITHOUT.map(|(capability, _)| capability), "{names:?}");
@@ -188,7 +187,7 @@ fn each_capability_is_needed() -> Outcome {
         start(&name, &granted.iter().filter(|capability| *capability != taken).collect::<Vec<_>>())?;
         eventually(&format!("without {taken} it says {complaint:?}"), || said(&name).contains(complaint))
             .with_context(|| said(&name))?;
-        cluster.run(&["delete", "pod", &name, "-n", NAMESPACE])?;
+        cluster.run(&["delete", "pod", &name, "-n", NAMESPACE, "--now"])?;
     }
     Ok(())
 }

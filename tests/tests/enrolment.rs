@@ -1,14 +1,15 @@
 //! Pods come under Evenkeel and leave it while they run.
 
 use anyhow::{Context, Result, ensure};
-use evenkeel_tests::agent::Options;
+use evenkeel_tests::agent::{LISTENER_PORTS, Options};
 use evenkeel_tests::host::privileged;
 use evenkeel_tests::manifests::{NETNS_ANNOTATION, ON_ENROL_ANNOTATION};
 use evenkeel_tests::process::signal_to;
 use evenkeel_tests::wait::eventually_some;
-use evenkeel_tests::{Agent, Cluster, Outcome, Pod, Shop, eventually};
+use evenkeel_tests::{Agent, Cluster, Outcome, Pod, Shop, eventually, pod};
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 /// Many enough to meet every per-pod cost, few enough for a small machine.
 const MANY_PODS: usize = 200;
@@ -26,19 +27,9 @@ fn shown(agent: &Agent, pod: &str, what: &str, is_so: impl Fn(&Value) -> bool) -
 
 /// The ports of the agents' listeners that stand in the pod.
 fn listener_ports(pod: &Pod) -> Result<BTreeSet<u16>> {
-    let listening = pod.netns.enter(|| -> Result<BTreeSet<u16>> {
-        let mut ports = BTreeSet::new();
-        for table in ["tcp", "tcp6"] {
-            let table = std::fs::read_to_string(format!("/proc/thread-self/net/{table}"))?;
-            // The local address and port, the remote ones, the state: 0A is LISTEN.
-            let lines = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
-            let listening = lines.filter(|line| line.get(3) == Some(&"0A"));
-            let port = |line: Vec<&str>| u16::from_str_radix(line[1].rsplit(':').next()?, 16).ok();
-            ports.extend(listening.filter_map(port));
-        }
-        Ok(ports)
-    })??;
-    Ok(listening.into_iter().filter(|port| (15_810..15_900).contains(port)).collect())
+    // Not by a process of it, which may be dead.
+    let listening = pod::listening_in(&pod.netns)?;
+    Ok(listening.iter().map(SocketAddr::port).filter(|port| LISTENER_PORTS.contains(port)).collect())
 }
 
 /// How many routes to listeners stand in the pod.

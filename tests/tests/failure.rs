@@ -1,7 +1,7 @@
 //! Parts of the agent die or hang: the pods' calls go on.
 
 use anyhow::{Context, Result, ensure};
-use evenkeel_tests::host::privileged;
+use evenkeel_tests::host::{privileged, show};
 use evenkeel_tests::process::{signal_to, threads};
 use evenkeel_tests::{Agent, Load, Outcome, Shop, eventually};
 use std::sync::mpsc;
@@ -15,7 +15,9 @@ const STRAIGHT_WITHIN: Duration = Duration::from_secs(10);
 fn until_straight(shop: &Shop) -> Result<Duration> {
     let start = Instant::now();
     eventually("fresh connections go straight", || goes_straight(shop).unwrap_or(false))?;
-    Ok(start.elapsed())
+    let took = start.elapsed();
+    show(&format!("fresh connections went straight after {took:.1?}"));
+    Ok(took)
 }
 
 /// Opens a connection in the pod (which an agent that hangs accepts, too: the kernel does) and looks where it went.

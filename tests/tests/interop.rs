@@ -92,9 +92,7 @@ impl Stage {
         let mut process = interop.client(&self.client, &to, case)?;
         let status = process.wait()?;
         ensure!(status.success(), "{status}\n{:#?}\n{:#?}", process.stdout(), process.stderr());
-        let pods = self.agent.admin("/pods")?;
-        let row = pods.as_array().and_then(|rows| rows.iter().find(|row| row["name"] == "client"));
-        let row = row.context("the client's pod is known")?;
+        let row = self.agent.pod("client")?;
         ensure!(
             row["connections"]["taken"].as_u64().is_some_and(|taken| taken > 0),
             "nothing was taken: {row}"

@@ -2,9 +2,10 @@
 
 use anyhow::{Context, Result, ensure};
 use evenkeel_tests::cluster::GREETER_TARGET_PORT;
-use evenkeel_tests::host::privileged;
+use evenkeel_tests::host::{privileged, show};
 use evenkeel_tests::manifests::{EJECTION_ANNOTATION, HEALTH_CHECK_ANNOTATION, RETRY_ANNOTATION};
 use evenkeel_tests::{Agent, Load, Outcome, Server, Shop, Stack, Tally, eventually};
+use std::time::Duration;
 
 /// For machines with much else to do: calls that queue there would say nothing about servers.
 const SLOW: &[&str] = &["--rate", "200", "--in-flight", "16"];
@@ -21,6 +22,9 @@ fn clients(shop: &Shop) -> Result<Vec<Load>> {
     Ok(loads)
 }
 
+/// In which a client of a hundred calls a second completes some, if any can be completed.
+const LONGER_THAN_A_CALL: Duration = Duration::from_millis(500);
+
 fn only_unavailable(tally: &Tally) -> Outcome {
     ensure!(tally.errors.keys().all(|error| error.starts_with("Unavailable")), "{tally:?}");
     Ok(())
@@ -36,21 +40,22 @@ fn a_server_killed_under_load_costs_only_calls_that_were_begun_on_it() -> Outcom
     let options = ["--rate", "600", "--in-flight", "64", "--hold-milliseconds", "50", "--connections", "4"];
     let mut load = shop.client.load(&shop.v4(), &options)?;
     load.more_calls(300)?.is_clean()?;
-    shop.greeters[0].process.kill()?;
-    load.more_calls(300)?;
     let killed = shop.servers[0].v4(GREETER_TARGET_PORT);
+    shop.greeters[0].process.kill()?;
     eventually("no call is with it any more", || {
         agent.endpoint(&killed).is_ok_and(|endpoint| endpoint["active"] == 0)
     })?;
+    // Read now: later calls whose dial is refused are counted as well, and go elsewhere.
+    let begun = agent.endpoint(&killed)?["calls"].as_u64().context("calls are counted")?;
     // And those that have failed are counted by the client.
-    load.more_calls(300)?;
+    load.more_calls(600)?;
     load.more_calls(300)?.is_clean()?;
     let tally = load.stop()?;
     only_unavailable(&tally)?;
-    let begun = agent.endpoint(&killed)?["calls"].as_u64();
     let answered = tally.calls.get("server-1").copied().unwrap_or(0);
-    let in_its_hands = begun.context("calls are counted")?.saturating_sub(answered);
+    let in_its_hands = begun.saturating_sub(answered);
     ensure!(tally.failed() <= in_its_hands, "{} failed of {in_its_hands}: {tally:?}", tally.failed());
+    ensure!(tally.connections == 4, "the client's own connections stay: {tally:?}");
     Ok(())
 }
 
@@ -67,8 +72,9 @@ fn a_rolling_restart(serve: impl Fn(&Shop, usize) -> Result<Server>) -> Outcome 
     for _ in 0..2 {
         for server in 0..3 {
             shop.greeters[server].process.stop()?;
+            // Few, so that it is away for a dial or two: after five that were refused it would be ejected for half a minute.
             for load in &mut loads {
-                load.more_calls(50)?;
+                load.more_calls(10)?;
             }
             shop.greeters[server] = serve(&shop, server)?;
             let name = shop.names()[server].to_owned();
@@ -108,11 +114,15 @@ fn servers_that_say_goaway_every_hundred_calls_fail_no_call() -> Outcome {
     let mut load = shop.client.load(&shop.v4(), &["--rate", "500", "--in-flight", "32"])?;
     load.more_calls(100)?.is_clean()?;
     let before = shop.client.connections_opened()?;
-    load.more_calls(3_000)?.is_clean()?;
-    let opened = shop.client.connections_opened()? - before;
-    ensure!(opened >= 10, "only {opened} connections were opened for 3,000 calls");
+    let counted = load.tally()?;
+    let opened = || anyhow::Ok(shop.client.connections_opened()? - before);
+    eventually("each server has sent its clients away fifteen times", || {
+        opened().is_ok_and(|opened| opened >= 30)
+    })?;
+    let opened = opened()?;
     let tally = load.stop()?;
     tally.is_clean()?;
+    show(&format!("{opened} connections for {} calls", tally.since(&counted).completed()));
     ensure!(tally.connections == 1, "the client's own connection stays: {tally:?}");
     Ok(())
 }
@@ -202,6 +212,7 @@ fn a_server_whose_health_check_says_that_it_does_not_serve_gets_no_calls_where_t
 #[test]
 fn connection_resets_cost_the_calls_on_those_connections_and_nothing_hangs() -> Outcome {
     const CALLS: u64 = 2_000;
+    const IN_FLIGHT: u64 = 8;
     if !privileged() {
         return Ok(());
     }
@@ -212,14 +223,16 @@ fn connection_resets_cost_the_calls_on_those_connections_and_nothing_hangs() -> 
         "table ip resets {{ chain forward {{ type filter hook forward priority 0;\n\
          tcp dport {GREETER_TARGET_PORT} numgen random mod 100 0 counter reject with tcp reset\n}}\n}}\n"
     ))?;
-    let tally =
-        shop.client.call(&shop.v4(), CALLS, &["--rate", "400", "--in-flight", "8", "--kind", "mixed"])?;
+    let in_flight = IN_FLIGHT.to_string();
+    let options = ["--rate", "400", "--in-flight", &in_flight, "--kind", "mixed"];
+    let tally = shop.client.call(&shop.v4(), CALLS, &options)?;
+    let resets = shop.cluster.node.nft_counter("ip resets")?;
     shop.cluster.node.nft("delete table ip resets\n")?;
     only_unavailable(&tally)?;
     ensure!(tally.completed() + tally.failed() == CALLS, "each call ends once: {tally:?}");
-    ensure!(tally.failed() > 0, "no connection was reset: {tally:?}");
-    // Some packets a call, and what else is on the connection at that moment.
-    ensure!(tally.failed() < CALLS / 4, "{tally:?}");
+    ensure!(tally.failed() > 0, "no connection with calls was reset: {tally:?}");
+    // A connection ends once, with all calls in flight at the most.
+    ensure!(tally.failed() <= resets * IN_FLIGHT, "{} failed of {resets} resets: {tally:?}", tally.failed());
     ensure!(tally.connections == 1, "the client's own connection stays: {tally:?}");
     let mut load = shop.client.load(&shop.v4(), SLOW)?;
     let now = load.tally()?;
@@ -239,10 +252,7 @@ fn calls_that_wait_for_ready_get_the_servers_that_come_after_their_client() -> O
     let options = ["--wait-for-ready", "--calls", "50", "--rate", "200"];
     let load = shop.client.load_on(Stack::Go, &shop.v4(), &options)?;
     eventually("the client finds no server", || {
-        let pods = agent.admin("/pods").unwrap_or_default();
-        let mut rows = pods.as_array().into_iter().flatten();
-        let client = rows.find(|row| row["name"] == "client");
-        client.is_some_and(|row| row["connections"]["no_endpoint"].as_u64() > Some(0))
+        agent.pod("client").is_ok_and(|client| client["connections"]["no_endpoint"].as_u64() > Some(0))
     })?;
     shop.publish_servers(&[0, 1])?;
     let tally = load.finish()?;
@@ -265,13 +275,14 @@ fn calls_that_wait_for_ready_outlive_a_time_without_any_server() -> Outcome {
     eventually("the agent knows of no server", || {
         agent.admin("/endpoints").is_ok_and(|rows| rows.as_array().is_some_and(Vec::is_empty))
     })?;
-    shop.greeters.clear();
-    let mut quiet = load.tally()?;
+    // Workers hear of it a moment later: until then calls go on, and a server that went would take them with it.
+    let mut before = load.tally()?;
     eventually("calls wait", || {
-        let before = std::mem::replace(&mut quiet, load.tally().unwrap_or_default());
-        std::thread::sleep(std::time::Duration::from_millis(500));
-        quiet.completed() == before.completed()
+        std::thread::sleep(LONGER_THAN_A_CALL);
+        let now = load.tally().unwrap_or_default();
+        std::mem::replace(&mut before, now.clone()).completed() == now.completed()
     })?;
+    shop.greeters.clear();
     shop.greeters = shop.servers.iter().map(|pod| pod.serve()).collect::<Result<_>>()?;
     shop.publish_servers(&[0, 1])?;
     load.more_calls(100)?.is_clean()?;

@@ -1,12 +1,12 @@
 //! Clients that ask for much and stop reading, in every way that HTTP/2 and TCP know, cost others nothing: neither the same
-//! pod's calls nor another's, which go to the same servers.
+//! pod's calls nor another's, which go to the same servers. (`stalled_crowd.rs`: a thousand of them.)
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use evenkeel_tests::agent::Options;
-use evenkeel_tests::host::privileged;
+use evenkeel_tests::host::{privileged, show};
 use evenkeel_tests::peer::Manner;
 use evenkeel_tests::wait::eventually_some_within;
-use evenkeel_tests::{Agent, Outcome, Process, Shop, eventually};
+use evenkeel_tests::{Agent, Load, Outcome, Process, Shop, Tally, eventually};
 use std::time::Duration;
 
 const CONNECTIONS: u32 = 8;
@@ -26,15 +26,29 @@ const FAST: &[&str] = &[
     "--reply-bytes",
     "20000",
 ];
-const FAST_CALLS: u64 = 600;
+const FAST_CALLS: u64 = 400;
 
-/// Starts clients of that manner, and waits until servers have all that they ask for.
-fn stalled(shop: &Shop, agent: &Agent, manner: Manner) -> anyhow::Result<Process> {
-    let before = agent.active_calls()?;
-    let wanted = before + u64::from(CONNECTIONS * STREAMS);
+/// By how much others' calls may take longer: on a machine of two cores, which servers, clients and all that stalls share with the agent. A
+/// call that waited for a client that stalls would take thousands of times as long.
+const SLOWER: f64 = 5.0;
+
+/// Starts clients of that manner beside so many that stall already, and waits until servers have all that they ask for.
+fn stalled(shop: &Shop, agent: &Agent, manner: Manner, already: u64) -> anyhow::Result<Process> {
+    let wanted = already + u64::from(CONNECTIONS * STREAMS);
     let stalled = shop.client.stall(&shop.v4(), manner, CONNECTIONS, STREAMS)?;
     eventually("their calls are with servers", || agent.active_calls().is_ok_and(|active| active >= wanted))?;
     Ok(stalled)
+}
+
+/// The next [`FAST_CALLS`] of each, none of which may fail.
+fn calls_of(loads: &mut [Load]) -> anyhow::Result<Vec<Tally>> {
+    let now: Vec<Tally> = loads.iter().map(Load::tally).collect::<anyhow::Result<_>>()?;
+    let counted = loads.iter_mut().zip(&now).map(|(load, now)| {
+        let tally = load.until("fast calls", now, |tally| tally.completed() >= FAST_CALLS)?;
+        tally.is_clean()?;
+        Ok(tally)
+    });
+    counted.collect()
 }
 
 fn beside_clients_that_stall(manner: Manner) -> Outcome {
@@ -49,9 +63,17 @@ fn beside_clients_that_stall(manner: Manner) -> Outcome {
     for load in &mut loads {
         load.more_calls(20)?.is_clean()?;
     }
-    let stalled = stalled(&shop, &agent, manner)?;
-    for load in &mut loads {
-        load.more_calls(FAST_CALLS)?.is_clean()?;
+    let before = calls_of(&mut loads)?;
+    let stalled = stalled(&shop, &agent, manner, 0)?;
+    let beside = calls_of(&mut loads)?;
+    for (whose, before, beside) in [("the same", &before[0], &beside[0]), ("another", &before[1], &beside[1])]
+    {
+        let ratio = beside.latencies.ratio_to(&before.latencies).context("calls were made")?;
+        show(&format!(
+            "beside {manner:?} of {whose} pod: {:?}, {ratio:.2} × of {:?} before",
+            beside.latencies, before.latencies
+        ));
+        ensure!(ratio < SLOWER, "{manner:?} of {whose} pod: {ratio}: {before:?}, then {beside:?}");
     }
     // Connections that begin now are served, too.
     for pod in [&shop.client, &other] {
@@ -103,7 +125,8 @@ fn rush(shop: &Shop, agent: &Agent) -> anyhow::Result<(u64, u64)> {
     let many = ["--rate", "100000", "--hold-milliseconds", "500", "--reply-bytes", "10000"];
     let mut stalled_clients = Vec::new();
     for manner in ALL {
-        stalled_clients.push(stalled(shop, agent, manner)?);
+        let already = stalled_clients.len() as u64 * u64::from(CONNECTIONS * STREAMS);
+        stalled_clients.push(stalled(shop, agent, manner, already)?);
     }
     shop.client.call(&shop.v4(), 40, &heavy)?.is_clean()?;
     shop.client.call(&shop.v4(), 1_000, &many)?.is_clean()?;

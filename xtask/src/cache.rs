@@ -46,8 +46,11 @@ pub(crate) fn find_or_build(
     let link = workspace.target.join(link);
     if !fs::read_link(&link).is_ok_and(|target| target == folder) {
         fs::create_dir_all(link.parent().context("a link stands in a folder")?)?;
-        let _ = fs::remove_file(&link);
-        symlink(&folder, &link).with_context(|| link.display().to_string())?;
+        // Made under a name of our own, and moved: another process may make the same link at this moment.
+        let unfinished = link.with_extension(std::process::id().to_string());
+        let _ = fs::remove_file(&unfinished);
+        symlink(&folder, &unfinished).with_context(|| unfinished.display().to_string())?;
+        fs::rename(&unfinished, &link).with_context(|| link.display().to_string())?;
     }
     Ok(folder)
 }

@@ -1,7 +1,7 @@
 //! Fuzzes the call path with libFuzzer, each target for a bounded time, on a stable compiler.
 //!
 //! What cargo-fuzz adds to a build are the compiler's own, stable flags for coverage; only its sanitizers ask for a nightly, and
-//! the code under test has no `unsafe` for them to watch. So nothing is installed here, and `cargo fuzz` works all the same.
+//! the code under test has next to no `unsafe` for them to watch. So nothing is installed here, and `cargo fuzz` works all the same.
 
 use std::env;
 use std::ffi::OsString;
@@ -16,7 +16,7 @@ use crate::debian;
 use crate::process::{answer, run, step, succeeds};
 use crate::workspace::Workspace;
 
-/// In CI: with this many targets, two at a time on two cores, some two minutes in all.
+/// A core's time for each target in CI: with this many, on two cores, some two minutes in all, the build included.
 const DEFAULT_SECONDS: u32 = 30;
 /// An input that takes longer is a finding: the slowest of the corpus takes milliseconds.
 const INPUT_LIMIT_SECONDS: u32 = 10;
@@ -29,7 +29,7 @@ const LONGEST_INPUT_BYTES: u32 = 4_096;
 pub(crate) struct Options {
     /// One of `fuzz/fuzz_targets`; without it, all of them
     target: Option<String>,
-    /// How long each target runs
+    /// A core's time for each target; they run at once, and share what cores there are
     #[arg(long, default_value_t = DEFAULT_SECONDS)]
     seconds: u32,
     /// Runs the target on this one input instead, as a finding says
@@ -48,20 +48,21 @@ pub(crate) fn start(workspace: &Workspace, options: &Options) -> Result<()> {
         return fuzz.replay(target, input);
     }
     let mut failed = Vec::new();
-    let width = thread::available_parallelism().map_or(1, usize::from);
-    for targets in fuzz.targets.chunks(width) {
-        step(&format!("fuzzing {} for {} s", targets.join(" and "), options.seconds));
-        let children = targets.iter().map(|target| Ok((target, fuzz.start(target, options.seconds)?)));
-        for (target, mut child) in children.collect::<Result<Vec<_>>>()? {
-            let status = child.wait()?;
-            let said = fs::read_to_string(fuzz.log(target)).unwrap_or_default();
-            if status.success() {
-                let last = said.lines().rev().find(|line| line.starts_with("Done ")).unwrap_or("done");
-                step(&format!("{target}: {last}"));
-            } else {
-                eprintln!("{said}");
-                failed.push(fuzz.finding(target, &said));
-            }
+    let seconds = wall_clock_seconds(options.seconds, fuzz.targets.len());
+    step(&format!("fuzzing {} for {seconds} s", fuzz.targets.join(", ")));
+    let mut running = Running(Vec::new());
+    for target in &fuzz.targets {
+        running.0.push((target.as_str(), fuzz.start(target, seconds)?));
+    }
+    for (target, child) in &mut running.0 {
+        let status = child.wait()?;
+        let said = fs::read_to_string(fuzz.log(target)).unwrap_or_default();
+        if status.success() {
+            let last = said.lines().rev().find(|line| line.starts_with("Done ")).unwrap_or("done");
+            step(&format!("{target}: {last}"));
+        } else {
+            eprintln!("{said}");
+            failed.push(fuzz.finding(target, &said));
         }
     }
     if options.keep {
@@ -71,6 +72,26 @@ pub(crate) fn start(workspace: &Workspace, options: &Options) -> Result<()> {
     }
     ensure!(failed.is_empty(), "{}", failed.join("\n"));
     Ok(())
+}
+
+/// How long so many targets run beside each other, so that each has had a core for so many seconds.
+fn wall_clock_seconds(seconds: u32, targets: usize) -> u32 {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let rounds = targets as f64 / cores.min(targets).max(1) as f64;
+    (f64::from(seconds) * rounds).ceil() as u32
+}
+
+/// Targets that run: none outlives us, also where one of them could not be started.
+struct Running<'t>(Vec<(&'t str, Child)>);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        for (_, child) in &mut self.0 {
+            // Of one that has ended there is nothing to kill, and nothing to wait for.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
 }
 
 struct Fuzz {
@@ -192,7 +213,8 @@ fn targets(package: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn host_triple() -> Result<String> {
+/// The machine that we run on, as the compiler names it.
+pub(crate) fn host_triple() -> Result<String> {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| OsString::from("rustc"));
     let version = answer(Command::new(rustc).arg("-vV"))?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));

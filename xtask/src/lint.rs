@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::chart;
+use crate::fuzz;
 use crate::process::{run, step};
 use crate::workspace::{self, Workspace};
 
@@ -21,7 +22,7 @@ pub(crate) fn start(workspace: &Workspace) -> Result<()> {
     let checks: [Check; 6] = [
         ("format", format),
         ("lints", clippy),
-        ("the fuzz targets", fuzz),
+        ("the fuzz targets", fuzz_targets),
         ("documentation", documentation),
         ("licences, bans and sources of the dependencies", dependencies),
         ("the Helm chart and the kustomize base", chart),
@@ -49,8 +50,9 @@ fn clippy(workspace: &Workspace) -> Result<()> {
 }
 
 /// A workspace of their own; without libFuzzer, which takes a C++ compiler half a minute, and without the agent's tests, which are
-/// checked where they are at home.
-fn fuzz(workspace: &Workspace) -> Result<()> {
+/// checked where they are at home. With the profile and target of `cargo xtask fuzz`, so that macros and build scripts are built once
+/// for both.
+fn fuzz_targets(workspace: &Workspace) -> Result<()> {
     let manifest = ["--manifest-path", "fuzz/Cargo.toml"];
     run(workspace.cargo().arg("fmt").args(manifest).arg("--check"))?;
     run(workspace
@@ -58,7 +60,8 @@ fn fuzz(workspace: &Workspace) -> Result<()> {
         .env("RUSTFLAGS", "--cfg fuzzing")
         .arg("clippy")
         .args(manifest)
-        .args(["--no-default-features", "--lib", "--bins", "--target-dir"])
+        .args(["--no-default-features", "--lib", "--bins", "--release", "--target", &fuzz::host_triple()?])
+        .arg("--target-dir")
         .arg(workspace.target.join("fuzz"))
         .args(["--", "-D", "warnings"]))
 }

@@ -11,8 +11,10 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(15);
 pub(super) const WINDOW_CALLS: u64 = 100;
 /// Distance from a server's share that a window may have.
 pub(super) const WINDOW_TOLERANCE: f64 = 0.15;
-/// Calls that are counted once they do.
+/// Calls that are counted once they do: for shares that are to be even, and for the servers of which each is to answer.
 pub(super) const STEADY_CALLS: u64 = 1500;
+/// See [`STEADY_CALLS`].
+pub(super) const STEADY_CALLS_OF_A_SET: u64 = 400;
 /// Distance from a server's share that these may have.
 pub(super) const TOLERANCE: f64 = 0.10;
 
@@ -25,6 +27,8 @@ pub(super) struct Phase<S> {
     pub(super) limit: Duration,
     /// How many calls may fail until they do.
     pub(super) may_fail: u64,
+    /// How many calls are counted once they do.
+    pub(super) steady_calls: u64,
 }
 
 /// How many of so many calls a second may fail when what carries them is killed, or their connection ended: those in flight. A call takes a
@@ -49,7 +53,7 @@ const fn lossless(
     change: fn(&mut Stage) -> Result<()>,
     expected: fn(&Stage) -> Expected,
 ) -> Phase<Stage> {
-    Phase { title, change, expected, limit: SETTLE_LIMIT, may_fail: 0 }
+    Phase { title, change, expected, limit: SETTLE_LIMIT, may_fail: 0, steady_calls: STEADY_CALLS }
 }
 
 const fn lossy(

@@ -67,7 +67,7 @@ pub(super) fn play<S: Stage>(
         let now = stage.tally()?;
         draw(&now, stage);
         let steady = now.since(&settled);
-        if steady.completed() + steady.failed() >= phase::STEADY_CALLS || counting.elapsed() > phase.limit {
+        if steady.completed() + steady.failed() >= phase.steady_calls || counting.elapsed() > phase.limit {
             break steady;
         }
         std::thread::sleep(FRAME);
@@ -82,9 +82,9 @@ fn judge<S>(phase: &Phase<S>, expected: &Expected, change: &Tally, steady: &Tall
     expected.is_met(steady, phase::TOLERANCE)?;
     let counted = steady.completed() + steady.failed();
     ensure!(
-        counted >= phase::STEADY_CALLS,
+        counted >= phase.steady_calls,
         "only {counted} calls of {} ended in {} s",
-        phase::STEADY_CALLS,
+        phase.steady_calls,
         phase.limit.as_secs()
     );
     ensure!(
@@ -116,6 +116,7 @@ mod tests {
             expected: |()| Expected::OneServer,
             limit: Duration::from_secs(1),
             may_fail,
+            steady_calls: phase::STEADY_CALLS,
         };
         let steady = tally(phase::STEADY_CALLS, 0);
         let is_well = |act: &Phase<()>, change: &Tally, steady: &Tally| {

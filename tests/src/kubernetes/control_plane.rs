@@ -285,11 +285,6 @@ impl ControlPlane {
         self.url("http", ETCD_PORT)
     }
 
-    /// The API server's URL.
-    pub fn url_of_api(&self) -> String {
-        self.url("https", API_PORT)
-    }
-
     /// The kubeconfig of an administrator.
     pub fn kubeconfig(&self) -> PathBuf {
         self.pki.kubeconfig("admin")

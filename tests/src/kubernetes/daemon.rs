@@ -3,7 +3,8 @@
 
 use super::hierarchies;
 use crate::process::Place;
-use crate::{cgroup, eventually, host};
+use crate::wait::{WAIT_LIMIT, eventually, undisturbed_within};
+use crate::{cgroup, host};
 use anyhow::{Context, Result};
 use std::fs::{self, OpenOptions};
 use std::os::fd::OwnedFd;
@@ -105,7 +106,9 @@ impl Daemon {
         if let Some(mut child) = self.child.take() {
             child.wait()?;
         }
-        eventually(&format!("{} ends", self.name), || !self.is_running())
+        undisturbed_within(WAIT_LIMIT, &format!("{} ends", self.name), || {
+            Ok((!self.is_running()).then_some(()))
+        })
     }
 
     /// Stops it from running, as if it hung.

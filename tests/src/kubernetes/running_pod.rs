@@ -3,9 +3,11 @@
 use super::daemon::pids_in;
 use super::node::Node;
 use crate::Tally;
+use crate::manifests::CONFIG_MIRROR_ANNOTATION;
 use crate::netns;
 use crate::pod;
-use crate::wait::eventually_some;
+use crate::process::signal_to;
+use crate::wait::{eventually, eventually_some};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::fs::{self, File};
@@ -45,7 +47,7 @@ impl RunningPod {
         let metadata = &object["metadata"];
         let text = |value: &Value| value.as_str().map(str::to_owned).with_context(|| object.to_string());
         // A mirror's own UID is not the static pod's.
-        let mirrored = &metadata["annotations"]["kubernetes.io/config.mirror"];
+        let mirrored = &metadata["annotations"][CONFIG_MIRROR_ANNOTATION];
         let uid = text(if mirrored.is_string() { mirrored } else { &metadata["uid"] })?;
         let (namespace, name) = (text(&metadata["namespace"])?, text(&metadata["name"])?);
         Ok(Self {
@@ -156,6 +158,20 @@ impl RunningPod {
         self.until(container, &format!("{calls} more calls"), &now, |tally| tally.completed() >= calls)
     }
 
+    /// Kills the container's process of that program, and waits until the kubelet has started the container again: what is said from now
+    /// on is the new one's.
+    ///
+    /// # Errors
+    /// When it does not run, or is not started again.
+    pub fn kill_container(&self, container: &str, program: &str) -> Result<()> {
+        let before = self.log(container)?;
+        let process = *self.pids_of(program).first().with_context(|| format!("no {program} runs"))?;
+        signal_to(process, libc::SIGKILL);
+        eventually(&format!("{}/{container} is started again", self.name), || {
+            self.log(container).is_ok_and(|log| log != before)
+        })
+    }
+
     /// Of a container's logs, one a start, the last.
     fn log(&self, container: &str) -> Result<PathBuf> {
         let folder = self.logs.join(container);
@@ -201,12 +217,7 @@ fn message(line: &str) -> &str {
 
 /// The last count of a client that is whole: a line may be in the middle of being written.
 fn last_count(log: &str) -> Option<Tally> {
-    let count = |line: &str| {
-        let said = message(line);
-        let json = said.strip_prefix("tally ").or_else(|| said.strip_prefix("done "))?;
-        serde_json::from_str(json).ok()
-    };
-    log.lines().rev().find_map(count)
+    log.lines().rev().find_map(|line| Tally::told(message(line)))
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@ use super::agents::AgentPod;
 use super::cluster::{Cluster, PEER_IMAGE};
 use super::running_pod::RunningPod;
 use crate::Tally;
-use crate::wait::{eventually, eventually_some};
+use crate::manifests::{ENABLED_LABEL, PICKER_ANNOTATION};
+use crate::wait::eventually_some;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::cell::RefCell;
@@ -20,7 +21,7 @@ pub const GREETER: &str = "greeter";
 /// The container of a client's pod.
 pub const CLIENT: &str = "client";
 /// The label by which a Namespace or pod is enrolled.
-pub const ENABLED: &str = "evenkeel.dev/enabled";
+pub const ENABLED: &str = ENABLED_LABEL;
 /// Calls a second of a client: enough to see soon where they go.
 const CLIENT_RATE: &str = "30";
 /// Calls that show whether they are spread, over more than one turn of each of the agent's workers.
@@ -203,8 +204,7 @@ impl<'a> Shop<'a> {
         let to = to.to_string();
         let load = ["/peer", "load", "--to", &to, "--calls", TELLING_CALLS, "--rate", TELLING_RATE];
         let said = self.kubectl_exec(pod, &[&load[..], options].concat())?;
-        let done = said.lines().rev().find_map(|line| line.strip_prefix("done "));
-        Ok(serde_json::from_str(done.with_context(|| said.clone())?)?)
+        said.lines().rev().find_map(Tally::told).with_context(|| said.clone())
     }
 
     /// Whether the calls of one fresh connection of a pod are spread, rather than all on one server.
@@ -317,22 +317,6 @@ impl<'a> Shop<'a> {
         value
     }
 
-    /// Waits until a fresh connection of a pod is spread, or goes straight.
-    ///
-    /// # Errors
-    /// When it does not come so, or a call fails.
-    pub fn until_spread(&self, pod: &RunningPod, to: SocketAddr, spread: bool) -> Result<()> {
-        let mut failed = None;
-        eventually(&format!("calls of {} are spread: {spread}", pod.name), || match self.spreads(pod, to) {
-            Ok(is) => is == spread,
-            Err(error) => {
-                failed = Some(error);
-                true
-            }
-        })?;
-        failed.map_or(Ok(()), Err)
-    }
-
     /// What happened in the Namespace.
     pub fn events(&self) -> String {
         self.kubectl(&["get", "pods,events", "-o", "wide"]).unwrap_or_default()
@@ -385,7 +369,7 @@ pub fn service(name: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Service",
         // By latency a server that was slow a moment ago, as all are on a machine of two cores, may get none of a few calls.
-        "metadata": {"name": name, "annotations": {"evenkeel.dev/picker": "round-robin"}},
+        "metadata": {"name": name, "annotations": {PICKER_ANNOTATION: "round-robin"}},
         "spec": {
             "selector": {"app": GREETER},
             "ports": [{"name": "grpc", "port": SERVICE_PORT, "targetPort": "grpc"}],

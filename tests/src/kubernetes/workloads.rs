@@ -85,26 +85,8 @@ impl Kubectl {
         let calls = calls.to_string();
         let said =
             self.run(&["exec", "-n", namespace, pod, "--", "/peer", "load", "--to", to, "--calls", &calls])?;
-        last_tally(&said).with_context(|| said.clone())
+        said.lines().rev().find_map(Tally::told).with_context(|| said.clone())
     }
-
-    /// What the client in a pod has counted since it started.
-    ///
-    /// # Errors
-    /// When the pod has no log.
-    pub fn tally_of(&self, namespace: &str, pod: &str) -> Result<Tally> {
-        let said = self.run(&["logs", "-n", namespace, pod, "--tail=5"])?;
-        Ok(last_tally(&said).unwrap_or_default())
-    }
-}
-
-/// The last count that a client printed.
-pub fn last_tally(said: &str) -> Option<Tally> {
-    let told = |line: &str| {
-        let json = line.strip_prefix("tally ").or_else(|| line.strip_prefix("done "))?;
-        serde_json::from_str(json).ok()
-    };
-    said.lines().rev().find_map(told)
 }
 
 impl Cluster {

@@ -207,12 +207,14 @@ async fn call(channel: Channel, kind: Kind, request: HelloRequest, tally: Shared
             }
         }
     };
+    let begun = Instant::now();
     let answer = tokio::time::timeout(NO_ANSWER, answers).await;
     let mut tally = lock(&tally);
     match answer {
         Ok(Ok(reply)) => {
             *tally.calls.entry(reply.server).or_default() += 1;
             *tally.seen_as.entry(reply.peer).or_default() += 1;
+            tally.latencies.record(begun.elapsed());
         }
         Ok(Err(status)) => {
             let error = format!("{:?}: {}", status.code(), status.message());

@@ -2,6 +2,7 @@
 
 use super::cluster;
 use anyhow::{Context, ensure};
+use evenkeel_tests::agent::LISTENER_PORTS;
 use evenkeel_tests::host::privileged;
 use evenkeel_tests::kubernetes::shop::{
     CLIENT, GREETER, SERVICE_PORT, client, client_container, idle, pod, short_client_container,
@@ -47,12 +48,7 @@ fn a_container_that_restarts_is_taken_again() -> Outcome {
     shop.captured(GREETER, SERVICE_PORT, 2)?;
     let pod = shop.client("client", "node-1", address)?;
     let cookie = shop.is_enrolled(&pod)?["netns_cookie"].clone();
-    let before = pod.pids_of("peer");
-    signal_to(*before.first().context("the client runs")?, libc::SIGKILL);
-    eventually("the container runs again", || {
-        let now = pod.pids_of("peer");
-        !now.is_empty() && now != before
-    })?;
+    pod.kill_container(CLIENT, "peer")?;
     let tally =
         pod.until(CLIENT, "both servers answer", &Tally::default(), |tally| tally.calls.len() == 2)?;
     shop.is_clean(&pod, &tally)?;
@@ -149,7 +145,7 @@ fn a_static_pod_stays_enrolled_when_its_mirror_is_deleted() -> Outcome {
         shop.is_clean(&pod, &tally)?;
         ensure!(tally.connections == 1, "{tally:?}");
         // The last connection of the first mirror's ends, and another is taken.
-        signal_to(*pod.pids_of("peer").first().context("the client runs")?, libc::SIGKILL);
+        pod.kill_container(CLIENT, "peer")?;
         let tally = pod.until(CLIENT, "both servers answer", &Tally::default(), |t| t.calls.len() == 2)?;
         shop.is_clean(&pod, &tally)?;
         ensure!(!pod.goes_straight_to(address)?);
@@ -323,7 +319,7 @@ fn an_event_says_why_a_pod_is_not_enrolled() -> Outcome {
     let shop = Shop::enrolled(&cluster, "event")?;
     // It declares every port that the agent could listen on.
     let mut object = idle("greedy", "node-1");
-    let ports: Vec<Value> = (15_810..=15_899).map(|port| json!({"containerPort": port})).collect();
+    let ports: Vec<Value> = LISTENER_PORTS.map(|port| json!({"containerPort": port})).collect();
     object["spec"]["containers"][0]["ports"] = json!(ports);
     let pod = shop.start(object)?;
     let shown = shop.shown_of(&pod, |view| view["reason_name"] == "no_listener_port")?;

@@ -5,6 +5,7 @@ use anyhow::{Result, ensure};
 use evenkeel_tests::host::privileged;
 use evenkeel_tests::kubernetes::shop::{CLIENT, ENABLED, GREETER, SERVICE_PORT};
 use evenkeel_tests::kubernetes::{Cluster, RunningPod, Shop};
+use evenkeel_tests::manifests::ON_ENROL_ANNOTATION;
 use evenkeel_tests::process::signal_to;
 use evenkeel_tests::{Outcome, deploy, eventually};
 use serde_json::json;
@@ -47,7 +48,7 @@ fn after_a_kill_of_an_agent_calls_go_on_and_are_taken_again() -> Outcome {
     let cluster = cluster_alone()?;
     let metadata = json!({
         "labels": {ENABLED: "true"},
-        "annotations": {"evenkeel.dev/on-enrol": "reconnect-missed"},
+        "annotations": {ON_ENROL_ANNOTATION: "reconnect-missed"},
     });
     let shop = Shop::open(&cluster, "kill", &metadata)?;
     let address = shop.serve(3)?;

@@ -1,7 +1,9 @@
 //! The agents' lives on a real cluster of two nodes: upgrades, drains, deaths, outages. The pods' calls go on.
 //!
-//! [`rollouts`]: what people do on purpose; [`deaths`]: what happens to agents and nodes; [`outages`]: what happens to the API server.
+//! [`rollouts`]: what people do on purpose; [`deaths`]: what happens to agents and nodes; [`outages`]: what happens to the API server, and
+//! [`api_silence`]: the worst of it, without the cluster.
 
+mod api_silence;
 mod deaths;
 mod outages;
 mod rollouts;

@@ -10,9 +10,9 @@ use evenkeel_tests::process::{children, signal_to};
 use evenkeel_tests::{Outcome, eventually};
 use std::net::SocketAddr;
 
-/// Several of the agent's attempts, which come at ever longer intervals. (`cluster_api` has an API server that falls silent for longer than any
-/// of the agent's time-outs.)
-const OUTAGE_SECONDS: f64 = 20.0;
+/// Several of the agent's attempts, which come at ever longer intervals. ([`super::api_silence`] has an API server that falls silent for
+/// longer than any of the agent's time-outs.)
+const OUTAGE_SECONDS: f64 = 10.0;
 
 /// Waits until the agent itself says that it has heard of no kind for so long.
 fn api_is_away(agent: &AgentPod) -> Result<()> {

@@ -2,28 +2,50 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::process::step;
+use crate::cache;
+use crate::process::{answer, step};
 use crate::setup::EbpfToolchain;
 use crate::workspace::Workspace;
 
 /// Builds the programs again, from a copy of the sources in a folder of another name and into another target folder,
-/// and compares the object with the one that the agent carries.
+/// and compares the object with the one that the agent carries. What was shown of an object, a compiler and a linker is shown: it is kept
+/// in the cache.
 ///
 /// # Errors
 /// If the build fails or the object differs.
 pub(crate) fn verify(workspace: &Workspace, toolchain: &EbpfToolchain) -> Result<()> {
     let carried = fs::read(workspace.ebpf_object()).context("cannot read the kernel programs' object")?;
+    let key = key(&carried, toolchain)?;
+    cache::find_or_build(workspace, "reproducible", key, "ebpf/reproducible", |_| {
+        build_and_compare(workspace, toolchain, &carried)
+    })?;
+    step("the kernel programs are the same, bit for bit, from two folders");
+    Ok(())
+}
+
+/// What the outcome depends on: the programs as they are, and all that they are made with.
+fn key(object: &[u8], toolchain: &EbpfToolchain) -> Result<u64> {
+    const RECIPE: &str = include_str!("mod.rs");
+    let linker = &toolchain.linker;
+    let linker = fs::read(linker).with_context(|| format!("cannot read {}", linker.display()))?;
+    let compiler = answer(toolchain.compiler.rustc().arg("-vV"))?;
+    let mut hasher = DefaultHasher::new();
+    (object, compiler, linker, RECIPE).hash(&mut hasher);
+    Ok(hasher.finish())
+}
+
+fn build_and_compare(workspace: &Workspace, toolchain: &EbpfToolchain, carried: &[u8]) -> Result<()> {
     step("building the kernel programs again, in another folder");
     let folder = tempfile::tempdir().context("cannot make a folder for a second build")?;
     let root = folder.path().join("with-a-longer-path/sources");
     copy_sources(&workspace.root, &root)?;
     let object = super::compile(&root, &folder.path().join("elsewhere"), toolchain)?;
     ensure!(object == carried, "built in {}, the kernel programs differ", root.display());
-    step("the kernel programs are the same, bit for bit, from both folders");
     Ok(())
 }
 

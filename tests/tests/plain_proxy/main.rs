@@ -1,5 +1,7 @@
 //! `evenkeel proxy`: the same call path without eBPF, on a plain host.
 
+mod h2spec;
+
 use anyhow::ensure;
 use evenkeel_tests::cluster::{GREETER_PORT, GREETER_TARGET_PORT};
 use evenkeel_tests::host::{self, privileged};
