@@ -41,7 +41,7 @@ impl Engine {
                 pushback_ms => pushback_ms,
             },
         };
-        let verdict = finish::grpc_verdict(&self.fields);
+        let verdict = finish::grpc_verdict(finish::grpc_status(&self.fields));
         let at = self.server_address(call);
         self.send_again(call, policy, at, pushback_ms, verdict)
     }

@@ -2,8 +2,10 @@
 //! in the kernel's maps, in [`mesh::Load`](crate::mesh::Load), in the workers.
 
 mod exposition;
+mod flag;
 
 pub use exposition::{
     EndpointCounts, KindCounts, LegacyAttachment, MemoryCounts, Numbers, OpenedBefore, PodCounts,
     PodObstacle, exposition,
 };
+pub use flag::Flag;
