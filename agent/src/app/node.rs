@@ -8,7 +8,7 @@ use super::neighbours::Neighbours;
 use super::place::Place;
 use super::stop::StopSignals;
 use super::view;
-use crate::admin::Page;
+use crate::admin::{self, Filter, Page};
 use crate::config::AgentConfig;
 use crate::control::{Delta, Refused, World};
 use crate::health::HealthChecks;
@@ -240,27 +240,28 @@ impl Node {
         }
     }
 
-    pub(super) fn answer(&mut self, page: Page, source: &Discovery) -> serde_json::Value {
+    /// A page of the admin endpoint, or as much of it as is asked for.
+    pub(super) fn answer(&mut self, page: Page, filter: &Filter, source: &Discovery) -> serde_json::Value {
         match page {
             Page::Pods => {
                 let live = self.with_tools(|pods, tools| pods.view(tools));
-                view::pods(self.world.pods(), live)
+                view::pods(self.world.pods_that(|pod| filter.takes(pod)), live, filter)
             }
-            Page::Services => view::json(self.world.services()),
-            Page::Endpoints => view::json(self.world.endpoints()),
-            Page::Workers => view::json(self.workers.counters()),
+            Page::Services => admin::json(self.world.services_that(|service| filter.takes(service))),
+            Page::Endpoints => admin::json(self.world.endpoints_that(|port| filter.takes_port(port))),
+            Page::Workers => admin::json(self.workers.counters()),
             Page::Kernel => serde_json::json!({
                 "cgroup": self.place.cgroup,
                 "kubepods": self.place.kubepods,
                 "ids": self.world.ids(),
                 "neighbours": self.neighbours,
             }),
-            Page::Source => view::json(source.kinds()),
-            Page::Config => view::json(&self.config),
+            Page::Source => admin::json(source.kinds()),
+            Page::Config => admin::json(&self.config),
             Page::Metrics => exposition(&self.numbers(source)).into(),
             Page::Problems => {
                 let (problems, refusals) = (self.problems(source), self.world.refusals().current());
-                view::json(problems.iter().chain(refusals.iter()).collect::<Vec<_>>())
+                admin::json(problems.iter().chain(refusals.iter()).collect::<Vec<_>>())
             }
         }
     }

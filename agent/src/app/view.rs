@@ -1,29 +1,25 @@
 //! What the admin endpoint shows, put together from what control and the pods' enrolments know.
 
+use crate::admin::{self, Filter};
 use crate::control::view::{EndpointView, PodView};
 use crate::sources::kubernetes::KindView;
 use crate::telemetry::{EndpointCounts, KindCounts};
-use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// A page's JSON.
-pub(super) fn json(page: impl Serialize) -> Value {
-    serde_json::to_value(page).unwrap_or_else(|error| json!({ "error": error.to_string() }))
-}
-
 /// Each pod, with what became of the wish to enrol it.
-pub(super) fn pods(pods: Vec<PodView>, mut live: HashMap<Arc<str>, Value>) -> Value {
+pub(super) fn pods(pods: Vec<PodView>, mut live: HashMap<Arc<str>, Value>, filter: &Filter) -> Value {
     let rows = pods.into_iter().map(|pod| {
         let live = live.remove(pod.uid.as_str());
-        let mut row = json(pod);
+        let mut row = admin::json(pod);
         if let (Value::Object(row), Some(Value::Object(live))) = (&mut row, live) {
             row.extend(live);
         }
         row
     });
-    rows.collect()
+    let takes = |row: &Value| filter.enrolled.is_none_or(|enrolled| enrolled == (row["enrolled"] == true));
+    rows.filter(takes).collect()
 }
 
 /// An endpoint's part of the metrics.
