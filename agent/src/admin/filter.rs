@@ -5,6 +5,11 @@ use super::refusal::Refusal;
 use crate::mesh::{ObjectName, ServiceFilter, ServicePort};
 use std::str::FromStr;
 
+/// The rows that `/connections` and `/streams` have at most where the request does not say another number.
+pub(super) const USUAL_ROWS: usize = 1_000;
+/// And the most that it may say: an answer of some megabytes, which costs each worker thread some milliseconds.
+pub(super) const MOST_ROWS: usize = 10_000;
+
 /// A parameter of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Parameter {
@@ -12,11 +17,13 @@ pub(super) enum Parameter {
     Name,
     Enrolled,
     Service,
+    Pod,
+    Limit,
     Format,
 }
 
 /// What of a page is asked for; without anything, all of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Filter {
     /// Of this namespace alone.
     pub namespace: Option<String>,
@@ -26,6 +33,16 @@ pub struct Filter {
     pub enrolled: Option<bool>,
     /// Of this Service, or one port of it.
     pub service: Option<ServiceFilter>,
+    /// Of this source pod alone.
+    pub pod: Option<ObjectName>,
+    /// The most rows of `/connections` and `/streams`.
+    pub rows: usize,
+}
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self { namespace: None, name: None, enrolled: None, service: None, pod: None, rows: USUAL_ROWS }
+    }
 }
 
 impl Parameter {
@@ -35,6 +52,8 @@ impl Parameter {
             Self::Name => "name",
             Self::Enrolled => "enrolled",
             Self::Service => "service",
+            Self::Pod => "pod",
+            Self::Limit => "limit",
             Self::Format => "format",
         }
     }
@@ -46,6 +65,8 @@ impl Parameter {
             Self::Name => "those of this name alone",
             Self::Enrolled => "true: enrolled pods alone; false: the others",
             Self::Service => "those of this Service alone: NAMESPACE/NAME, or NAMESPACE/NAME:PORT",
+            Self::Pod => "those of this source pod alone: NAMESPACE/NAME",
+            Self::Limit => "the most rows: 1 to 10000; 1000 where nothing is said",
             Self::Format => "json or text, whatever Accept says",
         }
     }
@@ -70,6 +91,11 @@ impl Filter {
                 self.enrolled = Some(one_of(value, &[("true", true), ("false", false)]).map_err(refuse)?);
             }
             Parameter::Service => self.service = Some(ServiceFilter::from_str(value).map_err(refuse)?),
+            Parameter::Pod => self.pod = Some(ObjectName::from_str(value).map_err(refuse)?),
+            Parameter::Limit => {
+                let rows = value.parse().ok().filter(|rows| (1..=MOST_ROWS).contains(rows));
+                self.rows = rows.ok_or_else(|| refuse(format!("expected a number from 1 to {MOST_ROWS}")))?;
+            }
             Parameter::Format => {
                 let forms = [("json", Form::Json), ("text", Form::Text)];
                 *form = Some(one_of(value, &forms).map_err(refuse)?);

@@ -12,6 +12,12 @@ pub enum Page {
     Services,
     /// The endpoints of each Service port, with calls begun, failed and under way.
     Endpoints,
+    /// The connections that are open now, as the worker threads have them.
+    Connections,
+    /// The calls that are under way now, as the worker threads have them.
+    Streams,
+    /// What of the world the workers go by: versions, their age, and which address leads where.
+    Snapshot,
     /// The workers' counters.
     Workers,
     /// The kernel's side: where the programs are attached, how full the maps are.
@@ -86,8 +92,31 @@ pub(super) const ROUTES: &[Route] = &[
         &[Parameter::Service],
         "each Service port's endpoints: calls begun, failed and under way; latency; who is ejected",
     ),
-    page("/workers", Page::Workers, &[], "what the worker threads have counted"),
-    page("/kernel", Page::Kernel, &[], "where the kernel programs are attached, and what else is there"),
+    page(
+        "/connections",
+        Page::Connections,
+        &[Parameter::Pod, Parameter::Service, Parameter::Limit],
+        "connections of clients and to servers: age, protocol, calls, bytes held, how each stands",
+    ),
+    page(
+        "/streams",
+        Page::Streams,
+        &[Parameter::Pod, Parameter::Service, Parameter::Limit],
+        "calls that are under way: source pod, method, endpoint, stage, age, deadline",
+    ),
+    page(
+        "/snapshot",
+        Page::Snapshot,
+        &[Parameter::Service],
+        "the state that calls go by: its version and each worker's, the source's versions and age, which address leads where",
+    ),
+    page("/workers", Page::Workers, &[], "what the worker threads have counted, and how each stands"),
+    page(
+        "/kernel",
+        Page::Kernel,
+        &[],
+        "the kernel programs and what they cost, the maps and how full they are, what others have attached",
+    ),
     page("/source", Page::Source, &[], "how old what the API server said is"),
     page("/config", Page::Config, &[], "the configuration as it was checked"),
     page("/problems", Page::Problems, &[], "what of the source cannot be used, and why"),

@@ -5,6 +5,7 @@ use super::table::Table;
 use evenkeel_common::Reason;
 use serde_json::Value;
 
+const KIB: f64 = 1_024.0;
 const MIB: f64 = 1_048_576.0;
 
 /// An answer for people.
@@ -23,7 +24,12 @@ pub fn page_text(page: Page, answer: &Value) -> String {
         Page::Endpoints => endpoints(answer),
         Page::Source => source(answer),
         Page::Problems => problems(answer),
-        Page::Workers | Page::Kernel | Page::Config | Page::Metrics => names_and_values(answer),
+        Page::Connections => connections(answer),
+        Page::Streams => streams(answer),
+        Page::Snapshot => snapshot(answer),
+        Page::Workers => workers(answer),
+        Page::Kernel => kernel(answer),
+        Page::Config | Page::Metrics => names_and_values(answer),
     }
 }
 
@@ -161,6 +167,151 @@ fn endpoints(answer: &Value) -> String {
         ]);
     }
     table.render()
+}
+
+fn connections(answer: &Value) -> String {
+    let mut table = Table::new(&[
+        ">WORKER",
+        "SIDE",
+        "POD",
+        "SERVICE",
+        "ADDRESS",
+        "PROTOCOL",
+        "STANDS",
+        ">AGE (s)",
+        ">CALLS",
+        ">HELD (KiB)",
+        ">UNWRITTEN (KiB)",
+        ">STUCK (s)",
+    ]);
+    for connection in rows(&answer["connections"]) {
+        let standing = cell(connection, "standing");
+        table.row([
+            cell(connection, "worker"),
+            cell(connection, "side"),
+            cell(connection, "pod"),
+            cell(connection, "service_port"),
+            cell(connection, "address"),
+            cell(connection, "protocol"),
+            if connection["is_read"] == false { format!("{standing}, not read") } else { standing },
+            scaled(connection, "age_seconds", 1.0),
+            cell(connection, "streams"),
+            scaled(connection, "held_bytes", KIB),
+            scaled(connection, "unwritten_bytes", KIB),
+            scaled(connection, "stuck_seconds", 1.0),
+        ]);
+    }
+    table.render() + &completeness(answer)
+}
+
+fn streams(answer: &Value) -> String {
+    let mut table = Table::new(&[
+        ">WORKER",
+        "POD",
+        "SERVICE",
+        "METHOD",
+        "ENDPOINT",
+        "STAGE",
+        ">AGE (ms)",
+        ">DEADLINE IN (ms)",
+        ">REQUEST (KiB)",
+    ]);
+    for stream in rows(&answer["streams"]) {
+        table.row([
+            cell(stream, "worker"),
+            cell(stream, "pod"),
+            cell(stream, "service_port"),
+            cell(stream, "method"),
+            cell(stream, "endpoint"),
+            cell(stream, "stage"),
+            scaled(stream, "age_ms", 1.0),
+            scaled(stream, "deadline_left_ms", 1.0),
+            scaled(stream, "request_bytes", KIB),
+        ]);
+    }
+    table.render() + &completeness(answer)
+}
+
+/// What of the rows is missing, a line each.
+fn completeness(answer: &Value) -> String {
+    let mut text = String::new();
+    if answer["cut"] == true {
+        text +=
+            &format!("\nof {}: ask for some of them (pod, service), or for more (limit)\n", answer["total"]);
+    }
+    for worker in rows(&answer["silent_workers"]) {
+        text += &format!(
+            "\nworker {worker} has not answered within a second: it hangs, and what it has is missing\n"
+        );
+    }
+    text
+}
+
+fn snapshot(answer: &Value) -> String {
+    let mut table = Table::new(&["ADDRESS", "STANDS FOR IT", "SERVICE", ">ENDPOINTS"]);
+    for destination in rows(&answer["destinations"]) {
+        table.row(["address", "loopback", "service_port", "endpoints"].map(|field| cell(destination, field)));
+    }
+    let mut text = format!("version {}", answer["version"]);
+    for worker in rows(&answer["workers"]) {
+        text += &format!(", worker {}: {}", worker["worker"], worker["version"]);
+    }
+    format!("{text}\n\n{}\n{}", table.render(), source(&answer["source"]))
+}
+
+fn workers(answer: &Value) -> String {
+    let mut table =
+        Table::new(&[">WORKER", ">CONNECTIONS", ">CALLS OPEN", ">BUSY (%)", ">LAST ALIVE (ms ago)"]);
+    for worker in rows(&answer["workers"]) {
+        let fields = ["worker", "connections", "calls_open", "busy_percent", "silent_ms"];
+        table.row(fields.map(|field| cell(worker, field)));
+    }
+    format!("{}\n{}", table.render(), names_and_values(&without(answer, &["workers"])))
+}
+
+fn kernel(answer: &Value) -> String {
+    let mut programs = Table::new(&[
+        "PROGRAM",
+        "ATTACHED AS",
+        "ATTACHED",
+        ">RUNS",
+        ">A RUN (ns)",
+        ">MISSED",
+        ">MEMORY (KiB)",
+    ]);
+    for program in rows(&answer["programs"]) {
+        let a_run = program["run_time_ns"].as_f64().zip(program["runs"].as_f64());
+        programs.row([
+            cell(program, "name"),
+            cell(program, "attached_as"),
+            cell(program, "attached"),
+            cell(program, "runs"),
+            a_run.map(|(time, runs)| format!("{:.0}", time / runs)).unwrap_or_default(),
+            cell(program, "missed_runs"),
+            scaled(program, "memory_bytes", KIB),
+        ]);
+    }
+    let mut maps = Table::new(&["MAP", ">ENTRIES", ">CAPACITY", ">MEMORY (KiB)"]);
+    for map in rows(&answer["maps"]) {
+        let memory = scaled(map, "memory_bytes", KIB);
+        maps.row([cell(map, "name"), cell(map, "entries"), cell(map, "capacity"), memory]);
+    }
+    let hint = if answer["counts_runs"] == true {
+        ""
+    } else {
+        "(runs are counted while sysctl kernel.bpf_stats_enabled=1)\n"
+    };
+    let rest = names_and_values(&without(answer, &["programs", "maps"]));
+    format!("{}{hint}\n{}\n{rest}", programs.render(), maps.render())
+}
+
+/// An object without some of its fields.
+fn without(answer: &Value, fields: &[&str]) -> Value {
+    let mut answer = answer.clone();
+    if let Value::Object(all) = &mut answer {
+        all.retain(|field, _| !fields.contains(&field.as_str()));
+    }
+    answer
 }
 
 fn source(answer: &Value) -> String {

@@ -183,10 +183,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
                 tokio::spawn(async move { met.send(Neighbours::look(place).await).await });
             }
             Some(neighbours) = meeting.recv() => node.meet(neighbours),
-            Some(question) = questions.recv() => {
-                let answer = node.answer(question.page, &question.filter, &source);
-                let _ = question.answer.send(answer);
-            }
+            Some(question) = questions.recv() => node.answer(question, &source),
             () = stop.next() => {
                 info!("told to stop");
                 break;
