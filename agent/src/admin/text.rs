@@ -223,10 +223,13 @@ fn streams(answer: &Value) -> String {
         "SERVICE",
         "METHOD",
         "ENDPOINT",
+        "ENDPOINT POD",
         "STAGE",
         ">AGE (ms)",
         ">DEADLINE IN (ms)",
         ">REQUEST (KiB)",
+        ">RESPONSE (KiB)",
+        ">MESSAGES",
     ]);
     for stream in rows(&answer["streams"]) {
         table.row([
@@ -235,10 +238,13 @@ fn streams(answer: &Value) -> String {
             cell(stream, "service_port"),
             cell(stream, "method"),
             cell(stream, "endpoint"),
+            cell(stream, "endpoint_pod"),
             cell(stream, "stage"),
             scaled(stream, "age_ms", 1.0),
             scaled(stream, "deadline_left_ms", 1.0),
             scaled(stream, "request_bytes", KIB),
+            scaled(stream, "response_bytes", KIB),
+            format!("{}/{}", cell(stream, "request_messages"), cell(stream, "response_messages")),
         ]);
     }
     table.render() + &completeness(answer)
