@@ -5,7 +5,7 @@
 //! that has happened lately. Other pods of the node follow when two or more have left an endpoint out
 //! ([`LeftOut`]): one pod that provokes errors, or that a NetworkPolicy stops, takes it from nobody else.
 
-use crate::mesh::{Ejection, Endpoint, LeftOut};
+use crate::mesh::{Ejection, EjectionReason, Endpoint, LeftOut};
 use std::sync::Arc;
 
 /// Failures in a row: Envoy's number.
@@ -149,7 +149,7 @@ impl Ejections {
         health.failures_in_a_row = health.failures_in_a_row.saturating_add(1);
         rule != Ejection::Off
             && health.failures_in_a_row >= CONSECUTIVE_FAILURES
-            && self.eject(endpoint, rule, endpoints, source, now_ns)
+            && self.eject(endpoint, rule, EjectionReason::ConsecutiveFailures, endpoints, source, now_ns)
     }
 
     /// Leaves an endpoint out, unless too many are; whether it does.
@@ -157,6 +157,7 @@ impl Ejections {
         &mut self,
         endpoint: usize,
         rule: Ejection,
+        reason: EjectionReason,
         endpoints: &[Arc<Endpoint>],
         source: u64,
         now_ns: u64,
@@ -174,7 +175,7 @@ impl Ejections {
         health.failures_in_a_row = 0;
         let until_ns = now_ns + (BASE_NS * u64::from(health.ejections)).min(MOST_NS);
         health.ejected_until_ns = until_ns;
-        endpoints[endpoint].load.left_out.add(source, until_ns, now_ns);
+        endpoints[endpoint].load.left_out.add(source, until_ns, reason, now_ns);
         self.learn_who_is_out(rule, endpoints, source, now_ns);
         true
     }
@@ -205,7 +206,8 @@ impl Ejections {
         }
         self.interval_ends_ns = now_ns + INTERVAL_NS;
         let mut ejected = if rule == Ejection::SuccessRate { self.outliers() } else { Vec::new() };
-        ejected.retain(|outlier| self.eject(*outlier, rule, endpoints, source, now_ns));
+        let reason = EjectionReason::SuccessRate;
+        ejected.retain(|outlier| self.eject(*outlier, rule, reason, endpoints, source, now_ns));
         self.remembers = false;
         for health in &mut self.endpoints {
             (health.successes, health.failures) = (0, 0);

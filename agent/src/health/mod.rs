@@ -85,6 +85,7 @@ async fn ask_for_ever(
             let turn = under_way.acquire().await;
             let answer = check(endpoint.address, &service).await;
             drop(turn);
+            left_out.note_check(answer.kind(), monotonic_ns());
             match answer {
                 Answer::NotServing(said) => {
                     if !was_unhealthy {

@@ -15,7 +15,7 @@ mod sighting;
 mod soon;
 mod wanted;
 
-pub(super) use show::LastingObstacle;
+pub(super) use show::{EnrolledView, LastingObstacle, Live};
 
 use super::captured::Captured;
 use crate::config::AgentConfig;

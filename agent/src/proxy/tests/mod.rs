@@ -8,6 +8,7 @@ mod crowd;
 mod ends;
 mod faults;
 mod hang;
+mod look;
 mod peers;
 mod probes;
 mod protection;
