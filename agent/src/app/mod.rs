@@ -8,6 +8,7 @@ mod captured;
 mod dialer;
 mod discovery;
 mod enrolments;
+mod look;
 mod neighbours;
 mod node;
 mod place;

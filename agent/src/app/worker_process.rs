@@ -10,7 +10,7 @@ use super::node::{APPLIED_POLL, Node};
 use super::place::Place;
 use super::start_workers;
 use super::stop::StopSignals;
-use crate::admin::{self, Readiness};
+use crate::admin::{self, Access, Admin, Readiness};
 use crate::clock::monotonic_ns;
 use crate::config::{AgentConfig, UpstreamSockets};
 use crate::control::{Live, Settings, World};
@@ -62,7 +62,8 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     let probes_at = admin::bind("the probes", "--readiness", config.readiness).await?;
     let metrics_at = admin::bind("the metrics", "--metrics", config.metrics).await?;
     let (ask, mut questions) = admin::questions();
-    admin::serve("admin", admin_at, admin::routes(ask.clone()));
+    let admin = Admin { questions: ask.clone(), access: Access::Tcp(config.admin.ip()) };
+    admin::serve("admin", admin_at, admin::routes(admin));
     admin::serve("metrics", metrics_at, admin::metrics(ask));
     admin::serve("readiness", probes_at, admin::probes(readiness.clone()));
 
@@ -182,10 +183,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
                 tokio::spawn(async move { met.send(Neighbours::look(place).await).await });
             }
             Some(neighbours) = meeting.recv() => node.meet(neighbours),
-            Some(question) = questions.recv() => {
-                let answer = node.answer(question.page, &source);
-                let _ = question.answer.send(answer);
-            }
+            Some(question) = questions.recv() => node.answer(question, &source),
             () = stop.next() => {
                 info!("told to stop");
                 break;

@@ -4,6 +4,7 @@ use super::protection::parse_memory;
 use super::{CircuitArgs, ClusterArgs, ClusterConfig, PortRange, Source, workers_or_cores};
 use crate::mesh::{Protection, protection};
 use clap::{Args, ValueEnum};
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -63,7 +64,7 @@ pub struct AgentArgs {
 }
 
 /// Whose network namespace upstream connections are opened in.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum UpstreamSockets {
     /// The calling pod's: servers and NetworkPolicy see its address
@@ -73,7 +74,7 @@ pub enum UpstreamSockets {
 }
 
 /// A checked [`AgentArgs`].
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct AgentConfig {
     /// Where the truth comes from.
     pub source: Source,

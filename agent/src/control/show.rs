@@ -15,7 +15,13 @@ use std::sync::atomic::Ordering::Relaxed;
 impl World {
     /// The Services, by name.
     pub fn services(&self) -> Vec<ServiceView> {
+        self.services_that(|_| true)
+    }
+
+    /// Some of the Services, by name.
+    pub fn services_that(&self, are_wanted: impl Fn(&ObjectName) -> bool) -> Vec<ServiceView> {
         let known = self.services.values().filter_map(|service| Some((service, service.row.as_ref()?)));
+        let known = known.filter(|(_, row)| are_wanted(&row.name));
         known.map(|(service, row)| self.service_view(service, row)).collect()
     }
 
@@ -34,7 +40,13 @@ impl World {
 
     /// The endpoints of all Service ports that have a backend, by Service port and address.
     pub fn endpoints(&self) -> Vec<EndpointView> {
-        self.each_endpoint().map(|(port, endpoint)| endpoint_view(port, endpoint)).collect()
+        self.endpoints_that(|_| true)
+    }
+
+    /// The endpoints of some Service ports, by Service port and address.
+    pub fn endpoints_that(&self, are_wanted: impl Fn(&ServicePort) -> bool) -> Vec<EndpointView> {
+        let wanted = self.each_endpoint().filter(|(port, _)| are_wanted(port));
+        wanted.map(|(port, endpoint)| endpoint_view(port, endpoint)).collect()
     }
 
     /// Of [`Self::endpoints`], those that this node has sent a call to: few, also where the cluster is large.
@@ -53,9 +65,15 @@ impl World {
 
     /// The pods, by name, each with the decision on it.
     pub fn pods(&self) -> Vec<PodView> {
+        self.pods_that(|_| true)
+    }
+
+    /// Some of the pods, by name, each with the decision on it.
+    pub fn pods_that(&self, are_wanted: impl Fn(&ObjectName) -> bool) -> Vec<PodView> {
         let mut pods: Vec<PodView> = self
             .pods
             .decisions(self.here(), &self.namespaces)
+            .filter(|(pod, ..)| are_wanted(&pod.name))
             .map(|(pod, decision, on_enrol)| PodView {
                 namespace: pod.name.namespace.to_string(),
                 name: pod.name.name.to_string(),

@@ -1,10 +1,11 @@
 //! What the world looks like, for people and programs that ask the admin endpoint.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::net::{IpAddr, SocketAddr};
 
 /// A Service.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ServiceView {
     /// Its namespace.
     pub namespace: String,
@@ -28,7 +29,7 @@ pub struct ServiceView {
 }
 
 /// A port of a Service.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct PortView {
     /// The port that clients dial.
     pub port: u16,
@@ -51,7 +52,7 @@ pub struct PortView {
 }
 
 /// An endpoint that gets no calls from this node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct UnusedView {
     /// Where it listens.
     pub address: SocketAddr,
@@ -67,7 +68,7 @@ fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
 }
 
 /// An endpoint of a captured Service port.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct EndpointView {
     /// The Service port: `namespace/name:port`.
     pub service_port: String,
@@ -103,7 +104,7 @@ pub struct EndpointView {
 }
 
 /// A pod.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct PodView {
     /// Its namespace.
     pub namespace: String,
@@ -123,7 +124,7 @@ pub struct PodView {
 }
 
 /// How the ids of destinations are used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct IdsView {
     /// How many there can be.
     pub capacity: u32,

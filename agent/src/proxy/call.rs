@@ -284,6 +284,11 @@ impl Calls {
         self.slots.get_mut(token as usize).filter(|call| call.stage != Stage::Free)
     }
 
+    /// The calls that there are, in no order.
+    pub(super) fn under_way(&self) -> impl Iterator<Item = &Call> {
+        self.slots.iter().filter(|call| call.stage != Stage::Free)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.slots.len() - self.free.len()
     }

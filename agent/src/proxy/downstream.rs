@@ -82,7 +82,7 @@ impl Engine {
     pub(super) fn start_sniffing(&mut self, target: u32) -> ConnId {
         let entry = self.sniffing.vacant_entry();
         let budget = self.targets.slots[target as usize].budget;
-        let conn = self.conns.insert(Role::Sniffing(entry.key() as u32), budget);
+        let conn = self.conns.insert(Role::Sniffing(entry.key() as u32), budget, self.now_ns);
         entry.insert(Sniffing { conn, target, matched: 0 });
         self.conn_timers.set(conn.0, self.now_ns + SILENCE_NS);
         conn

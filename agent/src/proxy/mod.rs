@@ -7,7 +7,7 @@
 //! connections to the endpoint, `upstream` is one of them, `probe` asks whether it lives; `pump` moves bodies and trailers; `error_reply` answers where no
 //! server does; `finish` counts the end. `deadline` and `timers` watch the clock, `drain` ends it all.
 //! What a source of calls may cost: `budget` counts its memory, `circuit` its calls and connections to a Service, `stall` sees to
-//! peers that keep it waiting; `shared_use` is what the workers know of it together.
+//! peers that keep it waiting; `look` shows what is open; `shared_use` is what the workers know of it together.
 
 mod accept;
 mod budget;
@@ -23,6 +23,7 @@ mod drain;
 mod engine;
 mod error_reply;
 mod finish;
+pub mod look;
 mod mailbox;
 mod pool;
 mod probe;
@@ -47,7 +48,7 @@ pub use engine::{Action, ConnId, Engine};
 pub use mailbox::Source;
 pub use socket::{Dialer, OwnNamespace};
 pub use target::Origin;
-pub use workers::{ListenerId, ListenerSpec, Workers, WorkersConfig};
+pub use workers::{ListenerId, ListenerSpec, WorkerView, Workers, WorkersConfig};
 
 /// A peer that makes us write more than this and does not read it is not read either, until it does.
 const PAUSE_READING_BYTES: usize = 1 << 20;

@@ -202,7 +202,7 @@ impl Engine {
         let slot = &mut self.pools[pool as usize];
         let entry = self.upstreams.vacant_entry();
         let upstream = entry.key() as u32;
-        let conn = self.conns.insert(Role::Upstream(upstream), slot.budget);
+        let conn = self.conns.insert(Role::Upstream(upstream), slot.budget, self.now_ns);
         entry.insert(Upstream::new(conn, pool, Connection::client(&self.limits), circuit));
         slot.connections.push(upstream);
         slot.opening += 1;
