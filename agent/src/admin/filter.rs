@@ -3,12 +3,18 @@
 use super::accept::Form;
 use super::refusal::Refusal;
 use crate::mesh::{ObjectName, ServiceFilter, ServicePort};
+use serde_json::{Value, json};
 use std::str::FromStr;
 
 /// The rows that `/connections` and `/streams` have at most where the request does not say another number.
 pub(super) const USUAL_ROWS: usize = 1_000;
 /// And the most that it may say: an answer of some megabytes, which costs each worker thread some milliseconds.
 pub(super) const MOST_ROWS: usize = 10_000;
+
+/// For how long `/profile/cpu` looks where the request does not say: many of the scheduler's turns.
+const USUAL_SECONDS: u32 = 5;
+/// And at most: whoever asks waits for it.
+const MOST_SECONDS: u32 = 60;
 
 /// A parameter of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +25,7 @@ pub(super) enum Parameter {
     Service,
     Pod,
     Limit,
+    Seconds,
     Format,
 }
 
@@ -37,11 +44,21 @@ pub struct Filter {
     pub pod: Option<ObjectName>,
     /// The most rows of `/connections` and `/streams`.
     pub rows: usize,
+    /// For how long `/profile/cpu` looks, in seconds.
+    pub(super) seconds: u32,
 }
 
 impl Default for Filter {
     fn default() -> Self {
-        Self { namespace: None, name: None, enrolled: None, service: None, pod: None, rows: USUAL_ROWS }
+        Self {
+            namespace: None,
+            name: None,
+            enrolled: None,
+            service: None,
+            pod: None,
+            rows: USUAL_ROWS,
+            seconds: USUAL_SECONDS,
+        }
     }
 }
 
@@ -54,6 +71,7 @@ impl Parameter {
             Self::Service => "service",
             Self::Pod => "pod",
             Self::Limit => "limit",
+            Self::Seconds => "seconds",
             Self::Format => "format",
         }
     }
@@ -67,7 +85,27 @@ impl Parameter {
             Self::Service => "those of this Service alone: NAMESPACE/NAME, or NAMESPACE/NAME:PORT",
             Self::Pod => "those of this source pod alone: NAMESPACE/NAME",
             Self::Limit => "the most rows: 1 to 10000; 1000 where nothing is said",
+            Self::Seconds => "for how long is looked: 1 to 60; 5 where nothing is said",
             Self::Format => "json or text, whatever Accept says",
+        }
+    }
+}
+
+impl Parameter {
+    /// The values that it takes, as a JSON schema.
+    pub(super) fn schema(self) -> Value {
+        match self {
+            Self::Namespace | Self::Name => json!({ "type": "string", "minLength": 1 }),
+            Self::Service => json!({ "type": "string", "pattern": "^[^/:]+/[^/:]+(:[0-9]+)?$" }),
+            Self::Pod => json!({ "type": "string", "pattern": "^[^/]+/[^/]+$" }),
+            Self::Enrolled => json!({ "type": "boolean" }),
+            Self::Limit => {
+                json!({ "type": "integer", "minimum": 1, "maximum": MOST_ROWS, "default": USUAL_ROWS })
+            }
+            Self::Seconds => {
+                json!({ "type": "integer", "minimum": 1, "maximum": MOST_SECONDS, "default": USUAL_SECONDS })
+            }
+            Self::Format => json!({ "type": "string", "enum": ["json", "text"] }),
         }
     }
 }
@@ -95,6 +133,11 @@ impl Filter {
             Parameter::Limit => {
                 let rows = value.parse().ok().filter(|rows| (1..=MOST_ROWS).contains(rows));
                 self.rows = rows.ok_or_else(|| refuse(format!("expected a number from 1 to {MOST_ROWS}")))?;
+            }
+            Parameter::Seconds => {
+                let seconds = value.parse().ok().filter(|seconds| (1..=MOST_SECONDS).contains(seconds));
+                self.seconds =
+                    seconds.ok_or_else(|| refuse(format!("expected a number from 1 to {MOST_SECONDS}")))?;
             }
             Parameter::Format => {
                 let forms = [("json", Form::Json), ("text", Form::Text)];

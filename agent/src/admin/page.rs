@@ -39,6 +39,14 @@ pub(super) enum Leads {
     Index,
     /// A page, asked of whoever holds it.
     Page(Page),
+    /// What is logged.
+    Log,
+    /// What each thread costs.
+    Cpu,
+    /// What the process holds in memory.
+    Heap,
+    /// The description of all of it.
+    OpenApi,
 }
 
 /// A path that there is.
@@ -120,6 +128,34 @@ pub(super) const ROUTES: &[Route] = &[
     page("/source", Page::Source, &[], "how old what the API server said is"),
     page("/config", Page::Config, &[], "the configuration as it was checked"),
     page("/problems", Page::Problems, &[], "what of the source cannot be used, and why"),
+    Route {
+        path: "/log",
+        leads: Leads::Log,
+        methods: &["GET", "PUT", "POST"],
+        parameters: &[],
+        summary: "what is logged; a filter that is sent changes it",
+    },
+    Route {
+        path: "/profile/cpu",
+        leads: Leads::Cpu,
+        methods: GET,
+        parameters: &[Parameter::Seconds],
+        summary: "what each thread of the worker process costs, looked at for some seconds",
+    },
+    Route {
+        path: "/profile/heap",
+        leads: Leads::Heap,
+        methods: GET,
+        parameters: &[],
+        summary: "what the worker process holds in memory, and the allocator's statistics",
+    },
+    Route {
+        path: "/openapi.json",
+        leads: Leads::OpenApi,
+        methods: GET,
+        parameters: &[],
+        summary: "the OpenAPI 3.1 description of all this",
+    },
 ];
 
 impl Route {

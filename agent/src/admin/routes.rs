@@ -8,15 +8,20 @@ use super::filter::Filter;
 use super::guard::Access;
 use super::page::{Leads, Page, ROUTES, Route};
 use super::refusal::Refusal;
-use super::text;
+use super::{log, text};
+use crate::telemetry::profile;
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS};
 use axum::http::request::Parts;
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -64,6 +69,8 @@ pub struct Admin {
     pub questions: mpsc::Sender<Question>,
     /// Who may ask.
     pub access: Access,
+    /// The description of the endpoint: [`openapi`](super::openapi()).
+    pub openapi: Arc<Value>,
 }
 
 /// The admin endpoint's routes.
@@ -72,8 +79,8 @@ pub fn routes(admin: Admin) -> Router {
 }
 
 async fn serve(State(admin): State<Admin>, request: Request) -> Response {
-    let (parts, _body) = request.into_parts();
-    let mut response = match admin.answer(&parts).await {
+    let (parts, body) = request.into_parts();
+    let mut response = match admin.answer(&parts, body).await {
         Ok(response) => response,
         Err(refusal) => refusal.into_response(),
     };
@@ -86,12 +93,20 @@ async fn serve(State(admin): State<Admin>, request: Request) -> Response {
 }
 
 impl Admin {
-    async fn answer(&self, request: &Parts) -> Result<Response, Refusal> {
+    async fn answer(&self, request: &Parts, body: Body) -> Result<Response, Refusal> {
         self.access.check(&request.method, &request.uri, &request.headers)?;
         let asked = Asked::read(request)?;
         let answer = match asked.route.leads {
             Leads::Index => index(),
             Leads::Page(page) => ask(&self.questions, page, asked.filter).await?,
+            Leads::Log if matches!(request.method, Method::GET | Method::HEAD) => json(log::show()?),
+            Leads::Log => json(log::change(body).await?),
+            Leads::Cpu => {
+                let time = Duration::from_secs(asked.filter.seconds.into());
+                json(profile::cpu(time).await.map_err(|error| no_profile(&error))?)
+            }
+            Leads::Heap => json(profile::heap().map_err(|error| no_profile(&error))?),
+            Leads::OpenApi => Value::clone(&self.openapi),
         };
         Ok(match asked.form {
             Form::Json => ([(CONTENT_TYPE, "application/json")], format!("{answer}\n")).into_response(),
@@ -150,19 +165,29 @@ async fn ask(questions: &mpsc::Sender<Question>, page: Page, filter: Filter) -> 
     }
 }
 
+fn no_profile(error: &std::io::Error) -> Refusal {
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot read /proc: {error}"))
+}
+
 /// A path that there is.
-#[derive(Serialize)]
-struct IndexRow {
+#[derive(Serialize, JsonSchema)]
+pub(super) struct IndexRow {
+    /// The path.
     path: &'static str,
+    /// The methods that it takes, beside HEAD.
     methods: &'static [&'static str],
+    /// The parameters that it takes.
     parameters: Vec<IndexParameter>,
+    /// What it answers.
     summary: &'static str,
 }
 
 /// A parameter that a path takes.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct IndexParameter {
+    /// Its name.
     name: &'static str,
+    /// What it does, and what it takes.
     summary: &'static str,
 }
 

@@ -1,7 +1,7 @@
 //! The answers for people: what [`routes`](super::routes) says as JSON, as aligned tables. The command line shows the same.
 
 use super::page::{Leads, Page};
-use super::table::Table;
+use super::table::{Table, printable};
 use evenkeel_common::Reason;
 use serde_json::Value;
 
@@ -13,6 +13,10 @@ pub(super) fn text(leads: Leads, answer: &Value) -> String {
     match leads {
         Leads::Index => index(answer),
         Leads::Page(page) => page_text(page, answer),
+        Leads::Log => names_and_values(answer),
+        Leads::Cpu => cpu(answer),
+        Leads::Heap => heap(answer),
+        Leads::OpenApi => format!("{answer:#}\n"),
     }
 }
 
@@ -141,17 +145,23 @@ fn endpoints(answer: &Value) -> String {
         "ENDPOINT",
         "POD",
         "ZONE",
+        ">WEIGHT",
         ">CALLS",
+        ">SHARE (%)",
         ">FAILED",
         ">ACTIVE",
         ">LATENCY (ms)",
         "STANDS",
     ]);
     for endpoint in rows(answer) {
+        let because = || {
+            let (reason, left) = (cell(endpoint, "ejection_reason"), cell(endpoint, "ejected_for_seconds"));
+            format!("{reason}, for {left} s")
+        };
         let stands = match (endpoint["ejected"] == true, endpoint["ejected_by"].as_u64()) {
-            _ if endpoint["unhealthy"] == true => "unhealthy".into(),
-            (true, _) => "ejected".into(),
-            (false, Some(pods)) => format!("ejected by {pods} pods"),
+            _ if endpoint["unhealthy"] == true => "unhealthy: its health check says so".into(),
+            (true, _) => format!("ejected: {}", because()),
+            (false, Some(pods)) => format!("ejected by {pods} pods: {}", because()),
             (false, None) => "serves".into(),
         };
         table.row([
@@ -159,7 +169,9 @@ fn endpoints(answer: &Value) -> String {
             cell(endpoint, "address"),
             cell(endpoint, "pod"),
             cell(endpoint, "zone"),
+            cell(endpoint, "weight"),
             cell(endpoint, "calls"),
+            scaled(endpoint, "share_percent", 1.0),
             cell(endpoint, "failures"),
             cell(endpoint, "active"),
             scaled(endpoint, "latency_us", 1_000.0),
@@ -303,6 +315,28 @@ fn kernel(answer: &Value) -> String {
     };
     let rest = names_and_values(&without(answer, &["programs", "maps"]));
     format!("{}{hint}\n{}\n{rest}", programs.render(), maps.render())
+}
+
+fn cpu(answer: &Value) -> String {
+    let mut table =
+        Table::new(&["THREAD", ">ID", ">CPU (%)", ">RAN (ms)", ">WAITED FOR A CPU (ms)", ">RUNS"]);
+    for thread in rows(&answer["threads"]) {
+        table.row([
+            cell(thread, "name"),
+            cell(thread, "tid"),
+            scaled(thread, "cpu_percent", 1.0),
+            scaled(thread, "cpu_ms", 1.0),
+            scaled(thread, "waited_ms", 1.0),
+            cell(thread, "runs"),
+        ]);
+    }
+    format!("process {}, {} s\n\n{}", answer["pid"], scaled(answer, "seconds", 1.0), table.render())
+}
+
+fn heap(answer: &Value) -> String {
+    let lines: String =
+        rows(&answer["allocator_statistics"]).map(|line| printable(&word(line)) + "\n").collect();
+    format!("{}\n{lines}", names_and_values(&without(answer, &["allocator_statistics"])))
 }
 
 /// An object without some of its fields.

@@ -13,6 +13,7 @@ mod neighbours;
 mod node;
 mod place;
 mod proxy;
+mod schemas;
 mod stop;
 mod view;
 mod worker_process;

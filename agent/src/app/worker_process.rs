@@ -8,9 +8,10 @@ use super::enrolments::Enrolments;
 use super::neighbours::Neighbours;
 use super::node::{APPLIED_POLL, Node};
 use super::place::Place;
+use super::schemas::page_schema;
 use super::start_workers;
 use super::stop::StopSignals;
-use crate::admin::{self, Access, Admin, Readiness};
+use crate::admin::{self, Admin, Readiness};
 use crate::clock::monotonic_ns;
 use crate::config::{AgentConfig, UpstreamSockets};
 use crate::control::{Live, Settings, World};
@@ -58,12 +59,14 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     let (mut source, first) = Discovery::open(&config, &keeper, inherited.rows)?;
 
     let readiness = Readiness::default();
-    let admin_at = admin::bind("the admin endpoint", "--admin", config.admin).await?;
+    let admin_at = admin::bind_admin(&config.admin).await?;
     let probes_at = admin::bind("the probes", "--readiness", config.readiness).await?;
     let metrics_at = admin::bind("the metrics", "--metrics", config.metrics).await?;
     let (ask, mut questions) = admin::questions();
-    let admin = Admin { questions: ask.clone(), access: Access::Tcp(config.admin.ip()) };
-    admin::serve("admin", admin_at, admin::routes(admin));
+    let openapi = Arc::new(admin::openapi(page_schema));
+    let admin = Admin { questions: ask.clone(), access: admin_at.access(), openapi };
+    // Its file goes with the end of this process.
+    let _admin_socket = admin_at.serve(admin::routes(admin));
     admin::serve("metrics", metrics_at, admin::metrics(ask));
     admin::serve("readiness", probes_at, admin::probes(readiness.clone()));
 

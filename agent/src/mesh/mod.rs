@@ -18,7 +18,7 @@ mod snapshot;
 pub use backend::{Backend, Endpoint, HashTable};
 pub use balancing::{Balancing, Ejection, HashOn, HealthCheck, NoHashOn, Picker, SlowStart};
 pub use filter::ServiceFilter;
-pub use left_out::LeftOut;
+pub use left_out::{CheckAnswer, EjectionReason, LeftOut, LeftOutBy};
 pub use load::Load;
 pub use names::{DestinationId, ObjectName, PodKey, ServicePort};
 pub use pod::Pod;
