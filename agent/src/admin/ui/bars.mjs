@@ -3,13 +3,15 @@
 import { el, keyed, set, setText, svg } from "./dom.mjs";
 import { evenness } from "./even.mjs";
 import { BARS, BAR_SECONDS, KEPT_SECONDS } from "./rates.mjs";
-import { count, rate, times } from "./words.mjs";
+import { count, rate, short, times } from "./words.mjs";
 
 /** So many Service ports are drawn, and endpoints of each: the busiest. */
 const MOST_PORTS = 12;
 const MOST_ENDPOINTS = 24;
 /** A picture's height in its own units, of which a bar is one wide. */
 const HEIGHT = 20;
+/** A name's room. */
+const NAME_CHARACTERS = 28;
 
 const VERDICTS = {
   even: "even",
@@ -77,7 +79,9 @@ function endpointRow(one) {
     svg("path", { class: "calls" }),
     svg("path", { class: "failed" }),
   );
-  const name = el("span", { class: "name", title: `${one.name} ${one.address}` }, one.name);
+  // Start and end tell; the namespace is the Service's.
+  const bare = one.name.startsWith(`${one.service.split("/")[0]}/`) ? one.name.slice(one.name.indexOf("/") + 1) : one.name;
+  const name = el("span", { class: "name", title: `${one.name} ${one.address}` }, short(bare, NAME_CHARACTERS));
   return el("li", {}, name, picture, el("span", { class: "share" }), el("span", { class: "mark" }));
 }
 

@@ -4,14 +4,14 @@ import { el, keyed, set, setText, svg } from "./dom.mjs";
 import { severity } from "./flows.mjs";
 import { latency, percent, rate, short } from "./words.mjs";
 
-const NODE_HEIGHT = 42;
-const ROW = 54;
+/** Heights of a node and a row: on a narrow screen what a node says takes a line more. */
+const WIDE = { node: 42, row: 54, left: 9, glyph: 6.8 };
+const NARROW = { node: 56, row: 66, left: 5, glyph: 6.7 };
+const NARROW_BELOW = 520;
 const HEAD = 24;
 /** How thick the lines of nearly none and of most calls are. */
 const THIN = 1.5;
 const THICK = 13;
-/** A glyph's usual width beside the size of 12 px that style.css gives: how much of a name has room. */
-const GLYPH = 6.6;
 const TITLES = ["Pods", "Service ports", "Endpoints"];
 const NAMES = { pod: "Pod", service: "Service port", endpoint: "Endpoint" };
 
@@ -34,15 +34,17 @@ export class Graph {
     this.graph = graph;
     const nodes = new Map();
     const width = Math.max(this.parent.clientWidth, 240);
-    const gap = Math.max(width * 0.11, 22);
-    const nodeWidth = Math.min((width - 2 * gap) / 3, 260);
-    const step = (width - nodeWidth) / 2;
+    const size = width < NARROW_BELOW ? NARROW : WIDE;
+    this.size = size;
+    const nodeWidth = Math.min(width * (size === NARROW ? 0.285 : 0.26), 280);
+    // Half of a border's stroke is outside of its box.
+    const step = (width - nodeWidth - 4) / 2;
     const rows = Math.max(...graph.columns.map((column) => column.length), 1);
-    const height = HEAD + rows * ROW;
+    const height = HEAD + rows * size.row;
     graph.columns.forEach((column, index) => {
-      const start = HEAD + ((rows - column.length) * ROW) / 2;
-      column.forEach((node, row) => nodes.set(node.key, { ...node, x: index * step, y: start + row * ROW, width: nodeWidth }));
-      set(this.titles[index], { x: index * step });
+      const start = HEAD + ((rows - column.length) * size.row) / 2;
+      column.forEach((node, row) => nodes.set(node.key, { ...node, x: 2 + index * step, y: start + row * size.row, width: nodeWidth }));
+      set(this.titles[index], { x: 2 + index * step });
     });
     this.empty.hidden = nodes.size > 0;
     this.picture.classList.toggle("unseen", nodes.size === 0);
@@ -57,9 +59,10 @@ export class Graph {
   node(node) {
     const parts = [
       svg("title"),
-      svg("rect", { class: "body", rx: 7, height: NODE_HEIGHT }),
-      svg("text", { class: "name", x: 9, y: 17 }),
-      svg("text", { class: "numbers", x: 9, y: 33 }),
+      svg("rect", { class: "body", rx: 7 }),
+      svg("text", { class: "name", y: 17 }),
+      svg("text", { class: "numbers", y: 33 }),
+      svg("text", { class: "numbers", y: 48 }),
     ];
     if (node.isFixed) return svg("g", { class: "node", role: "img" }, ...parts);
     const element = svg("g", { class: "node", role: "button", tabindex: 0 }, ...parts);
@@ -75,50 +78,70 @@ export class Graph {
   }
 
   update(element, node) {
-    const [title, body, name, numbers] = element.children;
+    const [title, body, name, numbers, more] = element.children;
+    const { size } = this;
     const kind = severity(node.calls, node.failed);
-    const said = this.numbers(node);
+    const { pace, wrong } = this.numbers(node);
+    const said = [...pace, ...wrong].join(" · ");
     const isChosen = this.choice[node.kind] === node.name && !node.isOther;
     element.setAttribute("transform", `translate(${node.x} ${node.y})`);
     const states = [node.out && "out", isChosen && "chosen"].filter(Boolean).join(" ");
     set(element, { class: `node ${kind} ${states}`, "aria-label": `${NAMES[node.kind]} ${node.label}: ${said}${node.mark && `, ${node.mark}`}` });
     if (!node.isFixed) set(element, { "aria-pressed": isChosen });
-    set(body, { width: node.width });
-    const room = Math.floor((node.width - 14) / GLYPH);
+    set(body, { width: node.width, height: size.node });
+    for (const line of [name, numbers, more]) set(line, { x: size.left });
+    const room = Math.floor((node.width - size.left - 3) / size.glyph);
     // Of the namespace there is room for on a wide screen only.
     const label = node.label.length <= room ? node.label : node.label.slice(node.label.indexOf("/") + 1);
     setText(title, `${node.label}${node.label === node.name ? "" : ` ${node.name}`}: ${said}${node.mark && `\n${node.mark}`}`);
     setText(name, short(label, room));
-    setText(numbers, short(said, room + 1));
+    setText(numbers, size === WIDE ? said : pace.join(" "));
+    setText(more, size === WIDE ? "" : wrong.join(" "));
   }
 
+  /** How much and how fast; and what is wrong, if anything. */
   numbers(node) {
     const perSecond = this.graph.seconds > 0 ? node.calls / this.graph.seconds : undefined;
-    const said = [`${rate(perSecond)}/s`];
-    if (node.out) said.unshift("out");
-    if (node.failed > 0) said.push(`${percent(Math.min(node.failed / Math.max(node.calls, 1), 1))} fail`);
-    if (node.latency !== undefined && node.calls > 0) said.push(latency(node.latency));
-    return said.join(" · ");
+    const pace = [`${rate(perSecond)}/s`];
+    if (node.latency !== undefined && node.calls > 0) pace.push(latency(node.latency));
+    const wrong = [];
+    if (node.out) wrong.push("out");
+    if (node.failed > 0) wrong.push(`${percent(Math.min(node.failed / Math.max(node.calls, 1), 1))} fail`);
+    return { pace, wrong };
   }
 
   lines(graph, nodes) {
+    const aside = this.aside(graph);
     keyed(
       this.edges,
       graph.edges,
       (edge) => edge.key,
-      () => svg("path", { class: "edge" }),
-      (path, edge) => {
+      () => svg("g", {}, svg("path", { class: "calls-line" }), svg("path", { class: "errors-line" })),
+      (line, edge) => {
         const [from, to] = [nodes.get(edge.from), nodes.get(edge.to)];
-        const [x, y] = [from.x + from.width, from.y + NODE_HEIGHT / 2];
-        const [toX, toY] = [to.x, to.y + NODE_HEIGHT / 2];
+        const [x, y] = [from.x + from.width, from.y + this.size.node / 2];
+        const [toX, toY] = [to.x, to.y + this.size.node / 2];
         const middle = (x + toX) / 2;
         const thick = edge.calls === 0 ? 1 : THIN + (THICK - THIN) * Math.sqrt(edge.calls / graph.most);
-        set(path, {
-          class: `edge ${severity(edge.calls, edge.failed)}`,
-          d: `M${x} ${y}C${middle} ${y} ${middle} ${toY} ${toX} ${toY}`,
-          "stroke-width": thick.toFixed(1),
-        });
+        set(line, { class: `edge ${severity(edge.calls, edge.failed)}${aside(edge) ? " aside" : ""}` });
+        for (const path of line.children) set(path, { d: `M${x} ${y}C${middle} ${y} ${middle} ${toY} ${toX} ${toY}` });
+        set(line.firstElementChild, { "stroke-width": thick.toFixed(1) });
       },
     );
+  }
+
+  /** Whether a line leads to or from nothing that is chosen. */
+  aside(graph) {
+    const chosen = graph.columns.flat().filter((node) => !node.isFixed && this.choice[node.kind] === node.name);
+    if (chosen.length === 0) return () => false;
+    const met = new Set(chosen.map((node) => node.key));
+    const ways = (from, to) => {
+      const reached = new Set(met);
+      // Two steps lead through three columns.
+      for (let step = 0; step < 2; step += 1) for (const edge of graph.edges) if (reached.has(edge[from])) reached.add(edge[to]);
+      return reached;
+    };
+    const [after, before] = [ways("from", "to"), ways("to", "from")];
+    return (edge) => !after.has(edge.from) && !before.has(edge.to);
   }
 }

@@ -89,8 +89,10 @@ function readEndpoint(endpoint) {
   if (endpoint.unhealthy === true) marks.push("unhealthy: its health check says that it does not serve");
   const by = total(endpoint.ejected_by);
   const pods = by === 1 ? "1 pod" : `${by} pods`;
-  if (endpoint.ejected === true) marks.push(`ejected: it failed calls of ${pods}, so all pass it over`);
-  else if (by > 0) marks.push(`ejected by ${pods}, whose calls it failed`);
+  const why = text(endpoint.ejection_reason).replaceAll("_", " ") || "failed calls";
+  const left = endpoint.ejected_for_seconds === undefined ? "" : `, for ${total(endpoint.ejected_for_seconds)} s more`;
+  if (endpoint.ejected === true) marks.push(`ejected for all pods, as ${pods} met the same: ${why}${left}`);
+  else if (by > 0) marks.push(`ejected by ${pods}: ${why}${left}`);
   return {
     key: keyOf("E", service, address),
     name: text(endpoint.pod) || address,
@@ -115,15 +117,24 @@ function readProblem(problem) {
   return { severity: text(problem.severity), text: about === "" ? text(problem.cause) : `${about}: ${text(problem.cause)}` };
 }
 
+/** Whether calls of this outcome failed: anything but OK, unless it is the client that gave them up. */
+function isFailure(row) {
+  const flag = text(row.flag);
+  if (flag === "client_cancelled" || flag === "client_gone") return false;
+  if (flag !== "" && flag !== "-") return true;
+  return Number.isFinite(row.grpc_status) ? row.grpc_status !== 0 : total(row.http_status) >= 400;
+}
+
 /** Who called what, with each method's and status' calls added up. */
 function readFlows(calls) {
   const flows = new Map();
-  for (const row of list(calls.calls ?? calls)) {
-    const [pod, service, endpoint] = [text(row.pod), text(row.service_port), text(row.endpoint)];
+  for (const row of list(calls)) {
+    const pod = row.pod === undefined ? "" : `${text(row.namespace)}/${text(row.pod)}`;
+    const [service, endpoint] = [text(row.service), text(row.endpoint)];
     const key = keyOf("F", pod, service, endpoint);
     const flow = flows.get(key) ?? { key, pod, service, endpoint, calls: 0, failed: 0 };
     flow.calls += total(row.calls);
-    flow.failed += total(row.failed);
+    if (isFailure(row)) flow.failed += total(row.calls);
     flows.set(key, flow);
   }
   return [...flows.values()];
