@@ -64,8 +64,9 @@ export class Graph {
       svg("text", { class: "numbers", y: 33 }),
       svg("text", { class: "numbers", y: 48 }),
     ];
-    if (node.isFixed) return svg("g", { class: "node", role: "img" }, ...parts);
-    const element = svg("g", { class: "node", role: "button", tabindex: 0 }, ...parts);
+    const named = { class: "node", "data-kind": node.kind, "data-name": node.name };
+    if (node.isFixed) return svg("g", { ...named, role: "img" }, ...parts);
+    const element = svg("g", { ...named, role: "button", tabindex: 0 }, ...parts);
     const choose = () => this.choice.toggle(node.kind, node.name);
     element.addEventListener("click", choose);
     element.addEventListener("keydown", (event) => {
@@ -86,14 +87,16 @@ export class Graph {
     const isChosen = this.choice[node.kind] === node.name && !node.isOther;
     element.setAttribute("transform", `translate(${node.x} ${node.y})`);
     const states = [node.out && "out", isChosen && "chosen"].filter(Boolean).join(" ");
-    set(element, { class: `node ${kind} ${states}`, "aria-label": `${NAMES[node.kind]} ${node.label}: ${said}${node.mark && `, ${node.mark}`}` });
+    set(element, { class: `node ${kind} ${states}`.trim() });
     if (!node.isFixed) set(element, { "aria-pressed": isChosen });
     set(body, { width: node.width, height: size.node });
     for (const line of [name, numbers, more]) set(line, { x: size.left });
     const room = Math.floor((node.width - size.left - 3) / size.glyph);
     // Of the namespace there is room for on a wide screen only.
     const label = node.label.length <= room ? node.label : node.label.slice(node.label.indexOf("/") + 1);
-    setText(title, `${node.label}${node.label === node.name ? "" : ` ${node.name}`}: ${said}${node.mark && `\n${node.mark}`}`);
+    // The title is what a screen reader says, and what shows where the name has no room.
+    const address = node.label === node.name || node.isOther ? "" : ` (${node.name})`;
+    setText(title, `${NAMES[node.kind]} ${node.label}${address}: ${said}${node.mark && `; ${node.mark}`}`);
     setText(name, short(label, room));
     setText(numbers, size === WIDE ? said : pace.join(" "));
     setText(more, size === WIDE ? "" : wrong.join(" "));
