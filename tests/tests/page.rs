@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use evenkeel_tests::agent::Options;
-use evenkeel_tests::host::privileged;
+use evenkeel_tests::host::{self, privileged};
 use evenkeel_tests::manifests::{ENABLED_LABEL, PICKER_ANNOTATION};
 use evenkeel_tests::{Agent, Browser, Outcome, Shop, eventually};
 use serde_json::json;
@@ -28,6 +28,13 @@ fn answering(shop: &Shop) -> Result<Agent> {
     let agent = Agent::launch(&shop.cluster, &Options::default())?;
     eventually("the agent answers", || agent.admin("/pods").is_ok())?;
     Ok(agent)
+}
+
+#[test]
+fn its_arithmetic_is_right() -> Outcome {
+    let tests = concat!(env!("CARGO_MANIFEST_DIR"), "/page/sums.test.mjs");
+    host::run("node", &["--test", tests], "")?;
+    Ok(())
 }
 
 #[test]
