@@ -74,7 +74,7 @@ const steps = {
   },
 
   /** Everything can be reached and done by keys, in the order in which it stands; the focus is seen and stays. */
-  async keyboard(browser, url, { pod }) {
+  async keyboard(browser, url, { pod, service }) {
     const { page, complaints } = await open(browser, url);
     await page.waitForSelector(".node[role=button]");
     const focused = () =>
@@ -95,23 +95,30 @@ const steps = {
       walk.push(now);
     }
     const reached = walk.map((one) => one.label).join("\n");
-    for (const part of ["Skip to", "Pause", "Problems", `Pod shop/${pod}`, "Service port shop/", "Endpoint ", "The same as a table"]) {
+    for (const part of ["Skip to", "Pause", "Problems", `Service port ${service}`, "Endpoint shop/", "The same as a table", `shop/${pod}`]) {
       assert.ok(reached.includes(part), `${part} is not among\n${reached}`);
     }
 
-    const isChosen = () => page.$eval(`.node[data-kind="pod"][data-name$="/${pod}"]`, (node) => node.getAttribute("aria-pressed"));
-    await page.focus(`.node[data-kind="pod"][data-name$="/${pod}"]`);
+    const all = (await rows(page, "endpoint-table")).length;
+    const node = `.node[data-kind="service"][data-name="${service}"]`;
+    const isChosen = () => page.getAttribute(node, "aria-pressed");
+    await page.focus(node);
     await page.keyboard.press("Enter");
     assert.equal(await isChosen(), "true");
-    const left = await rows(page, "pod-table");
-    assert.deepEqual(left.map((row) => row.Pod), [`shop/${pod}`]);
-    await eventually("it is said", () => textOf(page, "#announcer"), (said) => said.includes(`pod shop/${pod}`));
+    const left = await rows(page, "endpoint-table");
+    assert.ok(left.length < all && left.every((row) => row["Service port"] === service), JSON.stringify(left));
+    await eventually("it is said", () => textOf(page, "#announcer"), (said) => said.includes(`service ${service}`));
     // Polls go on meanwhile, and leave the focus where it is.
-    await page.waitForResponse((response) => response.url().endsWith("/pods"));
-    await page.waitForResponse((response) => response.url().endsWith("/pods"));
-    assert.ok((await focused()).label.startsWith(`Pod shop/${pod}`));
+    for (let polls = 0; polls < 2; polls += 1) await page.waitForResponse((response) => response.url().endsWith("/pods"));
+    assert.ok((await focused()).label.startsWith(`Service port ${service}`));
     await page.keyboard.press("Escape");
     assert.equal(await isChosen(), "false");
+    assert.equal((await rows(page, "endpoint-table")).length, all);
+
+    await page.focus(`#pod-table th:has-text("shop/${pod}") button`);
+    await page.keyboard.press("Space");
+    assert.deepEqual((await rows(page, "pod-table")).map((row) => row.Pod), [`shop/${pod}`]);
+    await page.keyboard.press("Escape");
     assert.ok((await rows(page, "pod-table")).length > 1);
 
     await page.fill("#words", "no such thing");

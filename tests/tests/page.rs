@@ -109,12 +109,14 @@ fn everything_can_be_done_by_keys() -> Outcome {
     if !privileged() {
         return Ok(());
     }
-    let shop = Shop::enrolled(2)?;
+    let mut shop = Shop::enrolled(2)?;
+    let all: Vec<_> = shop.servers.iter().collect();
+    shop.cluster.service("other", &all)?;
     let agent = Agent::start(&shop.cluster)?;
     let mut load = shop.client.load(&shop.v4(), &[])?;
     load.more_calls(30)?;
     let browser = Browser::new(&shop.cluster)?;
-    browser.step(&agent, "keyboard", &json!({ "pod": "client" }))?;
+    browser.step(&agent, "keyboard", &json!({ "pod": "client", "service": "shop/greeter:50051" }))?;
     browser.step(&agent, "hidden", &json!({}))?;
     load.stop()?.is_clean()
 }

@@ -50,7 +50,6 @@ function draw() {
   bars.draw(barsOf(shown), rates);
   lists.draw(shown, rates);
   drawChosen();
-  byId("traffic").setAttribute("aria-busy", "false");
 }
 
 /** The captured Service ports with their endpoints; where a pod is chosen, with its own calls alone. */
