@@ -133,6 +133,11 @@ impl Agent {
         Ok(self.get(self.port(2), "/metrics")?.1)
     }
 
+    /// A path of the admin endpoint, for who is on the node.
+    pub fn admin_url(&self, path: &str) -> String {
+        format!("http://{}:{}{path}", Ipv4Addr::LOCALHOST, self.port(0))
+    }
+
     /// The admin endpoint's JSON at a path such as `/pods`.
     ///
     /// # Errors

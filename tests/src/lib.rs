@@ -8,6 +8,7 @@
 
 pub mod agent;
 pub mod api_shop;
+pub mod browser;
 pub mod cgroup;
 pub mod cluster;
 pub mod demo;
@@ -34,6 +35,7 @@ pub mod wait;
 
 pub use agent::Agent;
 pub use api_shop::ApiShop;
+pub use browser::Browser;
 pub use cluster::Cluster;
 pub use manifests::{Endpoint, Service, ServicePort};
 pub use peers::{Load, Server};

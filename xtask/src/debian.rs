@@ -18,6 +18,8 @@ pub(crate) const PYTHON: &[&str] = &["python3", "python3-venv"];
 pub(crate) const GO: &[&str] = &["golang-go"];
 pub(crate) const NODE: &[&str] = &["nodejs", "npm"];
 pub(crate) const JAVA: &[&str] = &["default-jdk-headless", "maven"];
+/// The browser that the page's tests drive.
+pub(crate) const BROWSER: &[&str] = &["chromium"];
 /// C in runc, which filters system calls.
 pub(crate) const CLUSTER_BUILD: &[&str] = &["gcc", "libc6-dev", "libseccomp-dev", "pkg-config"];
 /// The proxy that the benchmark compares with.

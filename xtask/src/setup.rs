@@ -1,6 +1,6 @@
 //! Finds or installs what the build and the tests need. Run twice, the second time only looks.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, ensure};
@@ -53,6 +53,7 @@ fn peers() {
         ("Python", python, debian::PYTHON),
         ("Go", is_on_path("go", "version"), debian::GO),
         ("Node.js", is_on_path("node", "--version") && is_on_path("npm", "--version"), debian::NODE),
+        ("browser", Path::new("/usr/bin/chromium").exists(), debian::BROWSER),
         ("Java", is_on_path("java", "-version") && is_on_path("mvn", "-v"), debian::JAVA),
     ] {
         if found {

@@ -1,5 +1,8 @@
 //! In which form a page is given: what the request's `Accept` asks for, of what there is (RFC 9110 §12.5.1).
 
+use axum::http::HeaderMap;
+use axum::http::header::ACCEPT;
+
 /// A form that a page can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -40,6 +43,13 @@ impl Form {
         }
         best.map(|(_, _, form)| form)
     }
+}
+
+/// Whether HTML is asked for by its name, as browsers do and programs do not.
+pub(super) fn asks_for_html(headers: &HeaderMap) -> bool {
+    let accept = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut fits = accept.filter_map(|accept| welcome(accept, "text/html"));
+    fits.any(|(fit, quality)| fit == Fit::Exactly && quality > 0.0)
 }
 
 /// How welcome a media type is, by the range that fits it best.

@@ -6,6 +6,8 @@ use super::filter::Parameter;
 /// What is answered by whoever holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Page {
+    /// The node in a few numbers.
+    Status,
     /// The pods of this node: enrolled, or why not; connections taken, and straight because of what.
     Pods,
     /// The Service ports: captured at which addresses, or why not.
@@ -82,6 +84,12 @@ pub(super) const ROUTES: &[Route] = &[
         parameters: &[],
         summary: "what there is to look at",
     },
+    page(
+        "/status",
+        Page::Status,
+        &[],
+        "the node in a few numbers: ready, pods, connections, calls, problems",
+    ),
     page(
         "/pods",
         Page::Pods,

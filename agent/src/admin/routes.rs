@@ -8,7 +8,7 @@ use super::filter::Filter;
 use super::guard::Access;
 use super::page::{Leads, Page, ROUTES, Route};
 use super::refusal::Refusal;
-use super::{log, text};
+use super::{log, text, ui};
 use crate::telemetry::profile;
 use axum::Router;
 use axum::body::Body;
@@ -95,6 +95,9 @@ async fn serve(State(admin): State<Admin>, request: Request) -> Response {
 impl Admin {
     async fn answer(&self, request: &Parts, body: Body) -> Result<Response, Refusal> {
         self.access.check(&request.method, &request.uri, &request.headers)?;
+        if let Some(of_page) = ui::answer(&request.method, &request.uri, &request.headers) {
+            return Ok(of_page);
+        }
         let asked = Asked::read(request)?;
         let answer = match asked.route.leads {
             Leads::Index => index(),

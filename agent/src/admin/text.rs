@@ -33,7 +33,7 @@ pub fn page_text(page: Page, answer: &Value) -> String {
         Page::Snapshot => snapshot(answer),
         Page::Workers => workers(answer),
         Page::Kernel => kernel(answer),
-        Page::Config | Page::Metrics => names_and_values(answer),
+        Page::Status | Page::Config | Page::Metrics => names_and_values(answer),
     }
 }
 

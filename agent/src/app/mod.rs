@@ -14,6 +14,7 @@ mod node;
 mod place;
 mod proxy;
 mod schemas;
+mod status;
 mod stop;
 mod view;
 mod worker_process;

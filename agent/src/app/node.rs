@@ -7,9 +7,10 @@ use super::enrolments::{Enrolments, LastingObstacle, Tools};
 use super::look;
 use super::neighbours::Neighbours;
 use super::place::Place;
+use super::status::status;
 use super::stop::StopSignals;
 use super::view::{self, KernelView, WorkersView};
-use crate::admin::{self, Page, Question};
+use crate::admin::{self, Page, Question, Readiness};
 use crate::config::AgentConfig;
 use crate::control::{Delta, Refused, World};
 use crate::health::HealthChecks;
@@ -56,6 +57,9 @@ pub(super) struct Node {
     pub(super) health_checks: HealthChecks,
     /// Whether connections are taken that are opened now: the programs are attached, and the heartbeat has reached the kernel.
     pub(super) serving: bool,
+    pub(super) readiness: Readiness,
+    /// When the worker process began.
+    pub(super) started: Instant,
 }
 
 impl Node {
@@ -242,9 +246,16 @@ impl Node {
     pub(super) fn answer(&mut self, question: Question, source: &Discovery) {
         let Question { page, filter, answer } = question;
         let shown = match page {
+            Page::Status => {
+                let mut problems = self.problems(source);
+                problems.extend(self.world.refusals().current().iter().cloned());
+                admin::json(status(self, &problems))
+            }
             Page::Pods => {
                 let live = self.with_tools(|pods, tools| pods.view(tools));
-                admin::json(view::pods(self.world.pods_that(|pod| filter.takes(pod)), live, &filter))
+                let refused = self.world.refused().map(|Refused { pod, reason }| (&*pod.uid, reason.name()));
+                let pods = self.world.pods_that(|pod| filter.takes(pod));
+                admin::json(view::pods(pods, live, &refused.collect(), &filter))
             }
             Page::Services => admin::json(self.world.services_that(|service| filter.takes(service))),
             Page::Endpoints => admin::json(self.world.endpoints_that(|port| filter.takes_port(port))),

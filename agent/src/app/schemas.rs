@@ -1,6 +1,7 @@
 //! What each page of the admin endpoint is, for its OpenAPI description: the types that [`node`](super::node) answers with.
 
 use super::look::{ConnectionsView, StreamsView};
+use super::status::StatusView;
 use super::view::{KernelView, PodStandingView, SnapshotView, WorkersView};
 use crate::admin::Page;
 use crate::config::AgentConfig;
@@ -12,6 +13,7 @@ use schemars::{Schema, SchemaGenerator};
 /// The schema of a page's answer.
 pub(super) fn page_schema(page: Page, generator: &mut SchemaGenerator) -> Schema {
     match page {
+        Page::Status => generator.subschema_for::<StatusView>(),
         Page::Pods => generator.subschema_for::<Vec<PodStandingView>>(),
         Page::Services => generator.subschema_for::<Vec<ServiceView>>(),
         Page::Endpoints => generator.subschema_for::<Vec<EndpointView>>(),

@@ -24,7 +24,7 @@ pub(super) struct PodStandingView {
     /// Whether it is enrolled; absent where it is not to be.
     #[serde(skip_serializing_if = "Option::is_none")]
     enrolled: Option<bool>,
-    /// One word for the reason why it is not enrolled though it is to be, the same as in the metrics.
+    /// One word for the reason why it is not enrolled though that was asked for, the same as in the metrics.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason_name: Option<&'static str>,
     /// For how long it has waited to be enrolled, in seconds.
@@ -38,11 +38,12 @@ pub(super) struct PodStandingView {
 pub(super) fn pods(
     pods: Vec<PodView>,
     mut live: HashMap<Arc<str>, Live>,
+    refused: &HashMap<&str, &'static str>,
     filter: &Filter,
 ) -> Vec<PodStandingView> {
     let rows = pods.into_iter().map(|mut pod| {
         let (enrolled, reason_name, waiting_seconds, enrolment) = match live.remove(pod.uid.as_str()) {
-            None => (None, None, None, None),
+            None => (None, refused.get(pod.uid.as_str()).copied(), None, None),
             Some(Live::Waiting { reason, reason_name, seconds }) => {
                 pod.reason = Some(reason);
                 (Some(false), Some(reason_name), Some(seconds), None)

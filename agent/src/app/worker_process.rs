@@ -51,7 +51,7 @@ const WANTED_DESCRIPTORS: u64 = 1 << 20;
 
 /// Runs the worker process until it is told to stop, or the keeper is gone.
 pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCode> {
-    let started = monotonic_ns();
+    let (started, process_began) = (monotonic_ns(), Instant::now());
     let mut stop = StopSignals::take()?;
     raise_descriptor_limit();
     let inherited = Inherited::receive(&keeper)?;
@@ -126,6 +126,8 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         neighbours: Neighbours::default(),
         health_checks: HealthChecks::new(health::EVERY),
         serving: false,
+        readiness: readiness.clone(),
+        started: process_began,
     };
     node.meet(Neighbours::look(node.place.clone()).await);
 

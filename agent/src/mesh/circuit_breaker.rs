@@ -2,12 +2,13 @@
 
 use super::key_values::{number, pairs};
 use super::protection::CircuitLimits;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
 /// How much each source may have under way to a port of the Service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct CircuitBreaker {
     /// Calls under way.
     pub requests: Option<u32>,

@@ -1,0 +1,124 @@
+// The page's arithmetic: what is a rate, what is a share, what is even, and how a long tail is put together.
+
+import assert from "node:assert/strict";
+import test from "node:test";
+import { Choice, related } from "../../agent/src/admin/ui/chosen.mjs";
+import { evenness } from "../../agent/src/admin/ui/even.mjs";
+import { graphOf } from "../../agent/src/admin/ui/flows.mjs";
+import { BARS, Rates } from "../../agent/src/admin/ui/rates.mjs";
+import { Reader, totals } from "../../agent/src/admin/ui/read.mjs";
+import { latency, percent, rate, short } from "../../agent/src/admin/ui/words.mjs";
+
+const counts = (calls, failed = 0) => new Map([["a", { calls, failed }]]);
+
+test("a rate is what came in the last seconds, by the time that they took", () => {
+  const rates = new Rates();
+  rates.take(counts(1_000), 0);
+  assert.equal(rates.over(10).rate("a"), undefined, "of one answer nobody can tell");
+  for (let second = 1; second <= 20; second += 1) rates.take(counts(1_000 + 40 * second, second), second * 1_000);
+  assert.equal(rates.over(10).rate("a"), 40);
+  assert.equal(rates.over(10).errors("a"), 10 / 400);
+  assert.equal(rates.over(180).calls("a"), 800);
+  const bars = rates.bars(["a"]).get("a");
+  assert.equal(bars.length, BARS);
+  assert.equal(bars.reduce((sum, bar) => sum + (bar?.calls ?? 0), 0), 800);
+});
+
+test("a count that falls began anew, and calls of a pause belong to no bar", () => {
+  const rates = new Rates();
+  rates.take(counts(500), 0);
+  rates.take(counts(30), 1_000);
+  assert.equal(rates.over(10).calls("a"), 30);
+  rates.take(counts(9_000), 60_000);
+  assert.equal(rates.over(180).calls("a"), 30);
+  rates.take(counts(9_010), 61_000);
+  assert.equal(rates.over(10).rate("a"), 10);
+});
+
+test("what is older than three minutes is forgotten", () => {
+  const rates = new Rates();
+  for (let second = 0; second <= 1_000; second += 1) rates.take(counts(second), second * 1_000);
+  assert.equal(rates.samples.length, 180);
+  assert.equal(rates.over(1_000).calls("a"), 180);
+});
+
+test("even is what chance would do; weights say what is due; who is out has no part", () => {
+  const of = (...calls) => evenness(calls.map((number) => ({ calls: number, weight: 100, out: false })));
+  for (const [calls, verdict] of [
+    [[0, 0], "idle"],
+    [[7, 3], "few"],
+    [[90], "one"],
+    [[100, 104, 96], "even"],
+    [[60, 40, 50], "even"],
+    [[300, 0, 0], "uneven"],
+    [[150, 75, 75], "uneven"],
+    // The others are hardly above their share: it is the one without calls that tells.
+    [[100, 100, 100, 100, 100, 100, 100, 100, 100, 0], "uneven"],
+  ]) {
+    assert.equal(of(...calls).verdict, verdict, calls.join());
+  }
+  assert.equal(of(300, 0, 0).max, 3);
+  const weighted = evenness([{ calls: 300, weight: 300, out: false }, { calls: 100, weight: 100, out: false }]);
+  assert.deepEqual([weighted.verdict, weighted.max], ["even", 1]);
+  const left = evenness([{ calls: 100, weight: 1, out: false }, { calls: 100, weight: 1, out: false }, { calls: 20, weight: 1, out: true }]);
+  assert.deepEqual([left.verdict, left.shares], ["even", [1, 1, undefined]]);
+});
+
+const endpoint = (number, calls) => ({ service_port: "shop/cart:1", address: `10.0.0.${number}:1`, calls, failures: 0 });
+const call = (pod, number, calls, more) => ({ namespace: "shop", pod, service: "shop/cart:1", endpoint: `10.0.0.${number}:1`, calls, http_status: 200, grpc_status: 0, flag: "-", ...more });
+
+function modelOf(pages) {
+  const rates = new Rates();
+  const empty = { endpoints: pages.endpoints.map((row) => ({ ...row, calls: 0 })), calls: pages.calls?.map((row) => ({ ...row, calls: 0 })) };
+  rates.take(totals(new Reader().read(empty)), 0);
+  const model = new Reader().read(pages);
+  rates.take(totals(model), 1_000);
+  return { model, rates };
+}
+
+const choice = (chosen = {}) => Object.assign(new Choice(() => {}), chosen);
+
+test("each call is once in each column, and a long tail is one node", () => {
+  const endpoints = Array.from({ length: 40 }, (_, number) => endpoint(number, number + 1));
+  const calls = endpoints.map((_, number) => call(`web-${number % 20}`, number, number + 1));
+  const { model, rates } = modelOf({ endpoints, calls });
+  const graph = graphOf(model, rates, choice());
+  const total = (40 * 41) / 2;
+  for (const column of graph.columns) assert.equal(column.reduce((sum, node) => sum + node.calls, 0), total);
+  const [pods, , last] = graph.columns;
+  assert.deepEqual([pods.length, last.length], [8, 14]);
+  assert.equal(last.at(-1).label, "27 others");
+  const chosen = graphOf(model, rates, choice({ endpoint: "10.0.0.0:1" }));
+  assert.ok(chosen.columns[2].some((node) => node.name === "10.0.0.0:1"), "what is chosen is always there");
+});
+
+test("a failure is what is not OK, but for what the client gave up", () => {
+  const calls = [
+    call("web", 1, 90),
+    call("web", 1, 5, { grpc_status: 14 }),
+    call("web", 1, 3, { flag: "server_lost", grpc_status: undefined, http_status: 0 }),
+    call("web", 1, 2, { flag: "client_cancelled", grpc_status: undefined, http_status: 0 }),
+  ];
+  const { model } = modelOf({ endpoints: [endpoint(1, 100)], calls });
+  assert.deepEqual(model.flows.map((flow) => [flow.pod, flow.calls, flow.failed]), [["shop/web", 100, 8]]);
+});
+
+test("what is chosen leaves what belongs to it", () => {
+  const { model } = modelOf({ endpoints: [endpoint(1, 5), endpoint(2, 5)], calls: [call("one", 1, 5), call("other", 2, 5)] });
+  const shown = related(model, choice({ pod: "shop/one" }));
+  assert.deepEqual(shown.endpoints.map((row) => row.address), ["10.0.0.1:1"]);
+  assert.equal(related(model, choice({ service: "shop/cart:1" })).endpoints.length, 2);
+  assert.equal(related(model, choice({ service: "shop/none:1" })).endpoints.length, 0);
+});
+
+test("an answer of another shape harms nothing", () => {
+  const model = new Reader().read({ pods: null, endpoints: { a: 1 }, services: [{}], problems: [{}], calls: "?", streams: {}, status: null });
+  assert.deepEqual([model.pods, model.endpoints, model.flows], [[], [], []]);
+});
+
+test("numbers are as people read them", () => {
+  assert.deepEqual([rate(undefined), rate(0), rate(0.24), rate(1234.5)], ["–", "0", "0.2", "1,235"]);
+  assert.deepEqual([percent(0), percent(0.0001), percent(0.012), percent(1)], ["0%", "<0.1%", "1.2%", "100%"]);
+  assert.deepEqual([latency(870), latency(1_250), latency(2_500_000)], ["870 µs", "1.3 ms", "2.5 s"]);
+  assert.equal(short("checkout-5d9c7b6f4-x2lqp", 12), "checkou…2lqp");
+});
