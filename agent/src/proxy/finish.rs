@@ -75,7 +75,7 @@ impl Engine {
 
     /// Answers a call that is at no server.
     pub(super) fn answer(&mut self, call: u32, cause: Cause) {
-        let slot = &mut self.calls[call];
+        let slot = &self.calls[call];
         // Between the client's deadline and the agent's own, which leaves the server's status a moment to come: what a server does
         // then, it does because of the deadline.
         let is_late = slot.is_out_of_time(self.now_ns)
@@ -87,7 +87,7 @@ impl Engine {
         if self.retries_after(call, cause) {
             return;
         }
-        let slot = &self.calls[call];
+        let slot = &mut self.calls[call];
         let target = &self.targets.slots[slot.target as usize];
         let about = About {
             service: target.destination.as_ref().map(|destination| &destination.backend.service_port),

@@ -122,6 +122,8 @@ pub enum CallStage {
     AwaitingEndpoint,
     /// It waits for a stream on a connection to its endpoint.
     AwaitingStream,
+    /// It failed, and waits for its time to be sent again.
+    BackingOff,
     /// It is at its endpoint, which has not answered yet.
     Sent,
     /// Its endpoint has sent response headers, and more is to come.
@@ -328,6 +330,7 @@ impl Engine {
             (Stage::Free | Stage::Received, _) => CallStage::Received,
             (Stage::AwaitingEndpoint, _) => CallStage::AwaitingEndpoint,
             (Stage::AwaitingStream, _) => CallStage::AwaitingStream,
+            (Stage::BackingOff, _) => CallStage::BackingOff,
             (Stage::Open { .. }, Response::Nothing) => CallStage::Sent,
             (Stage::Open { .. }, Response::Headers) => CallStage::Answering,
             (Stage::Open { .. }, Response::Complete) | (Stage::Answered, _) => CallStage::Answered,
