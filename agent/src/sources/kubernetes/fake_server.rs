@@ -93,10 +93,9 @@ async fn request(socket: &mut TcpStream) -> String {
         head.push(socket.read_u8().await.unwrap());
     }
     let head = String::from_utf8(head).unwrap();
-    let fields = head.lines().filter_map(|line| line.split_once(": "));
-    let length =
-        fields.filter(|(name, _)| name.eq_ignore_ascii_case("content-length")).map(|(_, value)| value);
-    let length = length.last().map_or(0, |length| length.parse().unwrap());
+    let mut fields = head.lines().filter_map(|line| line.split_once(": "));
+    let length = fields.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let length = length.map_or(0, |(_, length)| length.parse().unwrap());
     socket.read_exact(&mut vec![0; length]).await.unwrap();
     head.split(' ').nth(1).unwrap().to_owned()
 }
