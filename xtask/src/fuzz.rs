@@ -1,7 +1,7 @@
 //! Fuzzes the call path with libFuzzer, each target for a bounded time, on a stable compiler.
 //!
 //! What cargo-fuzz adds to a build are the compiler's own, stable flags for coverage; only its sanitizers ask for a nightly, and
-//! the code under test has no `unsafe` for them to watch. So nothing is installed here, and `cargo fuzz` works all the same.
+//! the code under test has no `unsafe` for them to watch, but for a getsockopt. So nothing is installed here, and `cargo fuzz` works all the same.
 
 use std::env;
 use std::ffi::OsString;
