@@ -5,7 +5,8 @@
 
 use super::PAUSE_READING_BYTES;
 use super::call::Stage;
-use super::engine::{Action, Engine, Role};
+use super::conns::Role;
+use super::engine::{Action, Engine};
 use super::error_reply::{Cause, Oversized};
 use super::finish::Verdict;
 use super::probe;
@@ -171,8 +172,7 @@ impl Engine {
         if live >= MAX_CONNECTIONS || backs_off {
             return;
         }
-        let Some(&first) = self.pools[pool as usize].waiting.front() else { return };
-        match self.enter_connection(first) {
+        match self.circuit_for_connection(pool) {
             Some(circuit) => self.dial(pool, circuit),
             None if live == 0 => {
                 let waiting = std::mem::take(&mut self.pools[pool as usize].waiting);
@@ -181,6 +181,25 @@ impl Engine {
             // They wait for the connections that there are.
             None => {}
         }
+    }
+
+    /// The circuit in which another connection counts: that of the first call in the queue whose circuit takes one. A pool that several
+    /// Services or pods share has calls of more than one.
+    fn circuit_for_connection(&mut self, pool: u32) -> Option<Arc<Circuit>> {
+        let mut full: Option<Arc<Circuit>> = None;
+        for position in 0..self.pools[pool as usize].waiting.len() {
+            let call = self.pools[pool as usize].waiting[position];
+            let circuit = &self.targets.slots[self.calls[call].target as usize].circuit;
+            if full.as_ref().is_some_and(|full| Arc::ptr_eq(full, circuit)) {
+                continue;
+            }
+            full = Some(Arc::clone(circuit));
+            let admitted = self.enter_connection(call);
+            if admitted.is_some() {
+                return admitted;
+            }
+        }
+        None
     }
 
     /// Tries again where calls wait and an earlier attempt to open a connection failed.

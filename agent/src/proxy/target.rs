@@ -3,7 +3,8 @@
 
 use super::call::NOWHERE;
 use super::candidates::Candidates;
-use super::engine::{Engine, Role};
+use super::conns::Role;
+use super::engine::Engine;
 use super::pool::Pool;
 use super::shared_use::Circuit;
 use crate::balance::{PickerState, Random};

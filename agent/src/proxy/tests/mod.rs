@@ -5,7 +5,9 @@ mod calls;
 mod cancels;
 mod crowd;
 mod ends;
+mod fairness;
 mod faults;
+mod handover;
 mod hang;
 mod peers;
 mod probes;
@@ -89,6 +91,7 @@ fn config() -> WorkersConfig {
         protection: Protection::default(),
         max_pod_connections: 100,
         dialer: Arc::new(OwnNamespace),
+        give_memory_back: || (),
         share_upstreams: false,
         seed: 1,
     }
