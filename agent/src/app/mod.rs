@@ -80,6 +80,7 @@ fn start_workers(
     // Not a secret: workers and nodes only must not choose alike.
     let seed = RandomState::new().hash_one(std::process::id());
     let config = WorkersConfig {
+        give_memory_back,
         limits: Limits::default(),
         protection,
         max_pod_connections,
@@ -88,4 +89,10 @@ fn start_workers(
         seed,
     };
     Workers::start(&config, &ticks).context("cannot start the worker threads")
+}
+
+/// What mimalloc, the program's allocator, calls collecting.
+fn give_memory_back() {
+    // SAFETY: any thread may call it at any time; it frees nothing that is in use.
+    unsafe { libmimalloc_sys::mi_collect(true) }
 }

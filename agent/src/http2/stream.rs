@@ -36,7 +36,7 @@ pub(super) struct Stream {
 }
 
 /// The unsent end of a message.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Queue {
     bytes: Vec<u8>,
     written: usize,
@@ -45,8 +45,24 @@ pub(super) struct Queue {
     pub(super) trailers: Option<FieldList>,
     /// Bytes that have gone since the last look at whether the peer takes any.
     pub(super) taken: usize,
+    /// There was no look yet.
+    pub(super) is_fresh: bool,
     /// So many looks have found that it takes too few.
     pub(super) slow_looks: u32,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            bytes: Vec::new(),
+            written: 0,
+            ends: false,
+            trailers: None,
+            taken: 0,
+            is_fresh: true,
+            slow_looks: 0,
+        }
+    }
 }
 
 impl Queue {

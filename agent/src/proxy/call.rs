@@ -291,6 +291,16 @@ fn is_grpc(content_type: &[u8]) -> bool {
         .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
 }
 
+/// Takes the list out of the worker's scratch, whose buffer may have grown with another source's: a small list is copied then.
+pub(super) fn take_list(scratch: &mut FieldList, into: &mut FieldList) {
+    if scratch.held_bytes() > KEPT_FIELDS_BYTES && scratch.size() <= KEPT_FIELDS_BYTES / 2 {
+        into.copy_from(scratch);
+        *scratch = FieldList::new();
+    } else {
+        std::mem::swap(into, scratch);
+    }
+}
+
 /// All calls of a worker, by small integers that serve as the streams' tokens.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
@@ -314,6 +324,17 @@ impl Calls {
         let keeps_buffers = self.free.len() < SLOTS_WITH_BUFFERS;
         self[call].recycle(keeps_buffers);
         self.free.push(call);
+    }
+
+    /// Lets go of the buffers of free slots, and of the slots themselves where all are free.
+    pub(super) fn trim(&mut self) {
+        if self.free.len() == self.slots.len() {
+            *self = Self::default();
+        }
+        for free in &self.free {
+            let slot = &mut self.slots[*free as usize];
+            (slot.request, slot.body) = (FieldList::new(), Vec::new());
+        }
     }
 
     /// The call with a stream's token; `None` for a stream that has none.

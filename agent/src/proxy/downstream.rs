@@ -4,8 +4,9 @@
 //! on to [`super::dispatch`].
 
 use super::budget::Level;
-use super::call::Stage;
-use super::engine::{Action, ConnId, Engine, Role};
+use super::call::{self, Stage};
+use super::conns::{ConnId, Role};
+use super::engine::{Action, Engine};
 use super::error_reply::{Cause, Oversized};
 use crate::balance::PickerState;
 use crate::http2::{
@@ -96,8 +97,10 @@ impl Engine {
         let wanted = &PREFACE[slot.matched..];
         let common = wanted.len().min(input.len());
         if wanted[..common] != input[..common] {
-            let tunnel = self.start_tunnel(sniffing);
-            return self.receive_tunnel(tunnel, true, input);
+            if let Some(tunnel) = self.start_tunnel(sniffing) {
+                self.receive_tunnel(tunnel, true, input);
+            }
+            return;
         }
         if common < wanted.len() {
             slot.matched += common;
@@ -114,8 +117,9 @@ impl Engine {
     }
 
     pub(super) fn sniffing_ended(&mut self, sniffing: u32) {
-        let tunnel = self.start_tunnel(sniffing);
-        self.tunnel_half_ended(tunnel, true);
+        if let Some(tunnel) = self.start_tunnel(sniffing) {
+            self.tunnel_half_ended(tunnel, true);
+        }
     }
 
     /// The client is silent, or has stopped in the middle of the preface.
@@ -123,10 +127,17 @@ impl Engine {
         self.start_tunnel(sniffing);
     }
 
-    fn start_tunnel(&mut self, sniffing: u32) -> u32 {
+    /// `None`: its source has no memory left for it, and the connection is reset.
+    fn start_tunnel(&mut self, sniffing: u32) -> Option<u32> {
+        let budget = self.conns.budget(self.sniffing[sniffing as usize].conn);
+        if self.budgets.level(budget) == Level::UsedUp {
+            self.count_memory_refusal(budget);
+            self.drop_sniffing(sniffing);
+            return None;
+        }
         let Sniffing { conn, target, matched } = self.sniffing.remove(sniffing as usize);
         self.conn_timers.clear(conn.0);
-        self.open_tunnel(conn, target, &PREFACE[..matched])
+        Some(self.open_tunnel(conn, target, &PREFACE[..matched]))
     }
 
     pub(super) fn drop_sniffing(&mut self, sniffing: u32) {
@@ -165,6 +176,7 @@ impl Engine {
     // ---- HTTP/2
 
     pub(super) fn receive_downstream(&mut self, downstream: u32, mut input: &[u8]) {
+        let input_bytes = input.len();
         let slot = &mut self.downstreams[downstream as usize];
         if slot.phase >= Phase::Closing {
             return;
@@ -189,6 +201,8 @@ impl Engine {
                 }
             }
         }
+        let frames = self.downstreams[downstream as usize].http2.take_frames();
+        self.count_work(self.conns.budget(conn), input_bytes, frames);
         self.dispatch_received();
         let slot = &mut self.downstreams[downstream as usize];
         self.counters.client_faults += u64::from(slot.http2.take_faults());
@@ -275,7 +289,7 @@ impl Engine {
         connection.calls.push(call);
         slot.target = connection.target;
         slot.budget = self.conns.budget(connection.conn);
-        mem::swap(&mut slot.request, &mut self.fields);
+        call::take_list(&mut self.fields, &mut slot.request);
         slot.request_ended = end_stream;
         slot.arrived_ns = self.now_ns;
         slot.measured.on_existing_connection = mem::replace(&mut connection.has_carried, true);

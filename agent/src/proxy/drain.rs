@@ -20,14 +20,24 @@ const PONG_WAIT_NS: u64 = 10_000_000_000;
 
 const PING: [u8; 8] = *b"evenkeel";
 
+/// Behind the deadline, how often those are looked for that have connected or called meanwhile.
+const END_EVERY_NS: u64 = 100_000_000;
+
 #[derive(Debug)]
 pub(super) struct Drain {
     deadline_ns: u64,
+    /// When all that is open ends, for the first time or again.
+    end_ns: u64,
 }
 
 impl Drain {
-    pub(super) fn is_over(&self, now_ns: u64) -> bool {
-        now_ns >= self.deadline_ns
+    /// Whether what is open has to end now.
+    pub(super) fn is_to_end(&mut self, now_ns: u64) -> bool {
+        let is_due = now_ns >= self.end_ns;
+        if is_due {
+            self.end_ns = now_ns + END_EVERY_NS;
+        }
+        is_due
     }
 }
 
@@ -35,7 +45,7 @@ impl Engine {
     /// Starts to send clients away. At `deadline_ns` what is still open ends.
     pub fn drain(&mut self, deadline_ns: u64) {
         let time = deadline_ns.saturating_sub(self.now_ns);
-        self.drain = Some(Drain { deadline_ns });
+        self.drain = Some(Drain { deadline_ns, end_ns: deadline_ns });
         let spread = (time / SPREAD_SHARE).clamp(1, MAX_SPREAD_NS);
         for (_, downstream) in &self.downstreams {
             if downstream.phase == Phase::Serving {
@@ -88,14 +98,21 @@ impl Engine {
     /// it a moment for as long as it reads.
     pub(super) fn await_last_read(&mut self, downstream: u32) {
         let deadline_ns = self.drain.as_ref().map_or(0, |drain| drain.deadline_ns);
+        let unread_bytes = self.unread_bytes(downstream);
         let slot = &mut self.downstreams[downstream as usize];
-        slot.unread_bytes = slot.http2.output().len();
+        slot.unread_bytes = unread_bytes;
         self.conn_timers.set(slot.conn.0, self.now_ns.max(deadline_ns) + super::LINGER_NS);
     }
 
-    pub(super) fn last_calls_timer_fired(&mut self, downstream: u32) {
+    /// What is left of the client's last answers: at the output, and in the streams, where it waits for a window or for the output.
+    fn unread_bytes(&self, downstream: u32) -> usize {
         let slot = &self.downstreams[downstream as usize];
-        if slot.calls.is_empty() && slot.http2.output().len() < slot.unread_bytes {
+        let queued = slot.calls.iter().map(|call| slot.http2.queued(self.calls[*call].stream));
+        slot.http2.output().len() + queued.sum::<usize>()
+    }
+
+    pub(super) fn last_calls_timer_fired(&mut self, downstream: u32) {
+        if self.unread_bytes(downstream) < self.downstreams[downstream as usize].unread_bytes {
             self.await_last_read(downstream);
         } else {
             self.cut_off(downstream);
@@ -132,7 +149,7 @@ impl Engine {
             self.send_client_away(downstream, LastStream::Seen);
             let slot = &self.downstreams[downstream as usize];
             if slot.phase == Phase::LastCalls && !self.conn_timers.is_set(slot.conn.0) {
-                self.conn_timers.set(slot.conn.0, self.now_ns + super::LINGER_NS);
+                self.await_last_read(downstream);
             }
         }
         let tunnels: Vec<u32> = self.tunnels.iter().map(|(index, _)| index as u32).collect();

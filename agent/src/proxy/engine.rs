@@ -3,13 +3,15 @@
 //! The driver (a worker thread, or the simulator) owns the sockets and names each by the [`ConnId`] it got here. A turn is:
 //! [`Engine::set_time`], any number of inputs, [`Engine::expire`], [`Engine::settle`], the actions, and one flush for each
 //! connection that [`Engine::settle`] named. This file has the slabs and hands each input to the file of the connection's
-//! role; a client's bytes go on in [`super::downstream`].
+//! role, `conns` knows what that is, and `settle` has the outputs; a client's bytes go on in [`super::downstream`].
 
 use super::budget::Budgets;
 use super::call::{Calls, Stage};
+use super::conns::{ConnId, Conns, Role};
 use super::counters::Counters;
 use super::downstream::{Downstream, Sniffing};
 use super::drain::Drain;
+use super::evict::Evictable;
 use super::pool::Pool;
 use super::shared_use::Ledger;
 use super::stall;
@@ -24,17 +26,6 @@ use crate::mesh::{DestinationId, Pod, Snapshot};
 use slab::Slab;
 use std::net::SocketAddr;
 use std::sync::Arc;
-
-/// A connection, by the number that engine and driver share. Used again after [`Engine::closed`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ConnId(pub(super) u32);
-
-impl ConnId {
-    /// A small integer: an index into the driver's own table.
-    pub fn index(self) -> usize {
-        self.0 as usize
-    }
-}
 
 /// What the driver is asked to do.
 #[derive(Debug)]
@@ -66,145 +57,6 @@ pub enum Action {
         /// SO_LINGER 0: both sides forget the connection at once.
         reset: bool,
     },
-}
-
-/// What a connection is to the engine: the index into its role's slab.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    Sniffing(u32),
-    Downstream(u32),
-    Upstream(u32),
-    TunnelClient(u32),
-    TunnelServer(u32),
-    /// Waits for the driver to have closed the socket.
-    Closed,
-}
-
-#[derive(Debug)]
-struct Conn {
-    role: Role,
-    touched: bool,
-    paused: bool,
-    /// Whose memory it holds, and how much.
-    budget: u32,
-    charged: u64,
-    /// Of that, in the kernel's buffers.
-    kernel_bytes: u32,
-    since_ns: u64,
-    /// Since when it has had output that the socket has not taken; 0: it has none.
-    output_since_ns: u64,
-}
-
-/// What is known of every connection, whatever its role.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ConnFacts {
-    /// When it was accepted, or begun to be opened.
-    pub(super) since_ns: u64,
-    /// What its source is charged for it, in bytes.
-    pub(super) charged: u64,
-    /// Since when it has had output that the socket has not taken; 0: it has none.
-    pub(super) output_since_ns: u64,
-}
-
-/// All connections, and which of them something happened to.
-#[derive(Debug, Default)]
-pub(super) struct Conns {
-    slots: Slab<Conn>,
-    touched: Vec<ConnId>,
-}
-
-impl Conns {
-    /// A connection that is charged to a budget.
-    pub(super) fn insert(&mut self, role: Role, budget: u32, now_ns: u64) -> ConnId {
-        let conn = Conn {
-            role,
-            touched: false,
-            paused: false,
-            budget,
-            charged: 0,
-            kernel_bytes: 0,
-            since_ns: now_ns,
-            output_since_ns: 0,
-        };
-        ConnId(self.slots.insert(conn) as u32)
-    }
-
-    pub(super) fn role(&self, conn: ConnId) -> Role {
-        self.slots.get(conn.index()).map_or(Role::Closed, |conn| conn.role)
-    }
-
-    pub(super) fn set_role(&mut self, conn: ConnId, role: Role) {
-        self.slots[conn.index()].role = role;
-    }
-
-    /// Has the connection looked at when the turn's inputs are through.
-    pub(super) fn touch(&mut self, conn: ConnId) {
-        let slot = &mut self.slots[conn.index()];
-        if !slot.touched {
-            slot.touched = true;
-            self.touched.push(conn);
-        }
-    }
-
-    pub(super) fn budget(&self, conn: ConnId) -> u32 {
-        self.slots[conn.index()].budget
-    }
-
-    pub(super) fn kernel_bytes(&self, conn: ConnId) -> u32 {
-        self.slots[conn.index()].kernel_bytes
-    }
-
-    /// Whether that is news.
-    pub(super) fn set_kernel_bytes(&mut self, conn: ConnId, bytes: u32) -> bool {
-        let Some(slot) = self.slots.get_mut(conn.index()) else { return false };
-        std::mem::replace(&mut slot.kernel_bytes, bytes) != bytes
-    }
-
-    /// Notes what the connection is charged; its budget, and what it was charged before.
-    pub(super) fn set_charged(&mut self, conn: ConnId, bytes: u64) -> (u32, u64) {
-        let slot = &mut self.slots[conn.index()];
-        (slot.budget, std::mem::replace(&mut slot.charged, bytes))
-    }
-
-    /// Notes whether the connection has output.
-    fn note_output(&mut self, conn: ConnId, has_output: bool, now_ns: u64) {
-        let since = &mut self.slots[conn.index()].output_since_ns;
-        match (has_output, *since) {
-            (true, 0) => *since = now_ns,
-            (true, _) => {}
-            (false, _) => *since = 0,
-        }
-    }
-
-    /// Whether the socket has not taken in this turn what it was to write before it.
-    pub(super) fn is_stuck(&self, conn: ConnId, now_ns: u64) -> bool {
-        (1..now_ns).contains(&self.slots[conn.index()].output_since_ns)
-    }
-
-    /// All connections, in no order.
-    pub(super) fn ids(&self) -> impl Iterator<Item = ConnId> {
-        self.slots.iter().map(|(index, _)| ConnId(index as u32))
-    }
-
-    pub(super) fn facts(&self, conn: ConnId) -> ConnFacts {
-        let Conn { since_ns, charged, output_since_ns, .. } = self.slots[conn.index()];
-        ConnFacts { since_ns, charged, output_since_ns }
-    }
-
-    /// All connections with their budgets.
-    #[cfg(test)]
-    pub(super) fn all(&self) -> impl Iterator<Item = (ConnId, u32)> {
-        self.slots.iter().map(|(index, conn)| (ConnId(index as u32), conn.budget))
-    }
-
-    fn is_paused(&self, conn: ConnId) -> bool {
-        self.slots[conn.index()].paused
-    }
-
-    /// Says whether the driver shall read; true if it has to be told that it may again.
-    pub(super) fn set_paused(&mut self, conn: ConnId, paused: bool) -> bool {
-        std::mem::replace(&mut self.slots[conn.index()].paused, paused) && !paused
-    }
 }
 
 /// The call path of one worker thread.
@@ -243,9 +95,18 @@ pub struct Engine {
     pub(super) received: Vec<u32>,
     /// Calls that stall.
     pub(super) slow: Vec<u32>,
+    /// What may be ended for want of memory.
+    pub(super) evictable: Vec<Evictable>,
+    pub(super) without_room: Vec<u32>,
+    /// Turns so far.
+    pub(super) turn: u64,
+    /// Frames that the last input brought.
+    pub(super) input_frames: u32,
     expired: Vec<u32>,
     swept_ns: u64,
     looked_ns: u64,
+    /// Of the connections, those that are looked at next.
+    pub(super) look_slice: usize,
 }
 
 /// How often targets that nobody uses, and pools whose calls wait, are looked for.
@@ -261,6 +122,9 @@ impl Engine {
             ledger,
             received: Vec::new(),
             slow: Vec::new(),
+            evictable: Vec::new(),
+            without_room: Vec::new(),
+            look_slice: 0,
             looked_ns: now_ns,
             now_ns,
             random: Random::new(seed),
@@ -285,6 +149,8 @@ impl Engine {
             reply: FieldList::new(),
             progress: Vec::new(),
             spare_buffers: Vec::new(),
+            turn: 0,
+            input_frames: 0,
             expired: Vec::new(),
             swept_ns: now_ns,
         }
@@ -308,9 +174,10 @@ impl Engine {
 
     // ---- inputs
 
-    /// Moves the clock (monotonic nanoseconds).
+    /// Begins a turn: moves the clock (monotonic nanoseconds).
     pub fn set_time(&mut self, now_ns: u64) {
         self.now_ns = self.now_ns.max(now_ns);
+        self.turn += 1;
     }
 
     /// Does what has become due. This comes behind the turn's inputs: where the driver was kept from its work, peers that have
@@ -326,7 +193,7 @@ impl Engine {
             self.conn_timer_fired(ConnId(conn));
         }
         self.expired = expired;
-        if self.drain.as_ref().is_some_and(|drain| drain.is_over(self.now_ns)) {
+        if self.drain.as_mut().is_some_and(|drain| drain.is_to_end(self.now_ns)) {
             self.drain_is_over();
         }
         if self.now_ns - self.swept_ns >= SWEEP_NS {
@@ -334,10 +201,27 @@ impl Engine {
             self.sweep_targets();
             self.sweep_pools();
         }
-        if self.now_ns - self.looked_ns >= stall::LOOK_EVERY_NS {
+        if self.now_ns - self.looked_ns >= stall::SLICE_EVERY_NS {
             self.looked_ns = self.now_ns;
             self.look_for_stalls();
         }
+    }
+
+    /// What connections and calls hold, in bytes.
+    pub fn held_bytes(&self) -> u64 {
+        self.budgets.held_bytes()
+    }
+
+    /// Lets go of what is only kept so that it need not be made again.
+    pub fn trim(&mut self) {
+        self.spare_buffers = Vec::new();
+        self.calls.trim();
+        self.fields = FieldList::new();
+        self.conns.trim();
+        self.downstreams.shrink_to_fit();
+        self.upstreams.shrink_to_fit();
+        self.tunnels.shrink_to_fit();
+        self.sniffing.shrink_to_fit();
     }
 
     /// How long the driver may sleep at most, if nothing else happens; `None`: as long as it likes.
@@ -390,6 +274,8 @@ impl Engine {
 
     /// Bytes were read: those that [`Self::restore`] put there, and what came behind them.
     pub fn receive(&mut self, conn: ConnId, input: &[u8]) {
+        self.make_room_for_input(conn);
+        self.input_frames = 0;
         match self.conns.role(conn) {
             Role::Sniffing(sniffing) => self.sniff(sniffing, input),
             Role::Downstream(downstream) => self.receive_downstream(downstream, input),
@@ -446,7 +332,7 @@ impl Engine {
     /// [`Action::Close`] is done: the id is free for another connection.
     pub fn closed(&mut self, conn: ConnId) {
         debug_assert_eq!(self.conns.role(conn), Role::Closed);
-        self.conns.slots.try_remove(conn.index());
+        self.conns.remove(conn);
     }
 
     /// Resets every connection of a pod, or of a fixed listener's destination. For a pod that is all there is of it, those
@@ -459,101 +345,6 @@ impl Engine {
         if destination.is_none() {
             self.reset_upstreams(origin);
         }
-    }
-
-    // ---- outputs
-
-    /// Brings everything that this turn's inputs touched to its end, and names the connections that have output.
-    pub fn settle(&mut self, flush: &mut Vec<ConnId>) {
-        loop {
-            while let Some(pool) = self.pools_to_serve.pop() {
-                self.serve_waiting(pool);
-            }
-            let Some(conn) = self.conns.touched.pop() else { break };
-            let Some(slot) = self.conns.slots.get_mut(conn.index()) else { continue };
-            slot.touched = false;
-            match slot.role {
-                Role::Downstream(downstream) => self.settle_downstream(downstream),
-                Role::Upstream(upstream) => self.settle_upstream(upstream),
-                Role::TunnelClient(tunnel) | Role::TunnelServer(tunnel) => self.settle_tunnel(tunnel),
-                Role::Sniffing(_) | Role::Closed => {}
-            }
-            self.charge(conn);
-            let has_output = !self.output(conn).is_empty();
-            self.conns.note_output(conn, has_output, self.now_ns);
-            if has_output {
-                flush.push(conn);
-            }
-        }
-        self.budgets.publish();
-    }
-
-    /// What the driver has to do, in this order.
-    pub fn take_actions(&mut self, into: &mut Vec<Action>) {
-        into.append(&mut self.actions);
-    }
-
-    /// Whether the driver shall read the connection. When this turns true again, [`Action::Resume`] says so.
-    pub fn reads(&self, conn: ConnId) -> bool {
-        self.conns.slots.get(conn.index()).is_some_and(|conn| !conn.paused)
-    }
-
-    /// What is to be written next.
-    pub fn output(&self, conn: ConnId) -> &[u8] {
-        match self.conns.role(conn) {
-            Role::Downstream(downstream) => self.downstreams[downstream as usize].http2.output(),
-            Role::Upstream(upstream) => self.upstreams[upstream as usize].output(),
-            Role::TunnelClient(tunnel) => self.tunnels[tunnel as usize].output(true),
-            Role::TunnelServer(tunnel) => self.tunnels[tunnel as usize].output(false),
-            Role::Sniffing(_) | Role::Closed => &[],
-        }
-    }
-
-    /// So many bytes of [`Self::output`] were written.
-    pub fn sent(&mut self, conn: ConnId, bytes: usize) {
-        match self.conns.role(conn) {
-            Role::Downstream(downstream) => {
-                let downstream = &mut self.downstreams[downstream as usize];
-                downstream.http2.sent(bytes);
-                if downstream.wants_settling() || self.conns.is_paused(conn) {
-                    self.conns.touch(conn);
-                }
-            }
-            Role::Upstream(upstream) => {
-                let upstream = &mut self.upstreams[upstream as usize];
-                upstream.http2.sent(bytes);
-                upstream.sent_total += bytes as u64;
-                if upstream.wants_settling() || self.conns.is_paused(conn) {
-                    self.conns.touch(conn);
-                }
-                // Calls may have waited for this.
-                if !self.pools[upstream.pool as usize].waiting.is_empty() {
-                    self.pools_to_serve.push(upstream.pool);
-                }
-            }
-            Role::TunnelClient(tunnel) => self.tunnel_sent(tunnel, true, bytes),
-            Role::TunnelServer(tunnel) => self.tunnel_sent(tunnel, false, bytes),
-            Role::Sniffing(_) | Role::Closed => return,
-        }
-        self.charge(conn);
-        let has_output = !self.output(conn).is_empty();
-        self.conns.note_output(conn, has_output, self.now_ns);
-    }
-
-    /// What has been counted.
-    pub fn counters(&self) -> Counters {
-        Counters {
-            http2_open: self.downstreams.len() as u64,
-            tunnels_open: self.tunnels.len() as u64,
-            upstreams_open: self.upstreams.len() as u64,
-            calls_open: self.calls.len() as u64,
-            ..self.counters
-        }
-    }
-
-    /// Client connections that are open, of whatever kind.
-    pub fn client_connections(&self) -> usize {
-        self.sniffing.len() + self.downstreams.len() + self.tunnels.len()
     }
 
     // ---- shared by the files of the roles

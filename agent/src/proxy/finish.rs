@@ -73,6 +73,16 @@ impl Engine {
         self.answer(call, cause);
     }
 
+    /// Ends a call of which nothing more is sent: where its answer stands, only the rest of the request, which nobody wants.
+    pub(super) fn give_up(&mut self, call: u32, cause: Cause) {
+        if self.calls[call].response == Response::Complete {
+            self.detach(call);
+            self.check_done(call);
+        } else {
+            self.fail(call, cause);
+        }
+    }
+
     /// Answers a call that is at no server.
     pub(super) fn answer(&mut self, call: u32, cause: Cause) {
         let slot = &self.calls[call];

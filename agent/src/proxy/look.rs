@@ -5,7 +5,8 @@
 
 use super::call::{Call, NOWHERE, Response, Stage};
 use super::downstream;
-use super::engine::{ConnId, Engine, Role};
+use super::conns::{ConnId, Role};
+use super::engine::Engine;
 use super::upstream;
 use crate::http2::Name;
 use crate::mesh::{ObjectName, ServiceFilter};
@@ -310,7 +311,7 @@ impl Engine {
             address,
             protocol,
             standing,
-            age_seconds: seconds(self.now_ns.saturating_sub(facts.since_ns)),
+            age_seconds: seconds(self.now_ns.saturating_sub(facts.opened_ns)),
             streams,
             held_bytes: facts.charged,
             kernel_bytes: self.conns.kernel_bytes(conn),
@@ -318,7 +319,7 @@ impl Engine {
             stuck_seconds: self
                 .conns
                 .is_stuck(conn, self.now_ns)
-                .then(|| seconds(self.now_ns - facts.output_since_ns)),
+                .then(|| seconds(self.now_ns - facts.moved_ns)),
             is_read: self.reads(conn),
         }
     }

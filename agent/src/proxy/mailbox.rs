@@ -38,7 +38,11 @@ impl Source {
 pub(super) enum Command {
     Publish(Arc<Snapshot>),
     Listen(ListenerId, std::net::TcpListener, Source),
-    Unlisten(ListenerId),
+    /// Stop accepting; and where the origin ends, tell all workers so, behind what this one has handed to them.
+    Unlisten {
+        id: ListenerId,
+        end: Option<(Origin, Option<DestinationId>)>,
+    },
     /// Reset every connection of the origin (to the destination).
     End(Origin, Option<DestinationId>),
     /// A connection that another worker has accepted.
@@ -81,5 +85,6 @@ pub(super) struct Shared {
     pub(super) census: Census,
     pub(super) applied: Applied,
     pub(super) dialer: Arc<dyn Dialer>,
+    pub(super) give_memory_back: fn(),
     pub(super) ledger: Ledger,
 }

@@ -6,8 +6,9 @@
 //! `target` knows the connection's destination, `candidates` which of its endpoints may be picked; `call` is a request's state; `dispatch` asks routing and balance; `pool` has
 //! connections to the endpoint, `upstream` is one of them, `retry` sends again what failed where the Service asks for it, `probe` asks whether it lives; `pump` moves bodies and trailers; `error_reply` answers where no
 //! server does; `finish` counts the end, with what `measure` has seen on the way. `deadline` and `timers` watch the clock, `drain` ends it all.
-//! What a source of calls may cost: `budget` counts its memory, `circuit` its calls and connections to a Service, `stall` sees to
-//! peers that keep it waiting; `look` shows what is open; `shared_use` is what the workers know of it together.
+//! What a source of calls may cost: `budget` counts its memory, `evict` makes room in it, `circuit` counts its calls and connections to a
+//! Service, `stall` sees to peers that keep it waiting, `fairness` says how much of a turn is its; `look` shows what is open; `shared_use` is
+//! what the workers know of it together.
 
 mod accept;
 mod budget;
@@ -15,6 +16,7 @@ mod call;
 mod candidates;
 mod census;
 mod circuit;
+mod conns;
 mod counters;
 mod deadline;
 mod dispatch;
@@ -22,7 +24,10 @@ mod downstream;
 mod drain;
 mod engine;
 mod error_reply;
+mod evict;
+mod fairness;
 mod finish;
+mod idle;
 pub mod look;
 mod mailbox;
 mod measure;
@@ -30,6 +35,7 @@ mod pool;
 mod probe;
 mod pump;
 mod retry;
+mod settle;
 mod shared_use;
 #[cfg(test)]
 mod sim;
@@ -45,8 +51,9 @@ mod upstream;
 mod worker;
 mod workers;
 
+pub use conns::ConnId;
 pub use counters::Counters;
-pub use engine::{Action, ConnId, Engine};
+pub use engine::{Action, Engine};
 pub use mailbox::Source;
 pub use socket::{Dialer, OwnNamespace};
 pub use target::Origin;

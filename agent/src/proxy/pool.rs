@@ -5,7 +5,8 @@
 
 use super::PAUSE_READING_BYTES;
 use super::call::{NOWHERE, Stage};
-use super::engine::{Action, Engine, Role};
+use super::conns::Role;
+use super::engine::{Action, Engine};
 use super::error_reply::{Cause, Oversized};
 use super::finish::Verdict;
 use super::probe;

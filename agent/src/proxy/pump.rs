@@ -6,9 +6,10 @@
 
 use super::PAUSE_READING_BYTES;
 use super::budget::Level;
-use super::call::{Call, REPLAY_LIMIT_BYTES, Response, Stage};
+use super::call::{self, Call, REPLAY_LIMIT_BYTES, Response, Stage};
+use super::conns::Conns;
 use super::downstream::Downstream;
-use super::engine::{Conns, Engine};
+use super::engine::Engine;
 use super::error_reply::{Cause, Oversized};
 use super::finish;
 use super::measure;
@@ -49,7 +50,7 @@ impl Engine {
         let has_window = queued == 0 || connection.http2.has_window(stream);
         self.conns.touch(conn);
         credit_client(slot, &mut self.downstreams, &mut self.conns, sent);
-        if self.has_no_room(call, conn, queued, has_window) {
+        if self.has_no_room(call, conn, queued, has_window, end_stream) {
             return;
         }
         if end_stream {
@@ -61,17 +62,25 @@ impl Engine {
     pub(super) fn request_trailers(&mut self, call: u32) {
         let Some(slot) = self.calls.find(call) else { return };
         slot.request_ended = true;
-        if slot.replayable && slot.response == Response::Nothing {
-            let mut trailers = Box::default();
-            mem::swap(&mut *trailers, &mut self.fields);
-            slot.trailers = Some(trailers);
-            self.charge_call(call);
+        if self.has_no_room_for_list(call, true) {
+            return;
         }
         let slot = &mut self.calls[call];
         if let Stage::Open { upstream, stream } = slot.stage {
             let connection = &mut self.upstreams[upstream as usize];
-            connection.http2.send_trailers(stream, slot.trailers.as_deref().unwrap_or(&self.fields));
-            self.conns.touch(connection.conn);
+            let conn = connection.conn;
+            connection.http2.send_trailers(stream, &self.fields);
+            self.conns.touch(conn);
+            self.charge_list(conn);
+        }
+        let slot = &mut self.calls[call];
+        if slot.replayable && slot.response == Response::Nothing {
+            let mut trailers = Box::default();
+            call::take_list(&mut self.fields, &mut trailers);
+            slot.trailers = Some(trailers);
+            self.charge_call(call);
+        }
+        if matches!(self.calls[call].stage, Stage::Open { .. }) {
             self.check_done(call);
         }
     }
@@ -113,15 +122,21 @@ impl Engine {
 
     /// The fields are in the engine's field list.
     pub(super) fn informational_headers(&mut self, call: u32) {
-        let Some(slot) = self.calls.find(call) else { return };
+        if self.calls.find(call).is_none() {
+            return;
+        }
+        let is_used_up = self.level_of_call(call) == Level::UsedUp;
+        let slot = &self.calls[call];
         let client = &mut self.downstreams[slot.downstream as usize];
         // There may be any number of them, and no window bounds them; the answer stands without.
         let is_too_large = self.fields.size() > client.http2.peer_max_header_list() as usize;
-        if client.http2.output().len() > PAUSE_READING_BYTES || is_too_large {
+        if client.http2.output().len() > PAUSE_READING_BYTES || is_too_large || is_used_up {
             return;
         }
+        let conn = client.conn;
         client.http2.send_headers(slot.stream, &self.fields, false);
-        self.conns.touch(client.conn);
+        self.conns.touch(conn);
+        self.charge_list(conn);
     }
 
     /// The fields are in the engine's field list.
@@ -132,7 +147,10 @@ impl Engine {
         if end_stream && self.retries_after_status(call) {
             return;
         }
-        let Some(slot) = self.calls.find(call) else { return };
+        if self.calls.find(call).is_none() || self.has_no_room_for_list(call, end_stream) {
+            return;
+        }
+        let slot = &mut self.calls[call];
         slot.response = Response::Headers;
         slot.measured.headers_ns = self.now_ns;
         slot.measured.http_status = measure::http_status(self.fields.find(Name::Status));
@@ -146,13 +164,15 @@ impl Engine {
             latency::observe(&server.load, self.now_ns, self.now_ns - slot.sent_ns, Sample::Response);
         }
         let client = &mut self.downstreams[slot.downstream as usize];
+        let conn = client.conn;
         client.http2.send_headers(slot.stream, &self.fields, end_stream);
-        self.conns.touch(client.conn);
+        self.conns.touch(conn);
         if slot.is_grpc {
             slot.response_is_sized = self.fields.find(Name::ContentLength).is_some();
         } else {
             slot.server_failed = finish::is_http_failure(slot.measured.http_status);
         }
+        self.charge_list(conn);
         if end_stream {
             self.response_complete(call);
         }
@@ -189,7 +209,7 @@ impl Engine {
         if sent > 0 {
             self.upstreams[upstream as usize].http2.grant(stream, sent as u32);
         }
-        if self.has_no_room(call, conn, queued, has_window) {
+        if self.has_no_room(call, conn, queued, has_window, end_stream) {
             return;
         }
         if end_stream {
@@ -203,10 +223,15 @@ impl Engine {
         if self.is_too_large_for_client(call) {
             return;
         }
-        let Some(slot) = self.calls.find(call) else { return };
+        if self.has_no_room_for_list(call, true) {
+            return;
+        }
+        let slot = &self.calls[call];
         let client = &mut self.downstreams[slot.downstream as usize];
+        let conn = client.conn;
         client.http2.send_trailers(slot.stream, &self.fields);
-        self.conns.touch(client.conn);
+        self.conns.touch(conn);
+        self.charge_list(conn);
         self.response_complete(call);
     }
 

@@ -6,6 +6,7 @@
 
 use super::budget::Level;
 use super::call::Stage;
+use super::conns::{ConnId, Role};
 use super::downstream;
 use super::engine::Engine;
 use super::error_reply::Cause;
@@ -13,32 +14,37 @@ use super::upstream;
 use crate::http2::{ErrorCode, LastStream};
 use crate::telemetry::Flag;
 
-/// Between two looks at everything.
+/// Between two looks at a connection.
 pub(super) const LOOK_EVERY_NS: u64 = 10_000_000_000;
+/// Not all of them are looked at in one turn, for which every call would have to wait, but a share of them each second.
+const SLICES: usize = 10;
+pub(super) const SLICE_EVERY_NS: u64 = LOOK_EVERY_NS / SLICES as u64;
 /// Who takes less than this between two looks, of what waits for it, has taken too little: 400 bytes a second.
 const LEAST_BYTES: usize = 4 << 10;
-/// Looks that a peer may take too little in: five minutes, Envoy's idle time-out of a stream.
+/// Times between two looks that a peer may take too little in: five minutes, Envoy's idle time-out of a stream.
 const LOOKS: u32 = 30;
-/// And if its source's memory is tight: gRPC's keep-alive time-out.
+/// And if its source's memory has been tight for as long: gRPC's keep-alive time-out.
 const HURRIED_LOOKS: u32 = 2;
 /// Looks that a frame, or a header block, may take to come whole: up to half a minute for what fits into a few packets. Nothing
 /// but the peer's own slowness keeps it.
 const UNFINISHED_LOOKS: u32 = 3;
 
 impl Engine {
-    /// Looks at all connections.
+    /// Looks at the next share of all connections.
     pub(super) fn look_for_stalls(&mut self) {
-        let downstreams: Vec<u32> = self.downstreams.iter().map(|(index, _)| index as u32).collect();
-        for downstream in downstreams {
-            self.look_at_downstream(downstream);
+        if self.look_slice == 0 {
+            self.budgets.look();
         }
-        let upstreams: Vec<u32> = self.upstreams.iter().map(|(index, _)| index as u32).collect();
-        for upstream in upstreams {
-            // Another one's end may have taken it along.
-            if self.upstreams.contains(upstream as usize) {
-                self.look_at_upstream(upstream);
+        for index in (self.look_slice..self.conns.bound()).step_by(SLICES) {
+            match self.conns.role(ConnId(index as u32)) {
+                Role::Downstream(downstream) => self.look_at_downstream(downstream),
+                Role::Upstream(upstream) => self.look_at_upstream(upstream),
+                Role::TunnelClient(tunnel) => self.look_at_tunnel(tunnel),
+                Role::Sniffing(_) | Role::TunnelServer(_) | Role::Closed => {}
             }
         }
+        self.look_slice = (self.look_slice + 1) % SLICES;
+        self.end_stalled();
     }
 
     fn look_at_downstream(&mut self, downstream: u32) {
@@ -46,8 +52,9 @@ impl Engine {
         if slot.phase >= downstream::Phase::Closing {
             return;
         }
-        let waits = slot.http2.look(LEAST_BYTES);
         let conn = slot.conn;
+        let has_waited = self.conns.has_waited(conn, self.now_ns, LOOK_EVERY_NS);
+        let waits = slot.http2.look(has_waited, LEAST_BYTES);
         self.charge(conn);
         let looks = self.looks_for(self.conns.budget(conn));
         if waits.unfinished >= UNFINISHED_LOOKS {
@@ -76,8 +83,9 @@ impl Engine {
         if !matches!(slot.phase, upstream::Phase::Ready | upstream::Phase::Retiring) {
             return;
         }
-        let waits = slot.http2.look(LEAST_BYTES);
         let conn = slot.conn;
+        let has_waited = self.conns.has_waited(conn, self.now_ns, LOOK_EVERY_NS);
+        let waits = slot.http2.look(has_waited, LEAST_BYTES);
         self.charge(conn);
         let looks = self.looks_for(self.conns.budget(conn));
         if waits.unread >= looks || waits.unfinished >= UNFINISHED_LOOKS {
@@ -91,13 +99,25 @@ impl Engine {
             if matches!(self.calls[call].stage, Stage::Open { .. }) {
                 self.counters.stalled_streams += 1;
                 let by = self.server_address(call);
-                self.fail(call, Cause::Unread { by });
+                self.give_up(call, Cause::Unread { by });
             }
         }
         self.slow = slow;
     }
 
+    /// A tunnel is left alone while there is memory: nobody knows what its ends have agreed on.
+    fn look_at_tunnel(&mut self, tunnel: u32) {
+        let (client, server) = self.tunnels[tunnel as usize].conns();
+        let waits = [client, server].map(|conn| self.conns.has_waited(conn, self.now_ns, LOOK_EVERY_NS));
+        let slow_looks = self.tunnels[tunnel as usize].look(waits, LEAST_BYTES);
+        let budget = self.conns.budget(client);
+        if slow_looks >= HURRIED_LOOKS && self.budgets.level(budget) >= Level::Full {
+            self.count_memory_refusal(budget);
+            self.end_tunnel(tunnel, true);
+        }
+    }
+
     fn looks_for(&self, budget: u32) -> u32 {
-        if self.budgets.level(budget) >= Level::Tight { HURRIED_LOOKS } else { LOOKS }
+        if self.budgets.has_been_tight(budget, HURRIED_LOOKS) { HURRIED_LOOKS } else { LOOKS }
     }
 }

@@ -3,7 +3,8 @@
 
 use super::call::NOWHERE;
 use super::candidates::{Candidates, Left};
-use super::engine::{Engine, Role};
+use super::conns::Role;
+use super::engine::Engine;
 use super::pool::Pool;
 use super::shared_use::{Circuit, Home};
 use crate::balance::{PickerState, Random};

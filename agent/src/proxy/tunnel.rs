@@ -3,13 +3,16 @@
 //! Each half ends by itself, as TCP's do; a reset of one side resets the other, behind what was said before it.
 
 use super::budget::Level;
-use super::engine::{Action, ConnId, Engine, Role};
+use super::conns::{ConnId, Role};
+use super::engine::{Action, Engine};
 use crate::balance;
 
 /// What one direction holds at most before its source is not read any more. A read may go beyond it by its own size.
 const HIGH_WATER_BYTES: usize = 128 << 10;
 /// Below this the source is read again.
 const LOW_WATER_BYTES: usize = 32 << 10;
+/// With hardly any memory left, nothing is read on while anything waits.
+const FULL_WATER_BYTES: usize = 1;
 /// Buffers kept for the next tunnel that needs one.
 const SPARE_BUFFERS: usize = 16;
 /// Buffers that have grown beyond this are not kept.
@@ -27,6 +30,8 @@ pub(super) struct Tunnel {
     broken: bool,
     to_server: Pipe,
     to_client: Pipe,
+    /// So many looks in a row have found that an end takes too little of what waits for it.
+    slow_looks: u32,
 }
 
 /// One direction.
@@ -39,6 +44,8 @@ struct Pipe {
     ended: bool,
     /// The destination has been told.
     shut: bool,
+    /// Bytes that the destination has taken since the last look.
+    taken: usize,
 }
 
 impl Pipe {
@@ -100,6 +107,7 @@ impl Engine {
             broken: false,
             to_server: Pipe { buffer: received.to_vec(), ..Pipe::default() },
             to_client: Pipe::default(),
+            slow_looks: 0,
         });
         match address {
             Some(address) => {
@@ -127,18 +135,23 @@ impl Engine {
             return;
         }
         let (pipe, source, destination) = slot.pipe(from_client);
+        let budget = self.conns.budget(source);
         if pipe.buffer.capacity() == 0
             && let Some(spare) = self.spare_buffers.pop()
         {
             pipe.buffer = spare;
         }
         pipe.buffer.extend_from_slice(input);
-        let is_tight = self.budgets.level(self.conns.budget(source)) >= Level::Tight;
-        let most = if is_tight { LOW_WATER_BYTES + 1 } else { HIGH_WATER_BYTES };
+        let most = match self.budgets.level(budget) {
+            Level::Ample => HIGH_WATER_BYTES,
+            Level::Tight => LOW_WATER_BYTES + 1,
+            Level::Full | Level::UsedUp => FULL_WATER_BYTES,
+        };
         if pipe.waiting().len() >= most {
             self.conns.set_paused(source, true);
         }
         self.conns.touch(destination);
+        self.count_work(budget, input.len(), 0);
     }
 
     pub(super) fn tunnel_half_ended(&mut self, tunnel: u32, from_client: bool) {
@@ -150,6 +163,7 @@ impl Engine {
     pub(super) fn tunnel_sent(&mut self, tunnel: u32, to_client: bool, bytes: usize) {
         let (pipe, source, destination) = self.tunnels[tunnel as usize].pipe(!to_client);
         pipe.written += bytes;
+        pipe.taken += bytes;
         let waiting = pipe.waiting().len();
         if waiting == 0 {
             pipe.written = 0;
@@ -163,7 +177,9 @@ impl Engine {
             pipe.buffer.drain(..pipe.written);
             pipe.written = 0;
         }
-        if waiting <= LOW_WATER_BYTES && self.conns.set_paused(source, false) {
+        let is_full = self.budgets.level(self.conns.budget(source)) >= Level::Full;
+        let least = if is_full { FULL_WATER_BYTES - 1 } else { LOW_WATER_BYTES };
+        if waiting <= least && self.conns.set_paused(source, false) {
             self.actions.push(Action::Resume { conn: source });
         }
     }
@@ -212,6 +228,19 @@ impl Engine {
 }
 
 impl Tunnel {
+    /// Its client's connection and its server's.
+    pub(super) fn conns(&self) -> (ConnId, ConnId) {
+        (self.client, self.server)
+    }
+
+    /// A look at whether each end takes what waits for it: the client, and the server. How many in a row have found that one does not.
+    pub(super) fn look(&mut self, waits: [bool; 2], least: usize) -> u32 {
+        let taken = [&mut self.to_client, &mut self.to_server].map(|pipe| std::mem::take(&mut pipe.taken));
+        let is_slow = waits.into_iter().zip(taken).any(|(waits, taken)| waits && taken < least);
+        self.slow_looks = if is_slow { self.slow_looks + 1 } else { 0 };
+        self.slow_looks
+    }
+
     /// The direction that leads away from this side, its source and its destination.
     fn pipe(&mut self, from_client: bool) -> (&mut Pipe, ConnId, ConnId) {
         match from_client {

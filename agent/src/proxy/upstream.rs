@@ -1,8 +1,9 @@
 //! A connection to a server, and the responses that come over it.
 
 use super::call::{Response, Stage};
+use super::conns::ConnId;
 use super::downstream::PERIOD_NS;
-use super::engine::{ConnId, Engine};
+use super::engine::Engine;
 use super::error_reply::{Cause, Oversized};
 use super::finish::Verdict;
 use super::probe::Probe;
@@ -124,6 +125,7 @@ impl Engine {
     }
 
     pub(super) fn receive_upstream(&mut self, upstream: u32, mut input: &[u8]) {
+        let input_bytes = input.len();
         let slot = &mut self.upstreams[upstream as usize];
         slot.heard_ns = self.now_ns;
         if self.now_ns - slot.period_began_ns >= PERIOD_NS {
@@ -139,9 +141,11 @@ impl Engine {
             match http2.receive(&mut input, &mut self.fields) {
                 Ok(Some(event)) => self.server_event(upstream, event),
                 Ok(None) => break http2.keep(input),
-                Err(error) => break self.upstream_is_broken(upstream, &error),
+                Err(error) => return self.upstream_is_broken(upstream, &error),
             }
         }
+        let frames = self.upstreams[upstream as usize].http2.take_frames();
+        self.count_work(self.conns.budget(conn), input_bytes, frames);
     }
 
     fn server_event(&mut self, upstream: u32, event: Event<'_>) {
@@ -307,6 +311,12 @@ impl Engine {
         if !self.pools[connection.pool as usize].waiting.is_empty() {
             self.pools_to_serve.push(connection.pool);
         }
+    }
+
+    /// The connection that the call is open on.
+    pub(super) fn conn_of_server(&self, call: u32) -> Option<ConnId> {
+        let Stage::Open { upstream, .. } = self.calls[call].stage else { return None };
+        Some(self.upstreams[upstream as usize].conn)
     }
 
     pub(super) fn server_address(&self, call: u32) -> std::net::SocketAddr {

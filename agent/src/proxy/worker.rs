@@ -2,7 +2,10 @@
 //! call, and what a turn wrote to a connection goes out in one write.
 
 use super::accept::{FIRST_LISTENER, Listener};
-use super::engine::{Action, ConnId, Engine};
+use super::conns::ConnId;
+use super::engine::{Action, Engine};
+use super::fairness::{self, READ_BUDGET_BYTES};
+use super::idle::Idle;
 use super::mailbox::{Command, Shared};
 use super::socket;
 use crate::clock::monotonic_ns;
@@ -18,8 +21,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-/// What one connection may be read in a turn: many small calls do not wait for another connection's bulk.
-const READ_BUDGET_BYTES: usize = 64 << 10;
 /// The read buffer: the budget behind the longest frame start that a connection can have kept (16 KiB and a frame header).
 const READ_BUFFER_BYTES: usize = READ_BUDGET_BYTES + (17 << 10);
 /// The longest sleep: the heartbeat that the kernel programs watch stands still meanwhile.
@@ -47,6 +48,8 @@ struct Socket {
     in_flush_queue: bool,
     /// The kernel may hold something of it.
     stirred: bool,
+    /// What it is read in a turn.
+    read_budget: usize,
     /// A client's: what it counts as in the census.
     client: Option<(DestinationId, Option<PodKey>)>,
 }
@@ -72,6 +75,7 @@ pub(super) struct Worker {
     /// Turns in which timers have waited for events that the kernel still has.
     postponed: usize,
     measured_ns: u64,
+    idle: Idle,
     /// Time spent in the poll since then.
     slept_ns: u64,
     /// The next connection to be measured.
@@ -107,6 +111,7 @@ impl Worker {
             actions: Vec::new(),
             postponed: 0,
             measured_ns: monotonic_ns(),
+            idle: Idle::default(),
             slept_ns: 0,
             measured: 0,
             stopped: false,
@@ -147,8 +152,13 @@ impl Worker {
         let period = now - self.measured_ns;
         let worked = period.saturating_sub(std::mem::take(&mut self.slept_ns));
         self.measured_ns = now;
+        let busy_permille = (worked * 1_000 / period) as u32;
         let busy = &self.shared.mailboxes[self.index].busy_permille;
-        busy.store((busy.load(Relaxed) + (worked * 1_000 / period) as u32) / 2, Relaxed);
+        busy.store((busy.load(Relaxed) + busy_permille) / 2, Relaxed);
+        if self.idle.gives_back(busy_permille, self.engine.held_bytes(), now) {
+            self.engine.trim();
+            (self.shared.give_memory_back)();
+        }
     }
 
     /// Tells the engine what the kernel holds of the next few connections.
@@ -258,8 +268,10 @@ impl Worker {
             }
         }
         for _ in 0..self.read_queue.len() {
-            if let Some(conn) = self.read_queue.pop_front() {
-                self.read(conn);
+            match self.read_queue.pop_front() {
+                Some(conn) if self.engine.has_had_its_share(conn) => self.read_queue.push_back(conn),
+                Some(conn) => self.read(conn),
+                None => break,
             }
         }
         self.expire(told);
@@ -375,6 +387,7 @@ impl Worker {
             in_read_queue: false,
             in_flush_queue: false,
             stirred: true,
+            read_budget: READ_BUDGET_BYTES,
             client,
         });
         Ok(())
@@ -403,10 +416,9 @@ impl Worker {
 
     /// Reads until the kernel has no more, or the budget is used up.
     fn read(&mut self, conn: ConnId) {
-        let mut budget = READ_BUDGET_BYTES;
-        if let Some(Some(socket)) = self.sockets.get_mut(conn.index()) {
-            socket.in_read_queue = false;
-        }
+        let Some(Some(socket)) = self.sockets.get_mut(conn.index()) else { return };
+        socket.in_read_queue = false;
+        let mut budget = socket.read_budget;
         while budget > 0 {
             let Some(Some(socket)) = self.sockets.get_mut(conn.index()) else { return };
             if !self.engine.reads(conn) {
@@ -428,7 +440,17 @@ impl Worker {
                     budget -= read;
                     let drained = read < size && !socket.read_closed;
                     socket.readable = !drained;
+                    let this = socket.read_budget;
                     self.engine.receive(conn, &self.buffer[..held + read]);
+                    let next = fairness::next_read(this, read, self.engine.input_frames());
+                    if next != this
+                        && let Some(Some(socket)) = self.sockets.get_mut(conn.index())
+                    {
+                        socket.read_budget = next;
+                        if next < this {
+                            budget = 0;
+                        }
+                    }
                     if drained {
                         return;
                     }
@@ -484,7 +506,14 @@ impl Worker {
                 self.shared.applied.set(self.index, version);
             }
             Command::Listen(id, listener, source) => self.listen(id, listener, source),
-            Command::Unlisten(id) => self.unlisten(id),
+            Command::Unlisten { id, end } => {
+                self.unlisten(id);
+                if let Some((origin, destination)) = end {
+                    for mailbox in &self.shared.mailboxes {
+                        mailbox.tell(Command::End(origin.clone(), destination));
+                    }
+                }
+            }
             Command::End(origin, destination) => self.engine.end_origin(&origin, destination),
             Command::Adopt(stream, origin, destination) => self.take_in(stream, origin, destination),
             // Whoever has asked may have gone.

@@ -35,6 +35,8 @@ pub struct WorkersConfig {
     pub max_pod_connections: u32,
     /// Where sockets to servers come from.
     pub dialer: Arc<dyn Dialer>,
+    /// Has the allocator give the kernel what the calling thread has freed and keeps: a worker does so when much has gone.
+    pub give_memory_back: fn(),
     /// Whether pods share connections to servers, which are then opened in the agent's own network namespace.
     pub share_upstreams: bool,
     /// Seed of all random choices; each worker derives its own.
@@ -148,6 +150,7 @@ impl Workers {
             census: Census::new(config.max_pod_connections),
             applied: Applied::new(ticks.len()),
             dialer: Arc::clone(&config.dialer),
+            give_memory_back: config.give_memory_back,
             ledger: Ledger::default(),
         });
         let mut ready = Vec::new();
@@ -236,13 +239,18 @@ impl Workers {
     pub fn unlisten(&self, id: ListenerId, reset_connections: bool) {
         let listening = self.listeners.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         let Some(listening) = listening else { return };
-        self.shared.mailboxes[listening.worker].tell(Command::Unlisten(id));
-        if reset_connections {
+        let end = reset_connections.then(|| {
             let destination = match listening.source {
                 Source::Fixed(destination) => Some(destination),
                 Source::Pod(_) => None,
             };
-            self.tell_all(|| Command::End(listening.source.origin(), destination));
+            (listening.source.origin(), destination)
+        });
+        self.shared.mailboxes[listening.worker].tell(Command::Unlisten { id, end: end.clone() });
+        // Also at once: the home may hang. But it may be handing a connection to another worker in this moment, and its own word
+        // comes behind that.
+        if let Some((origin, destination)) = end {
+            self.tell_all(|| Command::End(origin.clone(), destination));
         }
     }
 

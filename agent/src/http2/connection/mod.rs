@@ -69,6 +69,8 @@ pub struct Connection {
     data: Option<PartialData>,
     /// The header block that is to be continued.
     block: Option<PartialBlock>,
+    /// Frames that have come.
+    frames: u32,
     /// What the peer makes us do for nothing.
     calm: Calm,
     /// How long it keeps us waiting.
@@ -136,6 +138,7 @@ impl Connection {
             unacknowledged_settings: 1,
             data: None,
             block: None,
+            frames: 0,
             calm: Calm::default(),
             patience: Patience::default(),
             faults: 0,
@@ -250,6 +253,11 @@ impl Connection {
     #[must_use]
     pub fn has_settings_ack(&self) -> bool {
         self.has_settings_ack
+    }
+
+    /// Frames that have come since this was last asked.
+    pub fn take_frames(&mut self) -> u32 {
+        std::mem::take(&mut self.frames)
     }
 
     /// How often the peer has sent a PING of its own, so far.

@@ -25,10 +25,11 @@ pub(super) struct Patience {
 }
 
 impl Connection {
-    /// Looks at the connection as a whole; one that is idle lets go of its output's memory. A peer that took fewer than `least` bytes of an output that waits has taken too few.
-    pub fn look(&mut self, least: usize) -> Waits {
+    /// Looks at the connection as a whole; one that is idle lets go of its output's memory. Where output `has_waited` ever since the last
+    /// look, a peer that took fewer than `least` bytes of it has taken too few.
+    pub fn look(&mut self, has_waited: bool, least: usize) -> Waits {
         let sent = std::mem::take(&mut self.patience.sent);
-        let waits = self.output.len() > 0 && sent < least;
+        let waits = has_waited && sent < least;
         if sent == 0 && self.streams.open() == 0 {
             self.output.trim();
         }
@@ -40,15 +41,27 @@ impl Connection {
         Waits { unread: self.patience.unread, unfinished: self.patience.unfinished.max(block) }
     }
 
+    /// The streams with queued bytes: token, memory that is held for them, and whether the peer would take more.
+    pub fn queues(&self) -> impl Iterator<Item = (u32, usize, bool)> {
+        let slots = if self.queues_held == 0 { &[] } else { self.streams.slots() };
+        slots.iter().filter_map(|stream| {
+            let queue = stream.queue.as_ref()?;
+            let has_window = self.send_window.available() > 0 && stream.send_window.available() > 0;
+            Some((stream.token, queue.held_bytes(), has_window))
+        })
+    }
+
     /// Looks at the streams with queued bytes, and adds to `slow` the tokens of those of which the peer has taken fewer than `least`
-    /// bytes in each of the last `looks` looks.
+    /// bytes between any two of the last looks, `looks` times in a row.
     pub fn look_at_queues(&mut self, least: usize, looks: u32, slow: &mut Vec<u32>) {
         if self.queues_held == 0 {
             return;
         }
         for (_, stream) in self.streams.iter_mut() {
             let Some(queue) = &mut stream.queue else { continue };
-            let enough = std::mem::take(&mut queue.taken) >= least;
+            // What has come since the last look has not waited from look to look.
+            let enough = std::mem::replace(&mut queue.is_fresh, false) | (queue.taken >= least);
+            queue.taken = 0;
             queue.slow_looks = if enough { 0 } else { queue.slow_looks + 1 };
             if queue.slow_looks >= looks {
                 slow.push(stream.token);

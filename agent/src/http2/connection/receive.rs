@@ -164,9 +164,11 @@ impl Connection {
         let header = FrameHeader::read(bytes);
         self.check_frame(&header)?;
         if header.kind == kind::DATA {
+            self.frames += 1;
             return self.data_frame(&header, behind, input);
         }
         let Some((payload, rest)) = behind.split_at_checked(header.length) else { return Ok(Step::Starved) };
+        self.frames += 1;
         *input = rest;
         self.patience.unfinished = 0;
         match header.kind {

@@ -6,7 +6,7 @@ use super::{ConnId, MS, World};
 use crate::balance::Random;
 use crate::http2::{Limits, Name};
 use crate::mesh::Protection;
-use crate::proxy::engine::Role;
+use crate::proxy::conns::Role;
 
 /// What may go wrong in a world.
 #[derive(Debug, Clone, Copy, Default)]
@@ -72,7 +72,9 @@ impl Faults {
 /// What the engine may hold: nearly nothing, up to what most worlds need.
 pub(super) fn protection(faults: Faults, random: &mut Random) -> Protection {
     let own_memory = if faults.memory_is_short { 100_000 + random.below(1_000_000) as u64 } else { 1 << 30 };
-    Protection { own_memory, ..Protection::default() }
+    // Those who flood have little in any case.
+    let pod_memory = 200_000 + random.below(1_000_000) as u64;
+    Protection { own_memory, pod_memory, ..Protection::default() }
 }
 
 /// Windows and output of the engine, small ones to make every queue fill.
@@ -103,7 +105,7 @@ impl World {
         let Role::Upstream(upstream) = self.engine.conns.role(conn) else { return calls };
         let story_of = |call: &u32| -> Option<usize> {
             let path = self.engine.calls[*call].request.find(Name::Path)?;
-            Some(std::str::from_utf8(&path[1..]).unwrap().parse().unwrap())
+            std::str::from_utf8(&path[1..]).expect("a story's, or a flood's").parse().ok()
         };
         let upstream = &self.engine.upstreams[upstream as usize];
         calls.open.extend(upstream.calls.iter().filter_map(story_of));
@@ -205,6 +207,7 @@ impl World {
             server.lost(&mut self.tally);
         }
         self.raw_clients.remove(&conn);
+        self.floods.remove(&conn);
         self.engine.failed(conn);
         self.note(&before, |tally| tally.broken += 1);
     }

@@ -1,12 +1,13 @@
 //! A simulator: the engine between virtual clients and servers, over a network that cuts, delays and breaks as a seed says.
 //!
 //! `story` says what each call is to do and what its client may see, `network` carries the bytes, `client` and `server` act
-//! the stories out on the project's own HTTP/2 layer, `raw` is what speaks something else, `faults` says what goes wrong, and
+//! the stories out on the project's own HTTP/2 layer, `raw` is what speaks something else, `flood` what speaks too much, `faults` says what goes wrong, and
 //! this file is the world with its clock and its dice. `pods` has several pods' calls without dice, for what they learn of servers, and `many_nodes` the agents of a cluster. Every failure replays:
 //! `SEED=1234 cargo test -p evenkeel --lib proxy::sim`; `SEEDS=10000` lives through more worlds.
 
 mod client;
 mod faults;
+mod flood;
 mod many_nodes;
 mod network;
 mod pods;
@@ -16,6 +17,7 @@ mod story;
 
 use self::client::SimClient;
 use self::faults::Faults;
+use self::flood::Flood;
 use self::network::Link;
 use self::raw::RawClient;
 use self::server::Server;
@@ -33,6 +35,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 const MS: u64 = 1_000_000;
+/// What a connection may hold beyond its source's budget: it is there, a frame's beginning has come, the answers to its calls that are
+/// refused wait for it, and what it was sent before.
+const EXCUSED_BYTES: u64 = 48 << 10;
+/// What comes in a step, as a header list and as its encoded form.
+const STEP_BYTES: u64 = 140_000;
 /// Steps after which a world that has not come to its end never will.
 const MOST_STEPS: usize = 400_000;
 
@@ -44,6 +51,7 @@ struct World {
     links: BTreeMap<ConnId, Link>,
     clients: BTreeMap<ConnId, SimClient>,
     raw_clients: BTreeMap<ConnId, RawClient>,
+    floods: BTreeMap<ConnId, Flood>,
     servers: BTreeMap<ConnId, Server>,
     /// Peers that do nothing, and whether they never will again.
     stalled: BTreeMap<ConnId, bool>,
@@ -84,6 +92,7 @@ impl World {
             links: BTreeMap::new(),
             clients: BTreeMap::new(),
             raw_clients: BTreeMap::new(),
+            floods: BTreeMap::new(),
             servers: BTreeMap::new(),
             stalled: BTreeMap::new(),
             left: BTreeSet::new(),
@@ -128,6 +137,17 @@ impl World {
             let conn = self.engine.accepted(Origin::Agent, destination()).expect("the destination is known");
             self.links.insert(conn, Link::default());
             self.raw_clients.insert(conn, RawClient::new(number, &mut self.random));
+        }
+        for _ in 0..self.random.below(3) {
+            let conn =
+                self.engine.accepted(pods::origin(1), destination()).expect("the destination is known");
+            let (flood, greeting) = Flood::new(&mut self.random);
+            let mut link = Link::default();
+            link.to_engine.extend(greeting);
+            self.links.insert(conn, link);
+            self.floods.insert(conn, flood);
+            // It does not pass for something else.
+            self.deliver_to_engine(conn, 100);
         }
         let faulty_steps = 500 + self.random.below(3_000);
         let mut steps = 0;
@@ -257,9 +277,12 @@ impl World {
             server.receive(&rest, &mut self.random, &mut self.tally, &self.stories);
             server.lost(&mut self.tally);
         }
+        self.floods.remove(&conn);
         if let Some(mut client) = self.raw_clients.remove(&conn) {
             client.receive(&rest);
-            let excused = reset && (self.faults.costs_servers() || self.faults.costs_clients());
+            let faults = self.faults;
+            let costs = faults.costs_servers() || faults.costs_clients() || faults.memory_is_short;
+            let excused = reset && costs;
             assert!(client.is_whole() || excused, "a tunnel is cut off");
         }
     }
@@ -303,6 +326,9 @@ impl World {
 
     fn deliver_to_peer(&mut self, conn: ConnId, size: usize) {
         let Some(link) = self.links.get_mut(&conn) else { return };
+        if self.floods.get(&conn).is_some_and(|flood| !flood.reads) {
+            return;
+        }
         let size = size.min(link.to_peer.len());
         let bytes: Vec<u8> = link.to_peer.drain(..size).collect();
         let ended = link.to_peer_ends && link.to_peer.is_empty();
@@ -329,6 +355,8 @@ impl World {
             link.take_from(&mut client.http2);
         } else if let Some(client) = self.raw_clients.get_mut(&conn) {
             client.act(&mut self.random, link);
+        } else if let Some(flood) = self.floods.get_mut(&conn) {
+            flood.act(&mut self.random, link);
         } else if let Some(server) = self.servers.get_mut(&conn) {
             server.act(&mut self.random, link, &mut self.tally, &self.stories);
         }
@@ -336,12 +364,19 @@ impl World {
 
     // ---- what must hold
 
-    /// What is charged is what a walk over everything finds.
+    /// What is charged is what a walk over everything finds, and a source holds no more than its budget and what its connections may
+    /// hold in any case: the kernel's buffers, a frame's beginning, and what came in the step.
     fn check_memory(&self) {
         let found = self.engine.walk();
         for (budget, held) in self.engine.budgets.held() {
             let found = found.get(&budget).copied().unwrap_or(0);
             assert_eq!(held, found, "bytes of budget {budget}: charged, and found");
+            let of_budget = self.engine.conns.all().filter(|(_, of)| *of == budget);
+            let excused: u64 = of_budget
+                .map(|(conn, _)| EXCUSED_BYTES + u64::from(self.engine.conns.kernel_bytes(conn)))
+                .sum();
+            let limit = self.engine.budgets.limit(budget);
+            assert!(held <= limit + excused + STEP_BYTES, "{held} bytes of {limit}, and {excused} excused");
         }
     }
 
@@ -363,6 +398,11 @@ impl World {
     fn check_nothing_is_left(&mut self) {
         for link in self.links.values_mut() {
             link.to_engine_ends = true;
+        }
+        for conn in std::mem::take(&mut self.floods).into_keys() {
+            self.links.remove(&conn);
+            self.engine.failed(conn);
+            self.settle();
         }
         for conn in self.clients.keys().copied().collect::<Vec<_>>() {
             while self.links.get(&conn).is_some_and(|link| !link.to_engine_ended)

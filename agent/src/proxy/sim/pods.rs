@@ -49,7 +49,7 @@ pub(super) fn address(server: usize) -> SocketAddr {
     SocketAddr::from(([10, 0, (server / 250) as u8, (server % 250) as u8 + 1], 50051))
 }
 
-fn origin(pod: usize) -> Origin {
+pub(super) fn origin(pod: usize) -> Origin {
     Origin::Pod(Arc::new(Pod {
         key: PodKey { uid: format!("u-{pod}").into(), netns_cookie: pod as u64 },
         name: ObjectName::new("shop", &format!("client-{pod}")),

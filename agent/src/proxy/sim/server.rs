@@ -1,5 +1,6 @@
 //! A server: acts each call's story out, and holds every byte of the request against it.
 
+use super::flood;
 use super::network::Link;
 use super::raw::{self, RawServer};
 use super::story::{Lie, Plot, Story, Tally, byte};
@@ -138,6 +139,9 @@ impl SimServer {
         match event {
             Event::Headers { stream, kind: HeadersKind::Request, end_stream, .. } => {
                 let path = self.fields.find(Name::Path).expect("a request has a path");
+                if path == flood::PATH {
+                    return self.answer_flood(stream);
+                }
                 let call: usize = std::str::from_utf8(&path[1..]).unwrap().parse().unwrap();
                 let tally = &mut tally[call];
                 if let Plot::Refuse { times } = stories[call].plot
@@ -200,6 +204,18 @@ impl SimServer {
             }
             Event::GoAway { .. } | Event::Refused { .. } | Event::Settings | Event::Pong(_) => {}
         }
+    }
+
+    /// With more than was asked for.
+    fn answer_flood(&mut self, stream: StreamKey) {
+        for _ in 0..20 {
+            self.http2.send_headers(stream, &early_hints(), false);
+        }
+        let mut fields = early_hints();
+        fields.set(Name::Status, b"200");
+        fields.push(b"grpc-status", b"0");
+        self.http2.send_headers(stream, &fields, true);
+        self.http2.release(stream);
     }
 
     fn request_ends(&mut self, call: usize, tally: &mut Tally, story: &Story) {
@@ -276,6 +292,13 @@ impl SimServer {
     }
 }
 
+fn early_hints() -> FieldList {
+    let mut fields = FieldList::new();
+    fields.push(b":status", b"103");
+    fields.push(b"link", b"</style.css>; rel=preload");
+    fields
+}
+
 fn headers(story: &Story) -> FieldList {
     let mut fields = FieldList::new();
     fields.push(b":status", b"200");
@@ -295,6 +318,10 @@ fn headers(story: &Story) -> FieldList {
 /// The next piece of a good answer; whether it was the last.
 fn answer(http2: &mut Connection, open: &mut ServerCall, story: &Story, random: &mut Random) -> bool {
     if !open.has_headers {
+        if random.below(4) == 0 {
+            http2.send_headers(open.stream, &early_hints(), false);
+            return false;
+        }
         http2.send_headers(open.stream, &headers(story), false);
         open.has_headers = true;
         return false;

@@ -258,7 +258,8 @@ impl Story {
         let cancelled = *ending == Ending::Cancelled && self.cancel_at.is_some();
         let excused = match ending {
             _ if faults.memory_is_short && self.is_of_memory(ending) => true,
-            Ending::Lost => faults.costs_clients(),
+            // Who has most waiting may lose its connection.
+            Ending::Lost => faults.costs_clients() || faults.memory_is_short,
             Ending::Complete { by_agent: true, .. } if unavailable.contains(ending) => {
                 tally.broken > 0 || faults.costs_all() || self.is_unserved(tally, faults, endpoints)
             }

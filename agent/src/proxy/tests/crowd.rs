@@ -15,8 +15,6 @@ const POD_MEMORY_BYTES: u64 = 32 << 20;
 const TURN_BYTES: u64 = 256 << 10;
 const LARGE_ANSWER_BYTES: usize = 300_000;
 const SMALL_ANSWER_BYTES: usize = 10_000;
-/// Of a fast client's 60 calls, one a second, in the pod whose memory the others use up.
-const MOST_REFUSALS: usize = 2;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Habit {
@@ -215,11 +213,9 @@ fn a_thousand_clients_that_do_not_read_cost_no_more_than_their_pods_memory_and_o
     }
     assert!(most > POD_MEMORY_BYTES / 2, "{most} bytes are no crowd");
     assert!(most <= POD_MEMORY_BYTES + TURN_BYTES, "{most} bytes are more than the pod may hold");
-    for (number, client) in fast.iter().enumerate() {
-        // While the pod's memory is used up, as it is for moments, a new call of its own is answered so at once.
-        let refusals = if number % 2 == 0 { client.failures.len() } else { 0 };
-        assert!(refusals <= MOST_REFUSALS && client.failures[..refusals].iter().all(|status| status == "8"));
-        assert_eq!((client.answers, &client.failures[refusals..]), (60 - refusals as u32, &[][..]));
+    // One a second, also of the pod whose memory the others would use up.
+    for client in &fast {
+        assert_eq!((client.answers, &client.failures[..]), (60, &[][..]));
     }
     // So many who stalled are gone that memory is tight no more: the others may take their time.
     let counters = turns.engine.counters();

@@ -221,3 +221,42 @@ fn a_client_that_does_not_read_its_last_answer_is_cut_off_behind_a_drains_deadli
     assert_eq!((turns.engine.counters().cut_off, turns.engine.client_connections()), (1, 0));
     assert!(turns.closed.contains(&(turns.client_conn, true)));
 }
+
+#[test]
+fn an_answer_that_waits_for_its_window_is_read_to_its_end_beyond_a_drains_deadline() {
+    let mut turns = Turns::new(&[1]);
+    let (conn, mut server, stream) = begun(&mut turns);
+    server.send_headers(stream, &list(&[(":status", "200")]), false);
+    // Twice the client's window.
+    server.send_data(stream, &[7; 130_000], false);
+    server.send_trailers(stream, &list(&[("grpc-status", "0")]));
+    for _ in 0..10 {
+        server_speaks(&mut turns, conn, &mut server);
+        let said = turns.output(conn);
+        read(&mut server, &said, |_, _| ());
+        server.advance(&mut Vec::new());
+    }
+    assert_eq!(turns.engine.counters().answered, 1);
+    turns.engine.drain(START_NS + 10 * SECOND_NS);
+    let (mut body, mut ended) = (0, false);
+    for second in 1..=150 {
+        advance(&mut turns, START_NS + second * SECOND_NS);
+        let bytes = turns.engine.output(turns.client_conn);
+        let bytes = bytes[..bytes.len().min(2_000)].to_vec();
+        turns.engine.sent(turns.client_conn, bytes.len());
+        turns.settle();
+        let mut taken = Vec::new();
+        read(&mut turns.client, &bytes, |event, _| match event {
+            Event::Data { stream, payload, .. } => taken.push((stream, payload.len())),
+            Event::Headers { end_stream, .. } => ended |= end_stream,
+            _ => {}
+        });
+        for (stream, bytes) in taken {
+            body += bytes;
+            turns.client.grant(stream, bytes as u32);
+        }
+        turns.client_speaks();
+    }
+    assert!(ended && body == 130_000, "{body} bytes");
+    assert_eq!(turns.engine.counters().cut_off, 0);
+}

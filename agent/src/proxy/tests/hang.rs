@@ -8,15 +8,19 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 /// A worker without a thread: its turns are made, and its clock is set, by hand.
-struct ByHand {
-    worker: Worker,
+pub(super) struct ByHand {
+    pub(super) worker: Worker,
     events: Events,
     now_ns: u64,
 }
 
 impl ByHand {
+    pub(super) fn new(worker: Worker) -> Self {
+        Self { worker, events: Worker::events(), now_ns: crate::clock::monotonic_ns() }
+    }
+
     /// Turns at one and the same time, until that is so.
-    fn until(&mut self, what: &str, mut condition: impl FnMut(&Worker) -> bool) {
+    pub(super) fn until(&mut self, what: &str, mut condition: impl FnMut(&Worker) -> bool) {
         let end = std::time::Instant::now() + PATIENCE;
         while !condition(&self.worker) {
             assert!(std::time::Instant::now() < end, "waited in vain until {what}");
@@ -24,14 +28,14 @@ impl ByHand {
         }
     }
 
-    fn turn(&mut self) {
+    pub(super) fn turn(&mut self) {
         self.worker.poll.poll(&mut self.events, Some(Duration::from_millis(5))).unwrap();
         self.worker.turn(&self.events, self.now_ns);
     }
 }
 
 /// What has come, and was not read yet; the connection's own answers go out.
-fn exchange(http2: &mut Connection, stream: &mut TcpStream, mut event: impl FnMut(Event<'_>)) {
+pub(super) fn exchange(http2: &mut Connection, stream: &mut TcpStream, mut event: impl FnMut(Event<'_>)) {
     let mut buffer = vec![0; 100_000];
     let held = http2.restore(&mut buffer);
     let read = match stream.read(&mut buffer[held..]) {
@@ -53,8 +57,7 @@ fn what_came_while_a_worker_hung_has_come_in_time() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let tick: &'static AtomicU64 = Box::leak(Box::new(AtomicU64::new(0)));
     let (workers, mut ready) = Workers::prepare(&config(), &[tick]).unwrap();
-    let now_ns = crate::clock::monotonic_ns();
-    let mut by_hand = ByHand { worker: ready.pop().unwrap(), events: Worker::events(), now_ns };
+    let mut by_hand = ByHand::new(ready.pop().unwrap());
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     workers.listen(ListenerSpec { socket, source: Source::Fixed(fixed()) }).unwrap();

@@ -6,7 +6,9 @@ mod cancels;
 mod circuits;
 mod crowd;
 mod ends;
+mod fairness;
 mod faults;
+mod handover;
 mod hang;
 mod look;
 mod peers;
@@ -93,6 +95,7 @@ fn config() -> WorkersConfig {
         protection: Protection::default(),
         max_pod_connections: 100,
         dialer: Arc::new(OwnNamespace),
+        give_memory_back: || (),
         share_upstreams: false,
         seed: 1,
     }
