@@ -11,6 +11,7 @@ use serde_json::Value;
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,6 +21,9 @@ use std::time::Duration;
 /// The admin's port of the first agent; its other two follow, and the next agent's stand so much higher.
 pub(crate) const FIRST_PORT: u16 = 15_800;
 const NEXT_AGENT: u16 = 200;
+
+/// An endpoint that has not answered by then does not.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// How one agent differs from another.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +36,8 @@ pub struct Options {
     pub finds_cgroup: bool,
     /// Learn of everything from the API server of this kubeconfig, rather than from the cluster's folder.
     pub kubeconfig: Option<PathBuf>,
+    /// Have the admin endpoint at this unix socket.
+    pub admin_socket: Option<PathBuf>,
     /// Further arguments.
     pub arguments: Vec<String>,
 }
@@ -43,6 +49,7 @@ pub struct Agent {
     pub process: Process,
     node: Arc<Netns>,
     number: u16,
+    admin_socket: Option<PathBuf>,
     // Ends what the keeper might have left.
     _cgroup: Cgroup,
 }
@@ -78,6 +85,7 @@ impl Agent {
             process: Process::spawn(&format!("agent-{}", options.number), command, Some(place))?,
             node: Arc::clone(&cluster.node),
             number: options.number,
+            admin_socket: options.admin_socket.clone(),
             _cgroup: cgroup,
         })
     }
@@ -123,9 +131,22 @@ impl Agent {
     /// # Errors
     /// When it does not answer 200 with JSON.
     pub fn admin(&self, path: &str) -> Result<Value> {
-        let (status, body) = self.get(self.port(0), path)?;
+        let Answer { status, body, .. } = self.ask("GET", path, &[], "")?;
         ensure!(status == 200, "{path}: {status} {body}");
         serde_json::from_str(&body).with_context(|| body)
+    }
+
+    /// Sends the admin endpoint a request. `Host` is the endpoint's own where no header is one.
+    ///
+    /// # Errors
+    /// When it does not answer with HTTP.
+    pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Result<Answer> {
+        let at = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port(0)));
+        let request = request(method, path, &at.to_string(), headers, body);
+        match &self.admin_socket {
+            Some(path) => exchange(UnixStream::connect(path)?, &request),
+            None => self.node.enter(|| exchange(connect(at)?, &request))?,
+        }
     }
 
     /// What the agent counts of the endpoint at that address, of whatever Service: `calls` begun, `failures`, `active` ones.
@@ -221,11 +242,15 @@ pub fn command(cluster: &Cluster, options: &Options) -> Result<Command> {
             ]
         }
     };
+    let admin = match &options.admin_socket {
+        Some(path) => format!("unix:{}", path.display()),
+        None => format!("127.0.0.1:{port}"),
+    };
     arguments.extend([
         "--workers".into(),
         "2".into(),
         "--admin".into(),
-        format!("127.0.0.1:{port}").into(),
+        admin.into(),
         "--readiness".into(),
         format!("0.0.0.0:{}", port + 1).into(),
         "--metrics".into(),
@@ -267,17 +292,57 @@ fn in_host(program: &Path, mounts: &str) -> Command {
     command
 }
 
+/// What an endpoint has answered.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The header fields, as they came.
+    pub head: String,
+    /// The body.
+    pub body: String,
+}
+
+impl Answer {
+    /// A header field's value.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut fields = self.head.lines().filter_map(|line| line.split_once(':'));
+        fields.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+    }
+}
+
 /// One HTTP request; the whole answer's status and body.
 pub(crate) fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
-    let limit = Duration::from_secs(5);
-    let mut stream = TcpStream::connect_timeout(&address, limit)?;
-    stream.set_read_timeout(Some(limit))?;
-    stream.write_all(
-        format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes(),
-    )?;
+    let answer = exchange(connect(address)?, &request("GET", path, &address.to_string(), &[], ""))?;
+    Ok((answer.status, answer.body))
+}
+
+fn request(method: &str, path: &str, host: &str, headers: &[(&str, &str)], body: &str) -> String {
+    let mut request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
+    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        request += &format!("Host: {host}\r\n");
+    }
+    for (name, value) in headers {
+        request += &format!("{name}: {value}\r\n");
+    }
+    if !body.is_empty() {
+        request += &format!("Content-Length: {}\r\n", body.len());
+    }
+    request + "\r\n" + body
+}
+
+fn connect(address: SocketAddr) -> Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, ANSWER_LIMIT)?;
+    stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+    Ok(stream)
+}
+
+/// Sends a request and reads until the connection's end.
+fn exchange(mut stream: impl Read + Write, request: &str) -> Result<Answer> {
+    stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").context("an HTTP answer has a head")?;
     let status = head.split(' ').nth(1).context("an HTTP answer has a status")?;
-    Ok((status.parse()?, body.to_owned()))
+    Ok(Answer { status: status.parse()?, head: head.to_owned(), body: body.to_owned() })
 }

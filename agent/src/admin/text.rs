@@ -77,6 +77,7 @@ fn pods(answer: &Value) -> String {
         "NAMESPACE",
         "NAME",
         "ENROLLED",
+        ">FOR (s)",
         ">CONNECTIONS",
         ">TAKEN",
         ">STRAIGHT",
@@ -98,6 +99,7 @@ fn pods(answer: &Value) -> String {
             cell(pod, "namespace"),
             cell(pod, "name"),
             word(&Value::Bool(pod["enrolled"] == true)),
+            cell(pod, "enrolled_for_seconds"),
             cell(pod, "open_connections"),
             word(&pod["connections"][TAKEN]),
             went_straight.unwrap_or_default(),
@@ -223,10 +225,13 @@ fn streams(answer: &Value) -> String {
         "SERVICE",
         "METHOD",
         "ENDPOINT",
+        "ENDPOINT POD",
         "STAGE",
         ">AGE (ms)",
         ">DEADLINE IN (ms)",
         ">REQUEST (KiB)",
+        ">RESPONSE (KiB)",
+        ">MESSAGES",
     ]);
     for stream in rows(&answer["streams"]) {
         table.row([
@@ -235,10 +240,13 @@ fn streams(answer: &Value) -> String {
             cell(stream, "service_port"),
             cell(stream, "method"),
             cell(stream, "endpoint"),
+            cell(stream, "endpoint_pod"),
             cell(stream, "stage"),
             scaled(stream, "age_ms", 1.0),
             scaled(stream, "deadline_left_ms", 1.0),
             scaled(stream, "request_bytes", KIB),
+            scaled(stream, "response_bytes", KIB),
+            format!("{}/{}", cell(stream, "request_messages"), cell(stream, "response_messages")),
         ]);
     }
     table.render() + &completeness(answer)
@@ -420,7 +428,7 @@ mod tests {
     #[test]
     fn pods_are_shown_with_what_their_connections_met() {
         let pods = json!([
-            { "namespace": "shop", "name": "web", "enrolled": true, "open_connections": 2, "memory_bytes": 1_572_864,
+            { "namespace": "shop", "name": "web", "enrolled": true, "enrolled_for_seconds": 60, "open_connections": 2, "memory_bytes": 1_572_864,
               "connections": { "taken": 7, "agent_silent": 1, "no_endpoint": 2, "udp": 0 } },
             { "namespace": "shop", "name": "db", "enrolled": false, "reason": "no process" },
         ]);
@@ -428,9 +436,9 @@ mod tests {
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
         assert_eq!(
             lines[1],
-            ["shop", "web", "yes", "2", "7", "3", "1.5", "agent_silent", "1,", "no_endpoint", "2"]
+            ["shop", "web", "yes", "60", "2", "7", "3", "1.5", "agent_silent", "1,", "no_endpoint", "2"]
         );
-        assert_eq!(lines[2], ["shop", "db", "no", "-", "-", "-", "-", "no", "process"]);
+        assert_eq!(lines[2], ["shop", "db", "no", "-", "-", "-", "-", "-", "no", "process"]);
     }
 
     #[test]

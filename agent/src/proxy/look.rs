@@ -141,9 +141,12 @@ pub struct CallView {
     /// The Service port that it is for: `namespace/name:port`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_port: Option<String>,
-    /// The endpoint that it is at, or waits for.
+    /// The endpoint that was chosen for it last; absent before the first choice.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<SocketAddr>,
+    /// The pod behind that: `namespace/name`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint_pod: Option<String>,
     /// `/package.Service/Method`. Absent where a long request's headers are held no more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
@@ -159,8 +162,19 @@ pub struct CallView {
     /// Milliseconds until its deadline, negative behind it; absent where it has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline_left_ms: Option<f64>,
-    /// Bytes of the request's body that went on to the endpoint.
+    /// Endpoints that were chosen for it, one after the other.
+    pub attempts: u8,
+    /// Milliseconds from its headers to the response's; absent before those.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answered_after_ms: Option<f64>,
+    /// Bytes of the request's body that came from the client.
     pub request_bytes: u64,
+    /// Of gRPC calls, messages in it.
+    pub request_messages: u32,
+    /// Bytes of the response's body that came from the server.
+    pub response_bytes: u64,
+    /// Of gRPC calls, messages in it.
+    pub response_messages: u32,
     /// Whether the client has sent all of the request.
     pub request_ended: bool,
     /// What it holds in memory, in bytes, but for what waits on its connections.
@@ -310,12 +324,6 @@ impl Engine {
     fn call_view(&self, call: &Call, worker: usize) -> CallView {
         let target = &self.targets.slots[call.target as usize];
         let port = target.destination.as_ref().map(|destination| &destination.backend.service_port);
-        let pool = match call.stage {
-            Stage::Open { upstream, .. } => Some(self.upstreams[upstream as usize].pool),
-            Stage::AwaitingStream => Some(call.pool),
-            // The pool that it was at may be gone.
-            Stage::Free | Stage::Received | Stage::AwaitingEndpoint | Stage::Answered => None,
-        };
         let stage = match (call.stage, call.response) {
             (Stage::Free | Stage::Received, _) => CallStage::Received,
             (Stage::AwaitingEndpoint, _) => CallStage::AwaitingEndpoint,
@@ -324,12 +332,14 @@ impl Engine {
             (Stage::Open { .. }, Response::Headers) => CallStage::Answering,
             (Stage::Open { .. }, Response::Complete) | (Stage::Answered, _) => CallStage::Answered,
         };
-        let elapsed_ms = |since: u64| millis(self.now_ns.saturating_sub(since) as i64);
+        let measured = &call.measured;
+        let elapsed_ms = |since: u64| millis(self.now_ns.saturating_sub(since).cast_signed());
         CallView {
             worker,
             pod: target.origin.pod().map(|pod| pod.name.to_string()),
             service_port: port.map(ToString::to_string),
-            endpoint: pool.map(|pool| self.pools[pool as usize].address),
+            endpoint: call.server.as_ref().map(|server| server.address),
+            endpoint_pod: call.server.as_ref().and_then(|server| server.pod.as_deref()).map(str::to_owned),
             method: call.request.find(Name::Path).map(shown_path),
             is_grpc: call.is_grpc,
             stage,
@@ -339,7 +349,13 @@ impl Engine {
                 let spent = self.now_ns.saturating_sub(call.arrived_ns);
                 millis(timeout.cast_signed().saturating_sub_unsigned(spent))
             }),
-            request_bytes: call.request_sent,
+            attempts: measured.attempts,
+            answered_after_ms: (measured.headers_ns > 0)
+                .then(|| millis(measured.headers_ns.saturating_sub(call.arrived_ns).cast_signed())),
+            request_bytes: measured.request_bytes,
+            request_messages: measured.request_messages.count,
+            response_bytes: measured.response_bytes,
+            response_messages: measured.response_messages.count,
             request_ended: call.request_ended,
             held_bytes: call.charged,
         }

@@ -147,6 +147,9 @@ impl Engine {
         slot.stage = Stage::Open { upstream, stream };
         slot.sent_ns = self.now_ns;
         slot.sent_offset = offset;
+        if slot.measured.first_sent_ns == 0 {
+            slot.measured.first_sent_ns = self.now_ns;
+        }
         slot.request_sent = 0;
         connection.has_served = true;
         slot.upstream_position = connection.calls.len() as u32;

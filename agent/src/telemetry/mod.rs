@@ -3,6 +3,7 @@
 //! [`profile`] what it costs.
 
 mod exposition;
+mod flag;
 pub mod log;
 pub mod profile;
 
@@ -10,3 +11,4 @@ pub use exposition::{
     EndpointCounts, KindCounts, LegacyAttachment, MemoryCounts, Numbers, OpenedBefore, PodCounts,
     PodObstacle, exposition,
 };
+pub use flag::Flag;

@@ -59,6 +59,8 @@ pub(in crate::app) enum Live {
 pub(in crate::app) struct EnrolledView {
     /// Since when it is enrolled, in seconds since 1970.
     since_unix_seconds: u64,
+    /// For how long, in seconds.
+    enrolled_for_seconds: u64,
     /// How long that took from the first word of its sandbox, in milliseconds; null where it was there before the agent.
     enrolled_after_ms: Option<f64>,
     /// The cookie of its network namespace.
@@ -169,6 +171,8 @@ fn view_of(enrolled: &Enrolled, tools: &Tools<'_>) -> EnrolledView {
     let since = enrolled.since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     EnrolledView {
         since_unix_seconds: since.as_secs(),
+        // A clock that was set back meanwhile makes it none.
+        enrolled_for_seconds: enrolled.since.elapsed().unwrap_or_default().as_secs(),
         enrolled_after_ms: enrolled.after.map(|after| after.as_secs_f64() * 1_000.0),
         netns_cookie: enrolled.cookie(),
         listener_port: enrolled.port,

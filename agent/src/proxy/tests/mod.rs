@@ -7,6 +7,7 @@ mod crowd;
 mod ends;
 mod faults;
 mod hang;
+mod look;
 mod peers;
 mod probes;
 mod protection;
