@@ -159,7 +159,7 @@ fn every_answer_is_as_the_description_says_and_every_path_is_described() -> Outc
             .map(|error| format!("{}: {error}", error.instance_path()))
             .collect();
         ensure!(errors.is_empty(), "{path}: {errors:#?} in {value}");
-        let text = agent.ask("GET", &asked, &[("Accept", "text/html")], "")?;
+        let text = agent.ask("GET", &asked, &[("Accept", "text/plain")], "")?;
         let is_text = text.header("content-type") == Some("text/plain; charset=utf-8");
         ensure!(text.status == 200 && is_text && !text.body.is_empty(), "{path}: {text:?}");
         let refused = agent.ask("DELETE", path, &[], "")?;

@@ -83,7 +83,7 @@ fn an_endpoint_that_fails_calls_is_marked_with_the_reason() -> Outcome {
     let mut load = shop.client.load(&shop.v4(), &[])?;
     load.more_calls(30)?;
     shop.greeters[1].process.kill()?;
-    Browser::new(&shop.cluster)?.step(&agent, "ejected", &json!({ "pod": "shop/server-2" }))?;
+    Browser::new(&shop.cluster)?.step(&agent, "ejected", &json!({ "pod": "server-2" }))?;
     load.runs()
 }
 
@@ -144,7 +144,14 @@ fn it_is_for_wide_and_narrow_screens_light_and_dark_and_for_those_who_listen() -
         load.more_calls(30)?.is_clean()?;
     }
     let pictures = std::env::var_os(PICTURES_VARIABLE).map(|folder| folder.to_string_lossy().into_owned());
-    Browser::new(&shop.cluster)?.step(&agent, "screens", &json!({ "pictures": pictures }))
+    let browser = Browser::new(&shop.cluster)?;
+    for screen in ["desktop", "phone"] {
+        for scheme in ["light", "dark"] {
+            let given = json!({ "screen": screen, "colorScheme": scheme, "pictures": pictures });
+            browser.step(&agent, "screen", &given).with_context(|| format!("{screen}, {scheme}"))?;
+        }
+    }
+    Ok(())
 }
 
 #[test]

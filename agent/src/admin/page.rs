@@ -85,12 +85,6 @@ pub(super) const ROUTES: &[Route] = &[
         summary: "what there is to look at",
     },
     page(
-        "/status",
-        Page::Status,
-        &[],
-        "the node in a few numbers: ready, pods, connections, calls, problems",
-    ),
-    page(
         "/pods",
         Page::Pods,
         &[Parameter::Namespace, Parameter::Name, Parameter::Enrolled],
@@ -136,6 +130,12 @@ pub(super) const ROUTES: &[Route] = &[
     page("/source", Page::Source, &[], "how old what the API server said is"),
     page("/config", Page::Config, &[], "the configuration as it was checked"),
     page("/problems", Page::Problems, &[], "what of the source cannot be used, and why"),
+    page(
+        "/status",
+        Page::Status,
+        &[],
+        "the node in a few numbers: ready, pods, connections, calls, problems",
+    ),
     Route {
         path: "/log",
         leads: Leads::Log,

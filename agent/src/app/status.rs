@@ -18,18 +18,18 @@ pub(super) struct StatusView {
     /// Since the worker process began, in seconds.
     seconds: u64,
     /// The node's pods.
-    pods: PodsView,
+    pods: PodNumbers,
     /// The enrolled pods' connections.
-    connections: ConnectionsView,
+    connections: ConnectionNumbers,
     /// Calls since the worker process began.
-    calls: CallsView,
+    calls: CallNumbers,
     /// How many problems there are.
     problems: usize,
 }
 
 /// How many of the node's pods stand how.
 #[derive(Debug, Serialize, JsonSchema)]
-struct PodsView {
+struct PodNumbers {
     /// Enrolled.
     enrolled: usize,
     /// To be enrolled, and not yet.
@@ -42,7 +42,7 @@ struct PodsView {
 
 /// What became of connections.
 #[derive(Debug, Serialize, JsonSchema)]
-struct ConnectionsView {
+struct ConnectionNumbers {
     /// With the agent now.
     open: u64,
     /// Taken, of the pods that are enrolled now.
@@ -53,7 +53,7 @@ struct ConnectionsView {
 
 /// What became of calls.
 #[derive(Debug, Serialize, JsonSchema)]
-struct CallsView {
+struct CallNumbers {
     /// Begun.
     begun: u64,
     /// Ended with a status that says the server failed, or with an answer of the agent's own.
@@ -79,14 +79,14 @@ pub(super) fn status(node: &mut Node, problems: &[Problem]) -> StatusView {
         node: node.config.cluster.node_name.clone(),
         ready: node.readiness.is_ready(),
         seconds: node.started.elapsed().as_secs(),
-        pods: PodsView {
+        pods: PodNumbers {
             enrolled,
             waiting,
             refused,
             not_asked: all.saturating_sub(enrolled + waiting + refused),
         },
-        connections: ConnectionsView { open: counters.http2_open + counters.tunnels_open, taken, straight },
-        calls: CallsView {
+        connections: ConnectionNumbers { open: counters.http2_open + counters.tunnels_open, taken, straight },
+        calls: CallNumbers {
             begun: counters.calls,
             failed: counters.server_failures + counters.own_errors,
             active: counters.calls_open,

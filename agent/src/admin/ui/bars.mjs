@@ -57,7 +57,8 @@ function portBox(port) {
 function updatePort(box, port, bars, kept) {
   const [head, rows, rest] = box.children;
   const endpoints = port.endpoints.map((one) => ({ ...one, calls: kept.calls(one.key) }));
-  const even = evenness(endpoints);
+  // What one pod alone passes over has some part, and nobody knows which.
+  const even = evenness(endpoints.map((one) => ({ ...one, out: one.mark !== "" })));
   const verdict = head.lastElementChild;
   set(verdict, { class: `verdict ${even.verdict}` });
   const isSaid = even.verdict === "even" || even.verdict === "uneven";
