@@ -33,9 +33,9 @@ impl Form {
         for (form, types) in MEDIA_TYPES {
             // Of the ranges that take the form, the one that fits best says how welcome it is.
             let fits = types.iter().filter_map(|media_type| welcome(accept, media_type));
-            let Some((fit, quality)) = fits.max_by(|(_, one), (_, other)| one.total_cmp(other)) else {
-                continue;
-            };
+            let by_quality =
+                |one: &(Fit, f32), other: &(Fit, f32)| one.1.total_cmp(&other.1).then(one.0.cmp(&other.0));
+            let Some((fit, quality)) = fits.max_by(by_quality) else { continue };
             let is_better = best.is_none_or(|(q, f, _)| quality > q || (quality == q && fit > f));
             if quality > 0.0 && is_better {
                 best = Some((quality, fit, form));

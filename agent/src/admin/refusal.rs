@@ -102,7 +102,9 @@ fn hint<'a>(typed: &str, known: impl Iterator<Item = &'a str>) -> String {
     // What is longer than anything known resembles nothing; comparing costs the product of both lengths.
     let typed: String = typed.chars().take(QUOTED_CHARS).collect();
     let alike = |known: &'a str| (strsim::jaro_winkler(&typed.to_ascii_lowercase(), known), known);
-    let nearest = known.map(alike).max_by(|(one, _), (other, _)| one.total_cmp(other));
+    // A lone slash is like everything short.
+    let nearest =
+        known.filter(|known| *known != "/").map(alike).max_by(|(one, _), (other, _)| one.total_cmp(other));
     match nearest {
         Some((likeness, name)) if likeness >= ALIKE => format!(": did you mean {name}?"),
         _ => String::new(),
