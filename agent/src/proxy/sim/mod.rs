@@ -2,16 +2,18 @@
 //!
 //! `story` says what each call is to do and what its client may see, `network` carries the bytes, `client` and `server` act
 //! the stories out on the project's own HTTP/2 layer, `raw` is what speaks something else, `faults` says what goes wrong, and
-//! this file is the world with its clock and its dice. `pods` has several pods' calls without dice, for what they learn of servers, and `many_nodes` the agents of a cluster. Every failure replays:
+//! this file is the world with its clock and its dice. `pods` has several pods' calls without dice, for what they learn of servers, `farther` and `sessions` where their calls go then, and `many_nodes` has the agents of a cluster. Every failure replays:
 //! `SEED=1234 cargo test -p evenkeel --lib proxy::sim`; `SEEDS=10000` lives through more worlds.
 
 mod client;
+mod farther;
 mod faults;
 mod many_nodes;
 mod network;
 mod pods;
 mod raw;
 mod server;
+mod sessions;
 mod story;
 
 use self::client::SimClient;
