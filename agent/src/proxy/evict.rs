@@ -11,6 +11,7 @@ use super::conns::ConnId;
 use super::downstream;
 use super::engine::Engine;
 use crate::http2::ErrorCode;
+use crate::telemetry::Flag;
 use std::cmp::Reverse;
 
 /// What a connection has waiting at least that is not known to be stuck: above what a busy one that is short of memory makes in
@@ -150,6 +151,7 @@ impl Engine {
             Holder::Client(downstream) => {
                 self.counters.stalled_clients += 1;
                 self.count_memory_refusal(budget);
+                self.cancel_calls(downstream, Flag::ClientStalled);
                 self.lose_downstream(downstream, true);
             }
             Holder::Answer(call) | Holder::Request(call) if self.calls.find(call).is_none() => return false,

@@ -2,10 +2,11 @@
 //!
 //! `story` says what each call is to do and what its client may see, `network` carries the bytes, `client` and `server` act
 //! the stories out on the project's own HTTP/2 layer, `raw` is what speaks something else, `flood` what speaks too much, `faults` says what goes wrong, and
-//! this file is the world with its clock and its dice. `pods` has several pods' calls without dice, for what they learn of servers, and `many_nodes` the agents of a cluster. Every failure replays:
+//! this file is the world with its clock and its dice. `pods` has several pods' calls without dice, for what they learn of servers, `farther` and `sessions` where their calls go then, and `many_nodes` has the agents of a cluster. Every failure replays:
 //! `SEED=1234 cargo test -p evenkeel --lib proxy::sim`; `SEEDS=10000` lives through more worlds.
 
 mod client;
+mod farther;
 mod faults;
 mod flood;
 mod many_nodes;
@@ -13,6 +14,7 @@ mod network;
 mod pods;
 mod raw;
 mod server;
+mod sessions;
 mod story;
 
 use self::client::SimClient;
@@ -376,6 +378,10 @@ impl World {
                 .map(|(conn, _)| EXCUSED_BYTES + u64::from(self.engine.conns.kernel_bytes(conn)))
                 .sum();
             let limit = self.engine.budgets.limit(budget);
+            if held > limit + excused + STEP_BYTES {
+                for (conn, of) in self.engine.conns.all() { if of == budget { eprintln!("DEBUG {conn:?} {:?} held {} kernel {} out {}", self.engine.conns.role(conn), self.engine.held_by(conn), self.engine.conns.kernel_bytes(conn), self.engine.output(conn).len()); } }
+                for (_, downstream) in &self.engine.downstreams { for &call in &downstream.calls { let slot = &self.engine.calls[call]; if slot.held_bytes() > 3000 { eprintln!("DEBUG call {call} {:?} {:?} held {} body {} req {}", slot.stage, slot.response, slot.held_bytes(), slot.body.capacity(), slot.request.held_bytes()); } } }
+            }
             assert!(held <= limit + excused + STEP_BYTES, "{held} bytes of {limit}, and {excused} excused");
         }
     }

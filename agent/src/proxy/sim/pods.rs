@@ -37,11 +37,11 @@ pub(super) struct Node {
     pub(super) endpoints: Vec<Arc<Endpoint>>,
     pub(super) script: Script,
     /// Of the endpoints, so many are near, from this one on.
-    near: usize,
+    pub(super) near: usize,
     near_from: usize,
     version: u64,
     pods: Vec<(ConnId, Connection)>,
-    servers: BTreeMap<ConnId, (usize, Connection)>,
+    pub(super) servers: BTreeMap<ConnId, (usize, Connection)>,
     refused: Vec<ConnId>,
 }
 
@@ -105,11 +105,11 @@ impl Node {
     }
 
     /// The pod has a connection again, after its last one has ended.
-    fn join_again(&mut self, pod: usize) {
+    pub(super) fn join_again(&mut self, pod: usize) {
         self.pods[pod] = self.join(pod);
     }
 
-    fn leave(&mut self, pod: usize) {
+    pub(super) fn leave(&mut self, pod: usize) {
         self.engine.eof(self.pods[pod].0);
         self.settle(pod);
     }
@@ -183,7 +183,7 @@ impl Node {
         (shares, failed)
     }
 
-    fn settle(&mut self, pod: usize) {
+    pub(super) fn settle(&mut self, pod: usize) {
         loop {
             self.engine.settle(&mut Vec::new());
             let mut actions = Vec::new();
@@ -296,23 +296,23 @@ fn read(
     }
 }
 
-const FIVE: usize = CONSECUTIVE_FAILURES as usize;
+pub(super) const FIVE: usize = CONSECUTIVE_FAILURES as usize;
 
 thread_local! {
     /// For scripts: which servers do not serve, a bit each; and how often something has happened.
-    static FAILING: Cell<u128> = const { Cell::new(0) };
-    static TIMES: Cell<u32> = const { Cell::new(0) };
+    pub(super) static FAILING: Cell<u128> = const { Cell::new(0) };
+    pub(super) static TIMES: Cell<u32> = const { Cell::new(0) };
 }
 
-fn is_failing(server: usize) -> bool {
+pub(super) fn is_failing(server: usize) -> bool {
     FAILING.get() >> server & 1 == 1
 }
 
-fn set_failing(servers: impl Iterator<Item = usize>) {
+pub(super) fn set_failing(servers: impl Iterator<Item = usize>) {
     FAILING.set(servers.fold(0, |bits, server| bits | 1 << server));
 }
 
-fn good(_: usize, _: usize) -> Answer {
+pub(super) fn good(_: usize, _: usize) -> Answer {
     Answer::Status("0")
 }
 
@@ -387,239 +387,6 @@ fn a_callers_own_quota_ejects_nobody() {
         Node::new(1, 3, Picker::RoundRobin, |_, server| Answer::Status(if server == 0 { "8" } else { "0" }));
     assert_eq!(node.calls(0, 300), (vec![100; 3], 100));
     assert_eq!(node.engine.counters().ejections, 0);
-}
-
-#[test]
-fn under_session_affinity_a_pod_stays_where_it_is_whoever_joins() {
-    let mut node = Node::new(40, 3, Picker::SourceHash, |_, _| Answer::Status("0"));
-    let mut homes = Vec::new();
-    for pod in 0..40 {
-        let (_, servers) = node.call(pod);
-        homes.push(servers[0]);
-    }
-    assert!((0..3).all(|server| homes.contains(&server)), "they are spread: {homes:?}");
-    node.endpoints.extend((3..6).map(|server| Arc::new(Endpoint::at(address(server)))));
-    node.near = 6;
-    node.publish(Picker::SourceHash.into());
-    for (pod, &home) in homes.iter().enumerate() {
-        let (shares, failed) = node.calls(pod, 5);
-        assert_eq!((shares[home], failed), (5, 0), "pod {pod}: {shares:?}");
-    }
-    // Its endpoint goes, and it stays with the next one when the first comes back.
-    let gone = node.endpoints.remove(0);
-    node.near = 5;
-    node.publish(Picker::SourceHash.into());
-    let pod = homes.iter().position(|home| *home == 0).expect("one was there");
-    let (_, servers) = node.call(pod);
-    node.endpoints.insert(0, gone);
-    node.near = 6;
-    node.publish(Picker::SourceHash.into());
-    let (shares, _) = node.calls(pod, 5);
-    assert_eq!(shares[servers[0]], 5, "{shares:?}");
-}
-
-#[test]
-fn of_a_large_service_a_pod_has_connections_to_a_few_endpoints() {
-    let mut node = Node::new(4, 100, Picker::Ewma, |_, _| Answer::Status("0"));
-    let mut met = std::collections::BTreeSet::new();
-    for pod in 0..4 {
-        let (shares, failed) = node.calls(pod, 300);
-        let servers = shares.iter().filter(|share| **share > 0).count();
-        assert_eq!((servers, failed), (12, 0), "pod {pod}");
-        met.extend((0..100).filter(|server| shares[*server] > 0));
-    }
-    assert!(met.len() > 24, "each has its own: {met:?}");
-    assert_eq!(node.engine.counters().upstreams_open, 4 * 12);
-}
-
-#[test]
-fn where_a_pods_few_endpoints_fail_it_takes_in_others() {
-    // Nearly all refuse: the few that do not are found.
-    let mut node = Node::new(1, 100, Picker::RoundRobin, |_, server| {
-        if server < 95 { Answer::Refused } else { Answer::Status("0") }
-    });
-    let (shares, failed) = node.calls(0, 300);
-    // It goes on from 12 to 24, 48 and all until there is one, three tries a call.
-    assert_eq!((shares[..95].iter().sum::<usize>(), shares[95..].iter().sum::<usize>()), (0, 300 - failed));
-    assert!(failed < 40, "{failed}");
-}
-
-#[test]
-fn when_endpoints_nearby_fail_a_part_of_the_calls_goes_farther_and_comes_back() {
-    let mut node =
-        Node::new(1, 10, Picker::Random, |_, server| Answer::Status(if server < 2 { "14" } else { "0" }));
-    node.near = 4;
-    node.publish(Picker::Random.into());
-    let far = |shares: &[usize]| shares[4..].iter().sum::<usize>();
-    let (shares, _) = node.calls(0, 100);
-    assert_eq!(far(&shares), 0, "nobody is known to fail yet, or it is a call's business");
-    assert_eq!(shares[..2], [FIVE; 2], "half of them are ejected");
-    node.wait(1);
-    let (shares, failed) = node.calls(0, 1000);
-    assert_eq!((&shares[..2], failed), (&[0, 0][..], 0));
-    // 1 - 1.4 × ½ of them may go anywhere: to the 8 that are left, of which 6 are far.
-    assert!((170..280).contains(&far(&shares)), "{shares:?}");
-    node.script = |_, _| Answer::Status("0");
-    node.wait(BASE_NS / (1_000 * MS) + 1);
-    let (shares, failed) = node.calls(0, 400);
-    assert_eq!((far(&shares), failed), (0, 0), "{shares:?}");
-}
-
-#[test]
-fn a_session_stays_near_whatever_fails() {
-    let mut node =
-        Node::new(1, 8, Picker::SourceHash, |_, server| Answer::Status(if server < 3 { "14" } else { "0" }));
-    node.near = 4;
-    node.publish(Picker::SourceHash.into());
-    for _ in 0..3 {
-        let (shares, _) = node.calls(0, 100);
-        assert_eq!(shares[4..], [0; 4]);
-        node.wait(1);
-    }
-}
-
-#[test]
-fn where_most_of_a_pods_few_endpoints_answer_with_failures_it_takes_in_others() {
-    let mut node = Node::new(1, 100, Picker::RoundRobin, good);
-    let (shares, _) = node.calls(0, 60);
-    let its: Vec<usize> = (0..100).filter(|server| shares[*server] > 0).collect();
-    assert_eq!(its.len(), 12);
-    set_failing(its[..10].iter().copied());
-    node.script = |_, server| Answer::Status(if is_failing(server) { "14" } else { "0" });
-    let (_, failed) = node.calls(0, 100);
-    assert!(failed >= 10 * FIVE, "{failed}");
-    node.wait(1);
-    let (shares, failed) = node.calls(0, 300);
-    let used = shares.iter().filter(|share| **share > 0).count();
-    assert_eq!((used, failed), (14, 0), "twelve more");
-    node.wait(3);
-    assert_eq!(node.calls(0, 300).1, 0);
-}
-
-#[test]
-fn a_lone_endpoint_nearby_that_fails_sends_its_calls_farther_and_gets_them_back() {
-    let bad: [Script; 3] = [
-        |_, server| Answer::Status(if server == 0 { "14" } else { "0" }),
-        |_, server| if server == 0 { Answer::Lost } else { Answer::Status("0") },
-        |_, server| if server == 0 { Answer::Refused } else { Answer::Status("0") },
-    ];
-    for (number, script) in bad.into_iter().enumerate() {
-        let mut node = Node::new(1, 4, Picker::RoundRobin, good);
-        node.near = 1;
-        node.publish(Picker::RoundRobin.into());
-        node.script = script;
-        let (shares, failed) = node.calls(0, 20);
-        if number == 2 {
-            assert_eq!((shares[0], failed), (0, 0), "a refused connection costs no call");
-            assert!(shares[1..].iter().all(|share| *share > 0), "{shares:?}");
-        } else {
-            assert_eq!((shares[0], failed), (20, 20), "script {number}");
-        }
-        node.wait(1);
-        let (shares, failed) = node.calls(0, 30);
-        assert_eq!((shares[0], failed), (0, 0), "script {number}");
-        node.script = good;
-        node.wait(BASE_NS / (1_000 * MS) + 1);
-        assert_eq!(node.calls(0, 30), (vec![30, 0, 0, 0], 0), "script {number}");
-    }
-}
-
-#[test]
-fn a_picker_that_hashes_has_the_endpoints_nearby_though_calls_went_farther_before() {
-    for picker in [Picker::Maglev, Picker::RingHash, Picker::SourceHash] {
-        let mut node = Node::new(1, 10, Picker::Random, |_, server| {
-            Answer::Status(if [5, 6].contains(&server) { "14" } else { "0" })
-        });
-        // In the middle: an index means something else where there are more.
-        node.keep_near(5, 4);
-        node.publish(Picker::Random.into());
-        node.calls(0, 100);
-        node.wait(1);
-        let far =
-            |(shares, failed): (Vec<usize>, usize)| (shares[..5].iter().sum::<usize>() + shares[9], failed);
-        assert!(far(node.calls(0, 400)).0 > 0, "they go farther");
-        node.publish(picker.into());
-        assert_eq!(far(node.calls(0, 50)), (0, 0), "{picker:?}");
-        node.wait(3);
-        assert_eq!(far(node.calls(0, 50)), (0, 0), "{picker:?}");
-    }
-}
-
-#[test]
-fn while_calls_go_farther_a_part_of_the_endpoints_is_not_taken_for_all() {
-    let mut node = Node::new(1, 100, Picker::RoundRobin, |_, server| {
-        Answer::Status(if server < 15 { "14" } else { "0" })
-    });
-    node.near = 20;
-    node.publish(Picker::RoundRobin.into());
-    node.calls(0, 200);
-    node.wait(2);
-    node.calls(0, 200);
-    node.wait(2);
-    let candidates = |node: &Node| -> Vec<SocketAddr> {
-        let (_, target) = node.engine.targets.slots.iter().next().expect("there is one");
-        target.candidates.endpoints.iter().map(|endpoint| endpoint.address).collect()
-    };
-    let taken = candidates(&node);
-    assert!((20..100).contains(&taken.len()), "{}", taken.len());
-    // All of these are gone: the others are found, in the same moment.
-    set_failing((0..100).filter(|server| taken.contains(&address(*server))));
-    node.script = |_, server| if is_failing(server) { Answer::Lost } else { Answer::Status("0") };
-    for conn in node.servers.keys().copied().collect::<Vec<_>>() {
-        node.servers.remove(&conn);
-        node.engine.failed(conn);
-    }
-    node.script = |_, server| if is_failing(server) { Answer::Refused } else { Answer::Status("0") };
-    let (shares, _) = node.calls(0, 60);
-    assert!(shares.iter().sum::<usize>() > 20, "{shares:?}");
-}
-
-#[test]
-fn a_stream_that_its_server_refuses_moves_no_session() {
-    let mut node = Node::new(1, 5, Picker::SourceHash, good);
-    let (_, servers) = node.call(0);
-    let home = servers[0];
-    TIMES.set(1);
-    node.script = |_, _| match TIMES.replace(0) {
-        0 => Answer::Status("0"),
-        _ => Answer::StreamRefused,
-    };
-    assert_eq!(node.call(0), ("0".to_owned(), vec![home, home]), "as a direct client, that comes back");
-    assert_eq!(node.calls(0, 5).0[home], 5);
-    // One that takes no connection does.
-    FAILING.set(1 << home);
-    node.script = |_, server| if is_failing(server) { Answer::Lost } else { Answer::Status("0") };
-    node.call(0);
-    node.script = |_, server| if is_failing(server) { Answer::Refused } else { Answer::Status("0") };
-    let (status, servers) = node.call(0);
-    assert!(status == "0" && servers[0] != home);
-    node.script = good;
-    assert_eq!(node.calls(0, 5).0[servers[0]], 5);
-}
-
-#[test]
-fn a_session_outlives_its_pods_connections_and_ends_with_the_pod() {
-    const PODS: usize = 20;
-    let mut node = Node::new(PODS, 3, Picker::SourceHash, good);
-    let homes: Vec<usize> = (0..PODS).map(|pod| node.call(pod).1[0]).collect();
-    (0..PODS).for_each(|pod| node.leave(pod));
-    node.wait(40);
-    assert_eq!(node.engine.targets.slots.len(), 0, "nothing is known of their connections");
-    node.endpoints.extend((3..6).map(|server| Arc::new(Endpoint::at(address(server)))));
-    node.near = 6;
-    node.publish(Picker::SourceHash.into());
-    for (pod, home) in homes.iter().enumerate() {
-        node.join_again(pod);
-        assert_eq!(node.call(pod).1, [*home], "pod {pod}");
-    }
-    let mut moved = 0;
-    for (pod, home) in homes.iter().enumerate() {
-        node.engine.end_origin(&origin(pod), None);
-        node.settle(pod);
-        node.join_again(pod);
-        moved += usize::from(node.call(pod).1 != [*home]);
-    }
-    assert!(moved > 0, "another pod of the same name begins anew");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::super::ConnId;
 use super::rules::{SECOND_NS, advance, begun, got, requests, server_speaks};
-use super::turns::{START_NS, Turns, list, read, take};
+use super::turns::{START_NS, Turns, address, list, read, take};
 use crate::http2::{Connection, ErrorCode, Event, LastStream};
 
 /// PINGs that the server gets now; it answers them if `answers`.
@@ -214,6 +214,32 @@ fn a_removed_endpoints_streams_end_in_their_own_time_unless_it_is_silent() {
             assert_eq!((seen, &got(&mut turns).grpc_status[..]), (1, "14"));
         }
     }
+}
+
+#[test]
+fn an_endpoint_that_is_there_and_gets_no_more_calls_is_not_asked() {
+    let mut turns = Turns::new(&[1]);
+    turns.publish_one_near(&[1, 2]);
+    turns.call("/a");
+    turns.client_speaks();
+    let (near, to) = turns.dials.pop().expect("a connection is wanted");
+    assert_eq!(to, address(1));
+    turns.engine.connect_failed(near);
+    turns.settle();
+    let (far, mut server) = turns.serve();
+    let stream = requests(&mut turns, far, &mut server)[0];
+    // The near one takes connections again, and calls stay there.
+    for second in 1..=12 {
+        advance(&mut turns, START_NS + second * SECOND_NS);
+        assert_eq!(pings(&mut turns, far, &mut server, true), 0);
+    }
+    turns.call("/b");
+    turns.client_speaks();
+    assert_eq!(turns.dials[0].1, address(1));
+    server.send_headers(stream, &list(&[(":status", "200"), ("grpc-status", "0")]), true);
+    server_speaks(&mut turns, far, &mut server);
+    assert_eq!(got(&mut turns).grpc_status, "0");
+    assert!(!turns.output(far).is_empty(), "its connection goes with its last call");
 }
 
 #[test]

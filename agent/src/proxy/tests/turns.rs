@@ -71,6 +71,19 @@ impl Turns {
         self.settle();
     }
 
+    /// The first of these is near, the others farther away.
+    pub(super) fn publish_one_near(&mut self, hosts: &[u8]) {
+        let endpoints: Vec<_> = hosts.iter().map(|host| Arc::new(Endpoint::at(address(*host)))).collect();
+        let service_port = ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 };
+        let near = endpoints[..1].into();
+        let backend = Backend::new(service_port, near, Picker::RoundRobin).with_wider(endpoints.into());
+        let mut snapshot = Snapshot { version: self.engine.snapshot.version + 1, ..Snapshot::default() };
+        let destination = Destination { original: address(100), backend: Arc::new(backend) };
+        snapshot.destinations.insert(fixed(), destination);
+        self.engine.publish(Arc::new(snapshot));
+        self.settle();
+    }
+
     pub(super) fn settle(&mut self) {
         loop {
             self.engine.settle(&mut Vec::new());
