@@ -47,7 +47,10 @@ impl Latencies {
 /// Short, as it stands among all else that a failed test has counted.
 impl fmt::Debug for Latencies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "median {:?}", self.median())
+        match self.median() {
+            Some(median) => write!(f, "median {median:.1?}"),
+            None => f.write_str("no call"),
+        }
     }
 }
 

@@ -98,10 +98,26 @@ impl Pod {
     /// # Errors
     /// When a connection breaks before that.
     pub fn stall(&self, to: &str, manner: Manner, connections: u32, streams: u32) -> Result<Process> {
+        self.stall_with(to, manner, connections, streams, &[])
+    }
+
+    /// As [`Self::stall`], with further options of `peer stall`.
+    ///
+    /// # Errors
+    /// When a connection breaks before that.
+    pub fn stall_with(
+        &self,
+        to: &str,
+        manner: Manner,
+        connections: u32,
+        streams: u32,
+        options: &[&str],
+    ) -> Result<Process> {
         let manner = manner.to_possible_value().context("no manner is hidden")?;
         let (connections, streams) = (connections.to_string(), streams.to_string());
         let mut arguments = vec!["stall", "--to", to, "--manner", manner.get_name()];
         arguments.extend(["--connections", &connections, "--streams", &streams]);
+        arguments.extend(options);
         let mut process = self.spawn("stalled-client", command(&arguments)?)?;
         process.line("stalling")?;
         Ok(process)

@@ -15,6 +15,8 @@ use std::time::Duration;
 const CLIENTS: u32 = 1_000;
 /// Calls of each, of which each asks for some megabytes.
 const STREAMS: u32 = 4;
+/// Few flips and single bytes a second of each: what so many of them do must not be all that two cores have time for.
+const UNHURRIED: [&str; 2] = ["--pause-milliseconds", "100"];
 
 /// Twice a pod's budget: what the pod may hold, and as much for all else.
 const MEMORY_LIMIT: u64 = 256 << 20;
@@ -64,7 +66,7 @@ fn a_thousand_that_stall_under_a_memory_limit_cost_others_no_call_and_the_agent_
 
     let manners = Manner::value_variants();
     let each = CLIENTS / manners.len() as u32;
-    let stall = |manner: &Manner| shop.client.stall(&shop.v4(), *manner, each, STREAMS);
+    let stall = |manner: &Manner| shop.client.stall_with(&shop.v4(), *manner, each, STREAMS, &UNHURRIED);
     let crowd: Vec<Process> = manners.iter().map(stall).collect::<Result<_>>()?;
     eventually("all of them are with the agent", || {
         open_connections(&agent).is_ok_and(|open| open >= u64::from(CLIENTS))
@@ -99,12 +101,14 @@ fn a_thousand_that_stall_under_a_memory_limit_cost_others_no_call_and_the_agent_
         behind >> 20,
     ));
     for (whose, place) in [("the same", 0), ("another", 1)] {
-        let ratio = beside[place].ratio_to(&before[place]).context("calls were made")?;
+        let (before, beside, after) = (&before[place], &beside[place], &after[place]);
+        let to_before = beside.ratio_to(before).context("calls were made")?;
+        let to_after = beside.ratio_to(after).context("calls were made")?;
         show(&format!(
-            "calls of {whose} pod: {:?}, {ratio:.2} × of {:?} before; {:?} after",
-            beside[place], before[place], after[place]
+            "calls of {whose} pod: {beside:?}; {to_before:.2} × of before ({before:?}), {to_after:.2} × of after ({after:?})"
         ));
-        ensure!(ratio < SLOWER, "calls of {whose} pod took {ratio} × as long");
+        // Something else may have begun on this machine meanwhile, or ended.
+        ensure!(to_before.min(to_after) < SLOWER, "calls of {whose} pod took {to_before} × as long");
     }
     ensure!(memory.kills()? == 0, "the kernel has ended the agent for want of memory");
     ensure!(agent.worker_process()? == worker, "the agent is the same");

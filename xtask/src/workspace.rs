@@ -37,10 +37,16 @@ impl Workspace {
     }
 
     /// The same cargo that runs this program, in the workspace's root. All of our commands give the agent's build
-    /// script the same object, so that none of them makes the next build the agent again.
+    /// script the same object, so that none of them makes the next build the agent again; nor does a cargo that a person types.
     pub(crate) fn cargo(&self) -> Command {
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
         cargo.current_dir(&self.root);
+        // What cargo says of this program to it: build scripts such as ring's run again when it changes, and all that is above them.
+        for (name, _) in env::vars_os() {
+            if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|own| name.to_string_lossy().starts_with(own)) {
+                cargo.env_remove(name);
+            }
+        }
         let object = self.ebpf_object();
         if object.exists() {
             cargo.env("EVENKEEL_EBPF_OBJECT", object);

@@ -35,6 +35,9 @@ pub(super) struct Stall {
     /// Calls on each connection.
     #[arg(long)]
     streams: u32,
+    /// Half of a flip; and the time in which a byte-by-byte reader takes what has come.
+    #[arg(long, default_value_t = 5)]
+    pause_milliseconds: u64,
 }
 
 /// What each call asks for: far more than windows and buffers on the way hold.
@@ -48,9 +51,6 @@ const FIRST_WINDOW: u32 = 65_535;
 const INITIAL_WINDOW_SIZE: u16 = 4;
 /// By how much a window that flips is wider each time.
 const FLIP_BYTES: u32 = 1_000;
-/// A flip is half of it; and the time in which a byte-by-byte reader takes what has come.
-const PAUSE: Duration = Duration::from_millis(5);
-
 /// Frame types and flags (RFC 9113 §6).
 const DATA: u8 = 0x0;
 const HEADERS: u8 = 0x1;
@@ -105,19 +105,24 @@ impl Stall {
     }
 
     fn stall(&self, connection: &TcpStream) -> Result<()> {
+        let pause = Duration::from_millis(self.pause_milliseconds);
         match self.manner {
-            Manner::ZeroWindow => read_all(connection, |_, _, _| ()),
-            Manner::ByteByByte => read_all(connection, |stream, bytes, answer| {
+            Manner::ZeroWindow => read_all(connection, pause, |_, _, _| ()),
+            Manner::ByteByByte => read_all(connection, pause, |stream, bytes, answer| {
                 window_update(answer, stream, bytes);
             }),
             Manner::Unread => Ok(()),
-            Manner::Flips => flip(connection),
+            Manner::Flips => flip(connection, pause),
         }
     }
 }
 
 /// Reads frames until the connection's end; `answer` gets each DATA frame's stream and length, and a buffer for what to say.
-fn read_all(mut connection: &TcpStream, mut answer: impl FnMut(u32, u32, &mut Vec<u8>)) -> Result<()> {
+fn read_all(
+    mut connection: &TcpStream,
+    pause: Duration,
+    mut answer: impl FnMut(u32, u32, &mut Vec<u8>),
+) -> Result<()> {
     let mut incoming = std::io::BufReader::new(connection);
     let (mut header, mut payload, mut output) = ([0; FRAME_HEADER_BYTES], Vec::new(), Vec::new());
     loop {
@@ -130,7 +135,7 @@ fn read_all(mut connection: &TcpStream, mut answer: impl FnMut(u32, u32, &mut Ve
             answer(u32::from_be_bytes(stream), length, &mut output);
         }
         if incoming.buffer().is_empty() && !output.is_empty() {
-            std::thread::sleep(PAUSE);
+            std::thread::sleep(pause);
             connection.write_all(&output)?;
             output.clear();
         }
@@ -138,8 +143,8 @@ fn read_all(mut connection: &TcpStream, mut answer: impl FnMut(u32, u32, &mut Ve
 }
 
 /// Opens and shuts the streams' windows until the connection's end, and reads what comes.
-fn flip(mut connection: &TcpStream) -> Result<()> {
-    connection.set_read_timeout(Some(PAUSE))?;
+fn flip(mut connection: &TcpStream, pause: Duration) -> Result<()> {
+    connection.set_read_timeout(Some(pause))?;
     let mut buffer = vec![0; 64 * 1024];
     let mut open = 0;
     loop {
@@ -150,7 +155,7 @@ fn flip(mut connection: &TcpStream) -> Result<()> {
             connection.write_all(&bytes)?;
             match connection.read(&mut buffer) {
                 Ok(0) => return Ok(()),
-                Ok(_) => std::thread::sleep(PAUSE),
+                Ok(_) => std::thread::sleep(pause),
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
                 Err(error) => return Err(error.into()),
             }
