@@ -4,6 +4,7 @@
 //! has gone to it. What is sent again waits for its time and goes on to [`super::dispatch`]; what is not, is answered as ever.
 //! What a server never processed is sent again without being asked: [`super::upstream`].
 
+use super::budget::Level;
 use super::call::Stage;
 use super::circuit;
 use super::engine::Engine;
@@ -76,6 +77,10 @@ impl Engine {
     ) -> bool {
         let slot = &self.calls[call];
         if slot.failed_at.len() + 1 >= usize::from(policy.attempts) || !self.can_retry(call) {
+            return false;
+        }
+        // What waits to be sent again holds memory that nothing frees.
+        if self.level_of_call(call) == Level::UsedUp {
             return false;
         }
         let wait_ns = match pushback_ms {

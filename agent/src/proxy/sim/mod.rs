@@ -378,10 +378,6 @@ impl World {
                 .map(|(conn, _)| EXCUSED_BYTES + u64::from(self.engine.conns.kernel_bytes(conn)))
                 .sum();
             let limit = self.engine.budgets.limit(budget);
-            if held > limit + excused + STEP_BYTES {
-                for (conn, of) in self.engine.conns.all() { if of == budget { eprintln!("DEBUG {conn:?} {:?} held {} kernel {} out {}", self.engine.conns.role(conn), self.engine.held_by(conn), self.engine.conns.kernel_bytes(conn), self.engine.output(conn).len()); } }
-                for (_, downstream) in &self.engine.downstreams { for &call in &downstream.calls { let slot = &self.engine.calls[call]; if slot.held_bytes() > 3000 { eprintln!("DEBUG call {call} {:?} {:?} held {} body {} req {}", slot.stage, slot.response, slot.held_bytes(), slot.body.capacity(), slot.request.held_bytes()); } } }
-            }
             assert!(held <= limit + excused + STEP_BYTES, "{held} bytes of {limit}, and {excused} excused");
         }
     }
