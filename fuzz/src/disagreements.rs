@@ -138,6 +138,12 @@ const KNOWN: &[Known] = &[
     ),
     of(SETTINGS, "takes it", &[Ends], "§6.5.3 gives an acknowledgement of nothing no meaning"),
     of(
+        DATA,
+        "takes it",
+        &[Resets],
+        "§5.1: what comes late for a stream that was refused is ignored, as its sender may not have heard of the reset",
+    ),
+    of(
         GOAWAY,
         "takes it",
         &[Ends],
