@@ -1,58 +1,49 @@
-//! The h2 crate's server, told the same bytes.
+//! The h2 crate's server, told the same bytes, a step at a time: what it has taken so far can be told from what it then refuses.
 
+use crate::opinion::{Opinion, Request, reset_streams, sorted};
 use bytes::Bytes;
-use h2::server::{Builder, Connection};
+use h2::RecvStream;
+use h2::server::{Builder, Connection, Handshake, SendResponse};
+use std::cell::RefCell;
+use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Times that a future is asked before nothing more can come of the input: it is there from the start.
-const MOST_TURNS: usize = 16;
+/// The two directions of a connection that stays open.
+#[derive(Clone, Default)]
+struct Wire(Rc<RefCell<Bytestreams>>);
 
-/// A request with all that belongs to it, and nothing that only one of two servers would tell.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// `:method`.
-    pub method: Vec<u8>,
-    /// The fields that are not pseudo-header fields: by name, and of one name in order.
-    pub fields: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Body bytes.
-    pub body: Vec<u8>,
-    /// Trailers, if there were any.
-    pub trailers: Option<Vec<(Vec<u8>, Vec<u8>)>>,
-    /// END_STREAM came.
-    pub is_whole: bool,
+#[derive(Default)]
+struct Bytestreams {
+    input: Vec<u8>,
+    output: Vec<u8>,
 }
 
-/// What became of the input.
-#[derive(Debug)]
-pub struct Told {
-    /// In the order in which they were begun.
-    pub requests: Vec<Request>,
-    /// The error code with which the server ended the connection.
-    pub refused: Option<h2::Reason>,
-    /// The client said GOAWAY with an error, which this server takes for the end.
-    pub client_left: bool,
-}
-
-/// The input, then the end of the stream; what is written goes nowhere.
-struct Script<'i>(&'i [u8]);
-
-impl AsyncRead for Script<'_> {
+impl AsyncRead for Wire {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         _: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        let (now, later) = self.0.split_at(self.0.len().min(buffer.remaining()));
-        buffer.put_slice(now);
-        self.0 = later;
+        let input = &mut self.0.borrow_mut().input;
+        if input.is_empty() {
+            // Who brings more asks again.
+            return Poll::Pending;
+        }
+        let count = input.len().min(buffer.remaining());
+        buffer.put_slice(&input[..count]);
+        input.drain(..count);
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Script<'_> {
+impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        self.0.borrow_mut().output.extend(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
 
@@ -65,89 +56,165 @@ impl AsyncWrite for Script<'_> {
     }
 }
 
-/// Tells the crate's server the input, the client's preface included.
-pub fn tell(input: &[u8], max_streams: u32, max_header_list: u32) -> Told {
-    let mut told = Told { requests: Vec::new(), refused: None, client_left: false };
-    let mut builder = Builder::new();
-    builder.max_concurrent_streams(max_streams).max_header_list_size(max_header_list);
-    // Limits on floods are each server's own: they are tested by themselves.
-    builder.max_pending_accept_reset_streams(usize::MAX).max_local_error_reset_streams(None);
-    let mut context = Context::from_waker(Waker::noop());
-    let mut handshake = Box::pin(builder.handshake::<_, Bytes>(Script(input)));
-    let Some(connected) = ready(|| handshake.as_mut().poll(&mut context)) else { return told };
-    match connected {
-        Ok(mut connection) => serve(&mut connection, &mut context, &mut told),
-        Err(error) => told.end(&error),
+/// Notes that a future wants to be asked again.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
     }
-    told
 }
 
-fn serve(connection: &mut Connection<Script<'_>, Bytes>, context: &mut Context<'_>, told: &mut Told) {
-    let mut accepted = Vec::new();
-    while let Some(Some(next)) = ready(|| connection.poll_accept(context)) {
-        match next {
-            Ok((request, respond)) => accepted.push((request, respond)),
-            Err(error) => {
-                told.end(&error);
-                break;
+/// Asks until nothing more can come of what is there.
+struct Asking {
+    woken: Arc<Woken>,
+    waker: Waker,
+}
+
+impl Asking {
+    fn new() -> Self {
+        let woken = Arc::<Woken>::default();
+        Self { waker: Arc::clone(&woken).into(), woken }
+    }
+
+    fn ready<T>(&self, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Option<T> {
+        loop {
+            self.woken.0.store(false, Ordering::Relaxed);
+            match poll(&mut Context::from_waker(&self.waker)) {
+                Poll::Ready(value) => return Some(value),
+                Poll::Pending if self.woken.0.load(Ordering::Relaxed) => {}
+                Poll::Pending => return None,
             }
         }
     }
-    for (request, _respond) in accepted {
-        let (parts, mut body) = request.into_parts();
-        let mut bytes = Vec::new();
-        let mut is_whole = true;
-        while let Some(Some(part)) = ready(|| body.poll_data(context)) {
-            match part {
-                Ok(part) => bytes.extend(part),
-                Err(_) => {
-                    is_whole = false;
-                    break;
+}
+
+#[allow(clippy::large_enum_variant, reason = "there is one, and it lives as long as its input")]
+enum State {
+    Handshake(Handshake<Wire, Bytes>),
+    Serving(Connection<Wire, Bytes>),
+    /// Refused, or left by its client.
+    Over,
+}
+
+/// A request under way; dropping its ends would reset the stream.
+struct Underway {
+    request: Request,
+    body: RecvStream,
+    _response: SendResponse<Bytes>,
+    is_over: bool,
+}
+
+/// The server's end of one connection.
+pub struct CrateServer {
+    wire: Wire,
+    asking: Asking,
+    state: State,
+    underway: Vec<Underway>,
+    whole: Vec<Request>,
+}
+
+impl CrateServer {
+    /// A fresh connection that allows so much.
+    pub fn new(max_streams: u32, max_header_list: u32) -> Self {
+        let wire = Wire::default();
+        let mut builder = Builder::new();
+        builder.max_concurrent_streams(max_streams).max_header_list_size(max_header_list);
+        // Limits on floods are each server's own: they are tested by themselves.
+        builder.max_pending_accept_reset_streams(usize::MAX).max_local_error_reset_streams(None);
+        let handshake = builder.handshake(wire.clone());
+        Self {
+            wire,
+            asking: Asking::new(),
+            state: State::Handshake(handshake),
+            underway: Vec::new(),
+            whole: Vec::new(),
+        }
+    }
+
+    /// Tells it bytes, and gives what it makes of them.
+    pub fn tell(&mut self, bytes: &[u8]) -> Opinion {
+        self.wire.0.borrow_mut().input.extend(bytes);
+        let ended = match self.take() {
+            Ok(true) => None,
+            // It has said GOAWAY, and all its streams are over.
+            Ok(false) => Some(Opinion::ClientLeft),
+            Err(error) if error.is_remote() || error.is_io() => Some(Opinion::ClientLeft),
+            Err(error) if error.reason() == Some(h2::Reason::ENHANCE_YOUR_CALM) => Some(Opinion::Flood),
+            Err(error) => Some(Opinion::Refused(format!("{:?}", error.reason()))),
+        };
+        if let Some(opinion) = ended {
+            self.state = State::Over;
+            return opinion;
+        }
+        self.read_bodies();
+        let output = std::mem::take(&mut self.wire.0.borrow_mut().output);
+        match reset_streams(&output).next() {
+            Some((stream, code)) => Opinion::Reset(stream, code),
+            None => Opinion::Taken,
+        }
+    }
+
+    /// Requests that have become whole since the last question, by stream.
+    pub fn whole(&mut self) -> Vec<Request> {
+        let mut whole = std::mem::take(&mut self.whole);
+        whole.sort_by_key(|request| request.stream);
+        whole
+    }
+
+    /// Whether the connection goes on.
+    fn take(&mut self) -> Result<bool, h2::Error> {
+        if let State::Handshake(handshake) = &mut self.state {
+            match self.asking.ready(|context| Pin::new(&mut *handshake).poll(context)) {
+                Some(connected) => self.state = State::Serving(connected?),
+                None => return Ok(true),
+            }
+        }
+        let State::Serving(connection) = &mut self.state else { return Ok(false) };
+        while let Some(next) = self.asking.ready(|context| connection.poll_accept(context)) {
+            let Some(next) = next else { return Ok(false) };
+            let (request, response) = next?;
+            let (parts, body) = request.into_parts();
+            let request = Request {
+                stream: body.stream_id().as_u32(),
+                method: parts.method.as_str().as_bytes().to_vec(),
+                fields: pairs(&parts.headers),
+                ..Request::default()
+            };
+            self.underway.push(Underway { request, body, _response: response, is_over: false });
+        }
+        Ok(true)
+    }
+
+    fn read_bodies(&mut self) {
+        for one in self.underway.iter_mut().filter(|one| !one.is_over) {
+            loop {
+                match self.asking.ready(|context| one.body.poll_data(context)) {
+                    Some(Some(Ok(part))) => one.request.body.extend(part),
+                    Some(Some(Err(_))) => {
+                        one.is_over = true;
+                        break;
+                    }
+                    Some(None) => {
+                        one.is_over = true;
+                        if let Some(Ok(trailers)) =
+                            self.asking.ready(|context| one.body.poll_trailers(context))
+                        {
+                            one.request.trailers = trailers.as_ref().map(pairs);
+                            self.whole.push(one.request.clone());
+                        }
+                        break;
+                    }
+                    None => break,
                 }
             }
         }
-        let trailers = match ready(|| body.poll_trailers(context)) {
-            Some(Ok(trailers)) => trailers.as_ref().map(pairs),
-            Some(Err(_)) | None => {
-                is_whole = false;
-                None
-            }
-        };
-        told.requests.push(Request {
-            method: parts.method.as_str().as_bytes().to_vec(),
-            fields: pairs(&parts.headers),
-            body: bytes,
-            trailers,
-            is_whole,
-        });
     }
-}
-
-impl Told {
-    fn end(&mut self, error: &h2::Error) {
-        if error.is_remote() {
-            self.client_left = true;
-        } else if !error.is_io() {
-            self.refused = error.reason();
-        }
-    }
-}
-
-/// Asks again while the answer is to come: it needs more turns, and never another's doing.
-fn ready<T>(mut poll: impl FnMut() -> Poll<T>) -> Option<T> {
-    for _ in 0..MOST_TURNS {
-        if let Poll::Ready(value) = poll() {
-            return Some(value);
-        }
-    }
-    None
 }
 
 fn pairs(headers: &http::HeaderMap) -> Vec<(Vec<u8>, Vec<u8>)> {
     let pairs =
         headers.iter().map(|(name, value)| (name.as_str().as_bytes().to_vec(), value.as_bytes().to_vec()));
-    let mut pairs: Vec<_> = pairs.collect();
-    // Stable: values of one name stay in order.
-    pairs.sort_by(|a, b| a.0.cmp(&b.0));
-    pairs
+    sorted(pairs.collect())
 }

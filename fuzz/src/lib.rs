@@ -4,7 +4,8 @@
 //! that a build with the fuzzer's instrumentation takes a minute and not ten.
 //!
 //! `fuzz_targets/` has one file a target, each of which says what must hold; [`story`] drives one end of a connection for
-//! those that are about frames, [`crate_server`] is the other opinion, [`pieces`] cuts input as a network does.
+//! those that are about frames, [`pieces`] cuts input as a network does. [`our_server`] and [`crate_server`] have each an [`opinion`] of the
+//! same input; [`disagreements`] says where these may differ.
 
 // The agent's lints hold where these files are at home; here most of them serve nobody.
 #[allow(dead_code, reason = "the targets use a part of it")]
@@ -27,5 +28,8 @@ pub mod proxy;
 pub mod routing;
 
 pub mod crate_server;
+pub mod disagreements;
+pub mod opinion;
+pub mod our_server;
 pub mod pieces;
 pub mod story;

@@ -8,6 +8,8 @@ use crate::pieces::pieces;
 
 /// What no input of a megabyte may make a connection hold: some buffers' worth, and never the input over and over.
 const MOST_HELD_BYTES: usize = 8 << 20;
+/// Streams that a client may have open, so that few frames reach the limit.
+const MAX_STREAMS: u32 = 10;
 /// Streams that our client has open when the bytes come.
 const OPEN_STREAMS: u32 = 3;
 const FRAME_HEADER: usize = 9;
@@ -66,25 +68,55 @@ pub fn check(role: Role, cut: u8, input: &[u8]) {
 
 /// Feeds the input to a fresh end. An owner that `answers` sends back what it gets, gives credit and ends streams.
 pub fn live(role: Role, cut: u8, input: &[u8], answers: bool) -> Story {
-    let limits = Limits { max_concurrent_streams: 10, ..Limits::default() };
-    let mut owner = Owner::new(role, &limits, answers);
+    let mut owner = Owner::new(role, &limits(), answers);
     let preface: &[u8] = if role == Role::Server { PREFACE } else { &[] };
     let sent = [preface, input].concat();
     let mut buffer = Vec::new();
     for piece in pieces(&sent, cut) {
-        buffer.resize(MAX_FRAME + FRAME_HEADER + piece.len(), 0);
-        let held = owner.connection.restore(&mut buffer);
-        buffer[held..held + piece.len()].copy_from_slice(piece);
-        if let Err(error) = owner.read(&buffer[..held + piece.len()]) {
+        if let Err(error) = owner.take(piece, &mut buffer) {
             owner.story.end = Some(error);
             break;
         }
-        owner.write();
     }
-    owner.write();
     owner.story.faults = owner.connection.take_faults();
     owner.leave();
     owner.story
+}
+
+/// What a connection of these targets may cost.
+pub fn limits() -> Limits {
+    Limits { max_concurrent_streams: MAX_STREAMS, ..Limits::default() }
+}
+
+/// One end of a connection whose owner only listens, told bytes a piece at a time.
+pub struct Listener {
+    owner: Owner,
+    buffer: Vec<u8>,
+}
+
+impl Listener {
+    /// The server's end.
+    pub fn server() -> Self {
+        Self { owner: Owner::new(Role::Server, &limits(), false), buffer: Vec::new() }
+    }
+
+    /// Tells it bytes.
+    ///
+    /// # Errors
+    /// When they break the connection.
+    pub fn tell(&mut self, bytes: &[u8]) -> Result<(), ConnectionError> {
+        self.owner.take(bytes, &mut self.buffer)
+    }
+
+    /// What its owner has heard since the last question.
+    pub fn heard(&mut self) -> Vec<Heard> {
+        std::mem::take(&mut self.owner.story.heard)
+    }
+
+    /// What it has said since the last question.
+    pub fn said(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.owner.said)
+    }
 }
 
 struct Owner {
@@ -97,6 +129,8 @@ struct Owner {
     streams: Vec<Option<StreamKey>>,
     story: Story,
     preface_is_out: bool,
+    /// Frames that went out.
+    said: Vec<u8>,
 }
 
 impl Owner {
@@ -113,6 +147,7 @@ impl Owner {
             streams: Vec::new(),
             story: Story { heard: Vec::new(), end: None, faults: 0 },
             preface_is_out: role == Role::Server,
+            said: Vec::new(),
         };
         if role == Role::Client {
             let request =
@@ -123,6 +158,16 @@ impl Owner {
             }
         }
         owner
+    }
+
+    /// Takes a piece of the input, behind what was kept of earlier ones, and says what there is to say.
+    fn take(&mut self, piece: &[u8], buffer: &mut Vec<u8>) -> Result<(), ConnectionError> {
+        buffer.resize(MAX_FRAME + FRAME_HEADER + piece.len(), 0);
+        let held = self.connection.restore(buffer);
+        buffer[held..held + piece.len()].copy_from_slice(piece);
+        let outcome = self.read(&buffer[..held + piece.len()]);
+        self.write();
+        outcome
     }
 
     fn read(&mut self, mut input: &[u8]) -> Result<(), ConnectionError> {
@@ -223,6 +268,7 @@ impl Owner {
                 output = output.strip_prefix(PREFACE).expect("a client begins with the preface");
                 self.preface_is_out = true;
             }
+            self.said.extend(output);
             while !output.is_empty() {
                 let (header, rest) = output.split_at(FRAME_HEADER.min(output.len()));
                 assert_eq!(header.len(), FRAME_HEADER, "half a frame header went out");
