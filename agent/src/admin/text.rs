@@ -444,7 +444,7 @@ mod tests {
     #[test]
     fn an_object_is_shown_value_by_value() {
         let answer = json!({ "ids": { "live": 2, "resting": 0 }, "list": [1, 2], "rows": [{ "a": null }], "none": {} });
-        let text = page_text(Page::Kernel, &answer);
+        let text = page_text(Page::Config, &answer);
         let lines: Vec<Vec<&str>> =
             text.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
         let expected: [&[&str]; 5] = [

@@ -28,6 +28,7 @@ pub(super) struct Completeness {
 /// The connections of the worker threads, the oldest first.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct ConnectionsView {
+    /// The connections.
     connections: Vec<ConnectionView>,
     #[serde(flatten)]
     completeness: Completeness,
@@ -36,6 +37,7 @@ pub(super) struct ConnectionsView {
 /// The calls that are under way, the oldest first.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct StreamsView {
+    /// The calls.
     streams: Vec<CallView>,
     #[serde(flatten)]
     completeness: Completeness,

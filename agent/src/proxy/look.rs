@@ -4,8 +4,8 @@
 //! a hundred thousand slots costs a millisecond, and no more rows are made than asked for.
 
 use super::call::{Call, NOWHERE, Response, Stage};
-use super::downstream;
 use super::conns::{ConnId, Role};
+use super::downstream;
 use super::engine::Engine;
 use super::upstream;
 use crate::http2::Name;

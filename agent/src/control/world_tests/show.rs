@@ -22,6 +22,7 @@ fn what_the_admin_endpoint_shows() {
             }],
             "endpoints": [{
                 "service_port": "shop/cart:80", "address": "10.0.0.1:9000", "active": 0, "calls": 3, "failures": 0,
+                "share_percent": 100.0, "weight": 100,
             }],
             "ids": {"capacity": 1000, "live": 1, "resting": 0},
         })
