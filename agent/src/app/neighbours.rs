@@ -23,9 +23,13 @@ pub(super) struct Neighbours {
 /// An attachment that is in the way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 struct InTheWay {
+    /// Where it is.
     cgroup: PathBuf,
+    /// What it is attached as.
     kind: &'static str,
+    /// The programs' ids.
     programs: Vec<u32>,
+    /// What follows, by its name.
     effect: &'static str,
 }
 
