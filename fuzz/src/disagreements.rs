@@ -36,6 +36,15 @@ const fn of(frame: u8, ours: &'static str, theirs: &'static [Theirs], why: &'sta
     Known { frame: Some(frame), ours, theirs, why }
 }
 
+const fn undecoded(ours: &'static str) -> Known {
+    of(
+        HEADERS,
+        ours,
+        &[Takes],
+        "§4.3: what cannot be decoded is a connection error; the crate looks at the frame's priority first, and then not at the block",
+    )
+}
+
 /// Sections are RFC 9113's, unless it says otherwise.
 const KNOWN: &[Known] = &[
     // What the crate lets pass.
@@ -75,6 +84,12 @@ const KNOWN: &[Known] = &[
         &[Takes],
         "RFC 7541 §4.2: it stands at the beginning of a block; §4.3: what cannot be decoded is a connection error",
     ),
+    undecoded("ends the connection: string cut short"),
+    undecoded("ends the connection: string length too large"),
+    undecoded("ends the connection: string that is no Huffman code"),
+    undecoded("ends the connection: index cut short or too large"),
+    undecoded("ends the connection: index of no entry"),
+    undecoded("ends the connection: table size update above what we announced"),
     of(
         PUSH_PROMISE,
         "ends the connection: PUSH_PROMISE, which is switched off",

@@ -3,6 +3,7 @@
 use super::cluster::{Cluster, PEER_IMAGE};
 use super::kubectl::Kubectl;
 use crate::Tally;
+use crate::wait::eventually_some;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
@@ -66,11 +67,13 @@ impl Kubectl {
         self.apply(&object.to_string())
     }
 
-    /// Waits until all pods with those labels are Ready.
+    /// Waits until there are pods with those labels, and all of them are Ready.
     ///
     /// # Errors
     /// When they are not, with the pods and events of the namespace.
     pub fn pods_ready(&self, namespace: &str, labels: &str) -> Result<()> {
+        // kubectl's own wait ends with an error where nothing matches, as in the moment after a Deployment is made.
+        eventually_some(labels, || Ok(self.list("pods", namespace, labels)?.pop()))?;
         let wait = ["wait", "--for=condition=Ready", "pod", "-n", namespace, "-l", labels, "--timeout=60s"];
         self.run(&wait)
             .map(drop)
