@@ -1,11 +1,13 @@
 //! The local HTTP endpoints: what is true now ([`routes()`]), for people and programs on the node, and the probes
-//! ([`probes()`]) on a port of their own.
+//! ([`probes()`]) and the metrics ([`metrics()`]) on ports of their own.
 
+mod metrics;
 mod probes;
 mod routes;
 
+pub use metrics::{NumbersWanted, calls, metrics, scrapes};
 pub use probes::{Readiness, probes};
-pub use routes::{Page, Question, metrics, questions, routes};
+pub use routes::{Page, Question, questions, routes};
 
 use anyhow::{Context as _, Result};
 use std::net::SocketAddr;

@@ -1,7 +1,6 @@
 //! What the admin endpoint answers. It holds no state of its own: whoever does answers [`Question`]s.
 
 use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
@@ -36,8 +35,6 @@ pub enum Page {
     Config,
     /// What of the source could not be used, and why.
     Problems,
-    /// The metrics, as text.
-    Metrics,
 }
 
 const PAGES: [(&str, Page); 8] = [
@@ -65,20 +62,6 @@ pub fn questions() -> (mpsc::Sender<Question>, mpsc::Receiver<Question>) {
     mpsc::channel(WAITING_QUESTIONS)
 }
 
-/// The metrics' routes.
-pub fn metrics(questions: mpsc::Sender<Question>) -> Router {
-    let scrape = |State(questions): State<mpsc::Sender<Question>>| async move {
-        match answer(&questions, Page::Metrics).await {
-            Some(Value::String(text)) => {
-                ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
-                    .into_response()
-            }
-            _ => busy(),
-        }
-    };
-    Router::new().route("/metrics", get(scrape)).with_state(questions)
-}
-
 /// The admin endpoint's routes.
 pub fn routes(questions: mpsc::Sender<Question>) -> Router {
     let router = PAGES.into_iter().fold(Router::new(), |router, (path, page)| {
@@ -101,7 +84,8 @@ fn busy() -> Response {
 }
 
 fn index() -> String {
-    PAGES.iter().map(|(path, _)| format!("{path}\n")).collect()
+    let paths = PAGES.iter().map(|(path, _)| *path).chain(["/calls"]);
+    paths.map(|path| format!("{path}\n")).collect()
 }
 
 async fn unknown(uri: Uri) -> Response {

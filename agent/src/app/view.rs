@@ -1,8 +1,9 @@
 //! What the admin endpoint shows, put together from what control and the pods' enrolments know.
 
 use crate::control::view::{EndpointView, PodView};
+use crate::proxy::Counters;
 use crate::sources::kubernetes::KindView;
-use crate::telemetry::{EndpointCounts, KindCounts};
+use crate::telemetry::{EndpointCounts, KindCounts, PathCount};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -37,6 +38,15 @@ pub(super) fn endpoint_counts(endpoint: EndpointView) -> EndpointCounts {
         ejections: endpoint.ejections,
         ejected_by: endpoint.ejected_by,
     }
+}
+
+/// The worker threads' part of the metrics.
+pub(super) fn path_counts(counters: &Counters) -> Vec<PathCount> {
+    let count = |(name, help, value): (&'static str, _, _)| {
+        let is_gauge = name.ends_with("_open");
+        PathCount { name, help, is_gauge, value }
+    };
+    counters.each().map(count).collect()
 }
 
 /// A kind's part of the metrics.

@@ -21,6 +21,7 @@ use crate::lifecycle::keeper::{HEARTBEAT_LABEL, TICKS_LABEL};
 use crate::lifecycle::ticks::SharedPage;
 use crate::mesh::DestinationId;
 use crate::proxy::Dialer;
+use crate::telemetry::{TIDY_EVERY, Telemetry};
 use anyhow::{Context as _, Result, bail};
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
@@ -62,8 +63,12 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     let probes_at = admin::bind("the probes", "--readiness", config.readiness).await?;
     let metrics_at = admin::bind("the metrics", "--metrics", config.metrics).await?;
     let (ask, mut questions) = admin::questions();
-    admin::serve("admin", admin_at, admin::routes(ask.clone()));
-    admin::serve("metrics", metrics_at, admin::metrics(ask));
+    let (scrape, mut scrapes) = admin::scrapes();
+    let telemetry = Arc::new(Telemetry::new(config.istio_metrics));
+    tokio::spawn(tidy(Arc::clone(&telemetry)));
+    let calls = admin::calls(Arc::clone(&telemetry));
+    admin::serve("admin", admin_at, admin::routes(ask).merge(calls));
+    admin::serve("metrics", metrics_at, admin::metrics(scrape, Arc::clone(&telemetry)));
     admin::serve("readiness", probes_at, admin::probes(readiness.clone()));
 
     let restored = !inherited.kernel.is_empty();
@@ -103,6 +108,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         share_upstreams,
         config.protection,
         config.max_pod_connections,
+        Some(telemetry),
         inherited.ticks,
     )?;
     let limit_crossings = workers.limit_crossings();
@@ -186,6 +192,9 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
                 let answer = node.answer(question.page, &source);
                 let _ = question.answer.send(answer);
             }
+            Some(wanted) = scrapes.recv() => {
+                let _ = wanted.send(node.numbers(&source));
+            }
             () = stop.next() => {
                 info!("told to stop");
                 break;
@@ -204,6 +213,18 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     node.end().await?;
     info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Takes in what is left of calls' counts when their writers go.
+async fn tidy(telemetry: Arc<Telemetry>) {
+    loop {
+        sleep(TIDY_EVERY).await;
+        let telemetry = Arc::clone(&telemetry);
+        // It may read many series.
+        if tokio::task::spawn_blocking(move || telemetry.tidy()).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Whether all pods of the node that should be are enrolled by this process, as far as they can be.

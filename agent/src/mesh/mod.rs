@@ -1,7 +1,7 @@
 //! The words that the control path and the data path share. Immutable, no I/O.
 //!
 //! [`names`] says what things are called, [`backend`] what a call can go to, [`balancing`] how its owner wants calls spread, [`pod`]
-//! who sends it, and [`snapshot`] holds one consistent state of all of them. [`protection`] is what one source of calls may cost.
+//! who sends it, [`workload`] what pods belong to, and [`snapshot`] holds one consistent state of all of them. [`protection`] is what one source of calls may cost.
 //! [`load`] is the one mutable word, with [`left_out`] in it: what every worker
 //! thread of the node adds to, and what outlives the snapshot that it was first seen in.
 
@@ -13,6 +13,7 @@ mod names;
 mod pod;
 pub mod protection;
 mod snapshot;
+mod workload;
 
 pub use backend::{Backend, Endpoint, HashTable};
 pub use balancing::{Balancing, Ejection, HashOn, HealthCheck, NoHashOn, Picker, SlowStart};
@@ -22,3 +23,4 @@ pub use names::{DestinationId, ObjectName, PodKey, ServicePort};
 pub use pod::Pod;
 pub use protection::{CircuitLimits, Protection};
 pub use snapshot::{Destination, Snapshot};
+pub use workload::Workload;

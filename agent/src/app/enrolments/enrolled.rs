@@ -56,6 +56,7 @@ impl Enrolled {
         let pod = Arc::new(Pod {
             key: PodKey { uid: row.uid.clone(), netns_cookie: cookie },
             name: row.name.clone(),
+            workload: Arc::clone(&row.workload),
             netns: netns.try_clone()?.into_fd(),
         });
         // Last of what may fail: redials may wait in its backlog.

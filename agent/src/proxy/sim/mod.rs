@@ -2,10 +2,11 @@
 //!
 //! `story` says what each call is to do and what its client may see, `network` carries the bytes, `client` and `server` act
 //! the stories out on the project's own HTTP/2 layer, `raw` is what speaks something else, `faults` says what goes wrong, and
-//! this file is the world with its clock and its dice. `pods` has several pods' calls without dice, for what they learn of servers. Every failure replays:
+//! `counts` compares what was counted with what they saw, and this file is the world with its clock and its dice. `pods` has several pods' calls without dice, for what they learn of servers. Every failure replays:
 //! `SEED=1234 cargo test -p evenkeel --lib proxy::sim`; `SEEDS=10000` lives through more worlds.
 
 mod client;
+mod counts;
 mod faults;
 mod network;
 mod pods;
@@ -26,6 +27,7 @@ use crate::mesh::{
     Backend, Balancing, Destination, DestinationId, Endpoint, HashOn, ObjectName, Picker, ServicePort,
     Snapshot,
 };
+use crate::telemetry::Telemetry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -37,6 +39,7 @@ const MOST_STEPS: usize = 400_000;
 
 struct World {
     engine: Engine,
+    telemetry: Arc<Telemetry>,
     random: Random,
     now_ns: u64,
     faults: Faults,
@@ -65,6 +68,7 @@ fn destination() -> DestinationId {
 impl World {
     fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
+        let telemetry = Arc::new(Telemetry::new(true));
         let faults = Faults::random(&mut random);
         let limits = faults::limits(&mut random);
         let protection = faults::protection(faults, &mut random);
@@ -76,7 +80,10 @@ impl World {
             .collect();
         let stories: Vec<_> = (0..1 + random.below(60)).map(|_| Story::random(&mut random)).collect();
         let mut world = Self {
-            engine: Engine::new(limits, seed, MS).protected(protection, Ledger::default()),
+            engine: Engine::new(limits, seed, MS)
+                .counting(Some(Arc::clone(&telemetry)))
+                .protected(protection, Ledger::default()),
+            telemetry,
             now_ns: MS,
             faults,
             links: BTreeMap::new(),
@@ -140,6 +147,7 @@ impl World {
         }
         self.check_results();
         self.check_nothing_is_left();
+        self.check_counts();
     }
 
     fn unfinished(&self) -> Vec<(usize, &Story, &Tally)> {
