@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 /// Replies that wait for a slow reader.
 const REPLIES_AHEAD: usize = 4;
@@ -78,6 +78,9 @@ impl Greeter for Named {
         let peer = peer_of(&request);
         let request = request.into_inner();
         hold(&request).await;
+        if request.fail_with != 0 {
+            return Err(Status::new(Code::from_i32(request.fail_with), "as asked for"));
+        }
         Ok(Response::new(self.reply(peer, 1, &request)))
     }
 
