@@ -27,6 +27,16 @@ pub mod proxy;
 #[path = "../../agent/src/routing/mod.rs"]
 pub mod routing;
 
+/// What the call path counts with.
+#[path = "."]
+pub mod telemetry {
+    #[allow(dead_code, unused_imports, reason = "the targets use a part of it")]
+    #[path = "../../agent/src/telemetry/calls/mod.rs"]
+    mod calls;
+
+    pub use calls::*;
+}
+
 pub mod crate_server;
 pub mod disagreements;
 pub mod opinion;

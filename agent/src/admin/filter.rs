@@ -3,6 +3,7 @@
 use super::accept::Form;
 use super::refusal::Refusal;
 use crate::mesh::{ObjectName, ServiceFilter, ServicePort};
+use crate::telemetry::Link;
 use serde_json::{Value, json};
 use std::str::FromStr;
 
@@ -150,6 +151,12 @@ impl Filter {
     /// Whether a Service port is asked for.
     pub fn takes_port(&self, port: &ServicePort) -> bool {
         self.service.as_ref().is_none_or(|service| service.takes(port))
+    }
+
+    /// Whether calls of a pod to a Service port are asked for.
+    pub fn takes_link(&self, link: &Link) -> bool {
+        let caller = link.caller.as_ref().map(|caller| &caller.name);
+        self.takes_port(&link.service_port) && self.pod.as_ref().is_none_or(|pod| caller == Some(pod))
     }
 
     /// Whether an object is asked for.

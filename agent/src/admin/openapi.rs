@@ -4,6 +4,7 @@ use super::filter::Parameter;
 use super::log::LogView;
 use super::page::{Leads, Page, ROUTES, Route};
 use super::routes::IndexRow;
+use crate::telemetry::CallsView;
 use crate::telemetry::profile::{CpuProfile, HeapProfile};
 use schemars::generate::SchemaSettings;
 use schemars::{Schema, SchemaGenerator};
@@ -25,6 +26,7 @@ pub fn openapi(page: impl Fn(Page, &mut SchemaGenerator) -> Schema) -> Value {
             let schema = match route.leads {
                 Leads::Index => generator.subschema_for::<Vec<IndexRow>>().to_value(),
                 Leads::Page(shown) => page(shown, &mut generator).to_value(),
+                Leads::Calls => generator.subschema_for::<Vec<CallsView>>().to_value(),
                 Leads::Log => generator.subschema_for::<LogView>().to_value(),
                 Leads::Cpu => generator.subschema_for::<CpuProfile>().to_value(),
                 Leads::Heap => generator.subschema_for::<HeapProfile>().to_value(),

@@ -30,8 +30,6 @@ pub enum Page {
     Config,
     /// What of the source could not be used, and why.
     Problems,
-    /// The metrics, as text.
-    Metrics,
 }
 
 /// What a path leads to.
@@ -41,6 +39,8 @@ pub(super) enum Leads {
     Index,
     /// A page, asked of whoever holds it.
     Page(Page),
+    /// What is counted of the calls that are over.
+    Calls,
     /// What is logged.
     Log,
     /// What each thread costs.
@@ -114,6 +114,13 @@ pub(super) const ROUTES: &[Route] = &[
         &[Parameter::Pod, Parameter::Service, Parameter::Limit],
         "calls that are under way: source pod, method, endpoint, stage, age, deadline",
     ),
+    Route {
+        path: "/calls",
+        leads: Leads::Calls,
+        methods: GET,
+        parameters: &[Parameter::Pod, Parameter::Service],
+        summary: "calls that are over, by pod, Service port, method, endpoint and status: how many, bytes, messages, latency",
+    },
     page(
         "/snapshot",
         Page::Snapshot,

@@ -9,7 +9,7 @@ use super::guard::Access;
 use super::page::{Leads, Page, ROUTES, Route};
 use super::refusal::Refusal;
 use super::{log, text, ui};
-use crate::telemetry::profile;
+use crate::telemetry::{Telemetry, calls_view, profile};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -17,13 +17,13 @@ use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, VARY, X_CONTENT_TY
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 /// How long a page may wait for its answer: what answers is busy for milliseconds, or stuck.
@@ -48,25 +48,13 @@ pub fn questions() -> (mpsc::Sender<Question>, mpsc::Receiver<Question>) {
     mpsc::channel(WAITING_QUESTIONS)
 }
 
-/// The metrics' routes.
-pub fn metrics(questions: mpsc::Sender<Question>) -> Router {
-    let scrape = |State(questions): State<mpsc::Sender<Question>>| async move {
-        match ask(&questions, Page::Metrics, Filter::default()).await {
-            Ok(Value::String(text)) => {
-                ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
-                    .into_response()
-            }
-            _ => Refusal::busy().into_response(),
-        }
-    };
-    Router::new().route("/metrics", get(scrape)).with_state(questions)
-}
-
 /// What the admin endpoint answers from.
 #[derive(Clone, Debug)]
 pub struct Admin {
     /// Where questions go.
     pub questions: mpsc::Sender<Question>,
+    /// What is counted of calls: read where the worker threads write it, and asked of nobody.
+    pub telemetry: Arc<Telemetry>,
     /// Who may ask.
     pub access: Access,
     /// The description of the endpoint: [`openapi`](super::openapi()).
@@ -102,6 +90,14 @@ impl Admin {
         let answer = match asked.route.leads {
             Leads::Index => index(),
             Leads::Page(page) => ask(&self.questions, page, asked.filter).await?,
+            Leads::Calls => {
+                let telemetry = Arc::clone(&self.telemetry);
+                // It may read many series.
+                let read = spawn_blocking(move || {
+                    json(calls_view(&telemetry, |link| asked.filter.takes_link(link)))
+                });
+                read.await.map_err(|_| Refusal::busy())?
+            }
             Leads::Log if matches!(request.method, Method::GET | Method::HEAD) => json(log::show()?),
             Leads::Log => json(log::change(body).await?),
             Leads::Cpu => {

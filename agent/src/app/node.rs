@@ -20,7 +20,7 @@ use crate::mesh::DestinationId;
 use crate::proxy::Workers;
 use crate::sources::kubernetes::write_back::{Obstacle, PodNote};
 use crate::sources::{Change, Problem};
-use crate::telemetry::{Numbers, PodObstacle, exposition};
+use crate::telemetry::{Numbers, PodObstacle};
 use anyhow::{Context as _, Result, bail};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::SocketAddr;
@@ -272,7 +272,6 @@ impl Node {
             Page::Kernel => return self.show_kernel(answer),
             Page::Source => admin::json(source.kinds()),
             Page::Config => admin::json(&self.config),
-            Page::Metrics => exposition(&self.numbers(source)).into(),
             Page::Problems => {
                 let (problems, refusals) = (self.problems(source), self.world.refusals().current());
                 admin::json(problems.iter().chain(refusals.iter()).collect::<Vec<_>>())
@@ -356,7 +355,8 @@ impl Node {
         })
     }
 
-    fn numbers(&mut self, source: &Discovery) -> Numbers {
+    /// What the metrics say of everything but calls.
+    pub(super) fn numbers(&mut self, source: &Discovery) -> Numbers {
         let ids = self.world.ids();
         Numbers {
             pods: self.with_tools(|pods, tools| pods.counts(tools)),
@@ -368,6 +368,7 @@ impl Node {
             resting_ids: ids.resting,
             problems: self.problems(source).len(),
             kinds: source.kinds().iter().map(view::kind_counts).collect(),
+            path: view::path_counts(&self.workers.counters()),
         }
     }
 

@@ -25,7 +25,6 @@ pub(super) fn page_schema(page: Page, generator: &mut SchemaGenerator) -> Schema
         Page::Source => generator.subschema_for::<Vec<KindView>>(),
         Page::Config => generator.subschema_for::<AgentConfig>(),
         Page::Problems => generator.subschema_for::<Vec<Problem>>(),
-        Page::Metrics => generator.subschema_for::<String>(),
     }
 }
 

@@ -127,16 +127,20 @@ impl Engine {
         }
         for call in self.downstreams[downstream as usize].calls.clone() {
             self.counters.cut_off += 1;
-            self.cut_call(call, ErrorCode::InternalError);
+            self.cut_call(call, ErrorCode::InternalError, Flag::ClientStalled);
         }
         self.close_downstream(downstream);
     }
 
     /// Ends a call whose client does not read the answer.
-    pub(super) fn cut_call(&mut self, call: u32, code: ErrorCode) {
-        let slot = &self.calls[call];
+    pub(super) fn cut_call(&mut self, call: u32, code: ErrorCode, why: Flag) {
+        let slot = &mut self.calls[call];
         self.downstreams[slot.downstream as usize].http2.reset(slot.stream, code);
-        self.cancel(call, ErrorCode::Cancel, Flag::ClientStalled);
+        // The answer may have come to its end, and its client misses a part of it.
+        if slot.measured.flag == Flag::None {
+            slot.measured.flag = why;
+        }
+        self.cancel(call, ErrorCode::Cancel, why);
     }
 
     pub(super) fn drain_is_over(&mut self) {

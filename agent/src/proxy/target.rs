@@ -8,7 +8,8 @@ use super::engine::Engine;
 use super::pool::Pool;
 use super::shared_use::{Circuit, Home};
 use crate::balance::{PickerState, Random};
-use crate::mesh::{Destination, DestinationId, Picker, Pod, PodKey};
+use crate::mesh::{Destination, DestinationId, Picker, Pod, PodKey, ServicePort};
+use crate::telemetry::{Methods, Recorder};
 use rustc_hash::{FxBuildHasher, FxHashMap};
 use slab::Slab;
 use std::hash::BuildHasher as _;
@@ -59,11 +60,15 @@ impl Origin {
         }
     }
 
-    pub(super) fn pod(&self) -> Option<Arc<Pod>> {
+    pub(super) fn as_pod(&self) -> Option<&Arc<Pod>> {
         match self {
-            Self::Pod(pod) => Some(Arc::clone(pod)),
+            Self::Pod(pod) => Some(pod),
             Self::Agent => None,
         }
+    }
+
+    pub(super) fn pod(&self) -> Option<Arc<Pod>> {
+        self.as_pod().map(Arc::clone)
     }
 }
 
@@ -92,6 +97,20 @@ pub(super) struct Target {
     idle_since_ns: u64,
     /// Calls that wait for an endpoint.
     pub(super) waiting: Vec<u32>,
+    pub(super) service_port: ServicePort,
+    /// The gRPC methods that were called.
+    pub(super) methods: Methods,
+    /// What its calls are counted with.
+    pub(super) recorder: Option<Recorder>,
+}
+
+impl Target {
+    /// Series of endpoints that are none any more are let go of.
+    pub(super) fn keep_series(&mut self) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.keep(self.candidates.endpoints.iter().map(|endpoint| &endpoint.load));
+        }
+    }
 }
 
 impl Target {
@@ -138,8 +157,12 @@ impl Engine {
             return Some(target);
         }
         let destination = self.snapshot.destinations.get(&id)?.clone();
-        let circuit = (key.0.clone(), destination.backend.service_port.clone());
+        let service_port = destination.backend.service_port.clone();
+        let circuit = (key.0.clone(), service_port.clone());
         let source = origin.source();
+        let pod = origin.as_pod().map(|pod| &**pod);
+        let recorder = |telemetry| Recorder::new(Arc::clone(telemetry), pod, service_port.clone());
+        let recorder = self.telemetry.as_ref().map(recorder);
         let target = Target {
             budget: self.budgets.join(&origin),
             home: Home::new(&self.ledger.homes, circuit.clone()),
@@ -153,6 +176,9 @@ impl Engine {
             connections: 1,
             idle_since_ns: self.now_ns,
             waiting: Vec::new(),
+            service_port,
+            methods: Methods::default(),
+            recorder,
         };
         let target = self.targets.slots.insert(target) as u32;
         self.targets.by_key.insert(key, target);
@@ -204,6 +230,7 @@ impl Engine {
         let has_endpoints = !destination.backend.endpoints.is_empty();
         let gone = slot.candidates.choose(&destination.backend, slot.source, self.now_ns);
         slot.destination = Some(destination);
+        slot.keep_series();
         let waiting = if has_endpoints { std::mem::take(&mut slot.waiting) } else { Vec::new() };
         for Left { pool, is_removed } in gone {
             self.leave_pool(pool, is_removed);

@@ -12,6 +12,7 @@ use crate::clock::monotonic_ns;
 use crate::http2::Limits;
 use crate::mesh::Protection;
 use crate::mesh::{DestinationId, PodKey, Snapshot};
+use crate::telemetry::Telemetry;
 use mio::{Poll, Waker};
 use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
@@ -39,6 +40,8 @@ pub struct WorkersConfig {
     pub give_memory_back: fn(),
     /// Whether pods share connections to servers, which are then opened in the agent's own network namespace.
     pub share_upstreams: bool,
+    /// Where ended calls are counted.
+    pub telemetry: Option<Arc<Telemetry>>,
     /// Seed of all random choices; each worker derives its own.
     pub seed: u64,
 }
@@ -159,6 +162,7 @@ impl Workers {
             tick.store(now, Relaxed);
             let engine = Engine::new(config.limits.clone(), config.seed.wrapping_add(index as u64), now)
                 .sharing_upstreams(config.share_upstreams)
+                .counting(config.telemetry.clone())
                 .protected(config.protection, shared.ledger.clone());
             ready.push(Worker::new(index, Arc::clone(&shared), commands, tick, poll, engine));
         }
