@@ -65,6 +65,11 @@ pub struct Ejections {
     interval_ends_ns: u64,
 }
 
+/// Whether ejections count, where so many `of` all endpoints are out: not where all are used because too few are left.
+pub fn are_heeded(out: usize, of: usize) -> bool {
+    out > 0 && (of - out) * 100 >= of * PANIC_BELOW_PERCENT
+}
+
 impl Ejections {
     /// Nothing is known of so many endpoints.
     pub fn new(endpoints: usize) -> Self {
@@ -189,8 +194,7 @@ impl Ejections {
             health.out_until_ns = health.ejected_until_ns.max(left_out.until_for(source, now_ns));
             out += usize::from(health.out_until_ns > now_ns);
         }
-        let left = self.endpoints.len() - out;
-        self.heeded = out > 0 && left * 100 >= self.endpoints.len() * PANIC_BELOW_PERCENT;
+        self.heeded = are_heeded(out, self.endpoints.len());
     }
 
     /// Endpoints whose success rate is far below the others' (gRFC A50, "success rate algorithm").
