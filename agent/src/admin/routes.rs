@@ -1,12 +1,27 @@
 //! What the admin endpoint answers. It holds no state of its own: whoever does answers [`Question`]s.
+//!
+//! A request is checked once, in the order [`guard`](super::guard), [`page`](super::page), [`filter`](super::filter),
+//! [`accept`](super::accept); what is wrong with it is a [`Refusal`]. The answer is JSON, which [`text`](super::text) makes tables of.
 
-use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{StatusCode, Uri};
+use super::accept::Form;
+use super::filter::Filter;
+use super::guard::Access;
+use super::page::{Leads, Page, ROUTES, Route};
+use super::refusal::Refusal;
+use super::{log, text};
+use crate::telemetry::profile;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS};
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::Value;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -17,45 +32,13 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Questions that wait for their answer; more are told to come again.
 const WAITING_QUESTIONS: usize = 64;
 
-/// What can be looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Page {
-    /// The pods of this node: enrolled, or why not; connections taken, and straight because of what.
-    Pods,
-    /// The Service ports: captured at which addresses, or why not.
-    Services,
-    /// The endpoints of each Service port, with calls begun, failed and under way.
-    Endpoints,
-    /// The workers' counters.
-    Workers,
-    /// The kernel's side: where the programs are attached, how full the maps are.
-    Kernel,
-    /// How the source stands: when each kind was last in contact, and where it is.
-    Source,
-    /// The checked configuration.
-    Config,
-    /// What of the source could not be used, and why.
-    Problems,
-    /// The metrics, as text.
-    Metrics,
-}
-
-const PAGES: [(&str, Page); 8] = [
-    ("/pods", Page::Pods),
-    ("/services", Page::Services),
-    ("/endpoints", Page::Endpoints),
-    ("/workers", Page::Workers),
-    ("/kernel", Page::Kernel),
-    ("/source", Page::Source),
-    ("/config", Page::Config),
-    ("/problems", Page::Problems),
-];
-
 /// Asks for a page.
 #[derive(Debug)]
 pub struct Question {
     /// Which.
     pub page: Page,
+    /// What of it.
+    pub filter: Filter,
     /// Where the answer goes; whoever asked may have gone.
     pub answer: oneshot::Sender<Value>,
 }
@@ -68,42 +51,214 @@ pub fn questions() -> (mpsc::Sender<Question>, mpsc::Receiver<Question>) {
 /// The metrics' routes.
 pub fn metrics(questions: mpsc::Sender<Question>) -> Router {
     let scrape = |State(questions): State<mpsc::Sender<Question>>| async move {
-        match answer(&questions, Page::Metrics).await {
-            Some(Value::String(text)) => {
+        match ask(&questions, Page::Metrics, Filter::default()).await {
+            Ok(Value::String(text)) => {
                 ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
                     .into_response()
             }
-            _ => busy(),
+            _ => Refusal::busy().into_response(),
         }
     };
     Router::new().route("/metrics", get(scrape)).with_state(questions)
 }
 
+/// What the admin endpoint answers from.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Where questions go.
+    pub questions: mpsc::Sender<Question>,
+    /// Who may ask.
+    pub access: Access,
+    /// The description of the endpoint: [`openapi`](super::openapi()).
+    pub openapi: Arc<Value>,
+}
+
 /// The admin endpoint's routes.
-pub fn routes(questions: mpsc::Sender<Question>) -> Router {
-    let router = PAGES.into_iter().fold(Router::new(), |router, (path, page)| {
-        let show = move |State(questions): State<mpsc::Sender<Question>>| async move {
-            answer(&questions, page).await.map_or_else(busy, |value| Json(value).into_response())
+pub fn routes(admin: Admin) -> Router {
+    Router::new().fallback(serve).with_state(admin)
+}
+
+async fn serve(State(admin): State<Admin>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let mut response = match admin.answer(&parts, body).await {
+        Ok(response) => response,
+        Err(refusal) => refusal.into_response(),
+    };
+    let headers = response.headers_mut();
+    // What is true now is not true later, and no browser is to take it for a script.
+    headers.insert(CACHE_CONTROL, axum::http::HeaderValue::from_static("no-store"));
+    headers.insert(VARY, axum::http::HeaderValue::from_static("accept"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, axum::http::HeaderValue::from_static("nosniff"));
+    response
+}
+
+impl Admin {
+    async fn answer(&self, request: &Parts, body: Body) -> Result<Response, Refusal> {
+        self.access.check(&request.method, &request.uri, &request.headers)?;
+        let asked = Asked::read(request)?;
+        let answer = match asked.route.leads {
+            Leads::Index => index(),
+            Leads::Page(page) => ask(&self.questions, page, asked.filter).await?,
+            Leads::Log if matches!(request.method, Method::GET | Method::HEAD) => json(log::show()?),
+            Leads::Log => json(log::change(body).await?),
+            Leads::Cpu => {
+                let time = Duration::from_secs(asked.filter.seconds.into());
+                json(profile::cpu(time).await.map_err(|error| no_profile(&error))?)
+            }
+            Leads::Heap => json(profile::heap().map_err(|error| no_profile(&error))?),
+            Leads::OpenApi => Value::clone(&self.openapi),
         };
-        router.route(path, get(show))
-    });
-    router.route("/", get(|| async { index() })).fallback(unknown).with_state(questions)
+        Ok(match asked.form {
+            Form::Json => ([(CONTENT_TYPE, "application/json")], format!("{answer}\n")).into_response(),
+            Form::Text => {
+                let text = text::text(asked.route.leads, &answer);
+                ([(CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()
+            }
+        })
+    }
 }
 
-async fn answer(questions: &mpsc::Sender<Question>, page: Page) -> Option<Value> {
+/// A request that makes sense.
+#[derive(Debug)]
+struct Asked {
+    route: &'static Route,
+    filter: Filter,
+    form: Form,
+}
+
+impl Asked {
+    fn read(request: &Parts) -> Result<Self, Refusal> {
+        let path = request.uri.path();
+        let route = Route::find(path).ok_or_else(|| Refusal::path(path))?;
+        // Whoever is asked with GET answers HEAD too; its body is left out by the server.
+        let method = if request.method == "HEAD" { "GET" } else { request.method.as_str() };
+        if !route.methods.contains(&method) {
+            return Err(Refusal::method(route, method));
+        }
+        let (mut filter, mut form, mut seen) = (Filter::default(), None, Vec::new());
+        for (name, value) in form_urlencoded::parse(request.uri.query().unwrap_or_default().as_bytes()) {
+            let known = route.all_parameters().find(|parameter| parameter.name() == name);
+            let parameter = known.ok_or_else(|| Refusal::parameter(route, &name))?;
+            if seen.contains(&parameter) && !parameter.may_repeat() {
+                return Err(Refusal::twice(parameter.name()));
+            }
+            seen.push(parameter);
+            filter.set(&mut form, parameter, &value)?;
+        }
+        if route.leads == Leads::Page(Page::Explain) {
+            filter.call().map_err(|wrong| Refusal::new(StatusCode::BAD_REQUEST, wrong))?;
+        }
+        let accept: Vec<_> =
+            request.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+        let accepted = || match accept.is_empty() {
+            true => Form::accepted(None),
+            false => Form::accepted(Some(&accept.join(","))),
+        };
+        let form = form.or_else(accepted).ok_or_else(|| Refusal::not_acceptable(route))?;
+        Ok(Self { route, filter, form })
+    }
+}
+
+async fn ask(questions: &mpsc::Sender<Question>, page: Page, filter: Filter) -> Result<Value, Refusal> {
     let (answer, answered) = oneshot::channel();
-    questions.try_send(Question { page, answer }).ok()?;
-    timeout(ANSWER_WITHIN, answered).await.ok()?.ok()
+    questions.try_send(Question { page, filter, answer }).map_err(|_| Refusal::busy())?;
+    match timeout(ANSWER_WITHIN, answered).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(_)) | Err(_) => Err(Refusal::busy()),
+    }
 }
 
-fn busy() -> Response {
-    (StatusCode::SERVICE_UNAVAILABLE, "the agent is starting, stopping or busy: ask again\n").into_response()
+fn no_profile(error: &std::io::Error) -> Refusal {
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot read /proc: {error}"))
 }
 
-fn index() -> String {
-    PAGES.iter().map(|(path, _)| format!("{path}\n")).collect()
+/// A path that there is.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct IndexRow {
+    /// The path.
+    path: &'static str,
+    /// The methods that it takes, beside HEAD.
+    methods: &'static [&'static str],
+    /// The parameters that it takes.
+    parameters: Vec<IndexParameter>,
+    /// What it answers.
+    summary: &'static str,
 }
 
-async fn unknown(uri: Uri) -> Response {
-    (StatusCode::NOT_FOUND, format!("nothing at {}; there is:\n{}", uri.path(), index())).into_response()
+/// A parameter that a path takes.
+#[derive(Serialize, JsonSchema)]
+struct IndexParameter {
+    /// Its name.
+    name: &'static str,
+    /// What it does, and what it takes.
+    summary: &'static str,
+}
+
+fn index() -> Value {
+    let rows = ROUTES.iter().map(|route| IndexRow {
+        path: route.path,
+        methods: route.methods,
+        parameters: route
+            .all_parameters()
+            .map(|parameter| IndexParameter { name: parameter.name(), summary: parameter.summary() })
+            .collect(),
+        summary: route.summary,
+    });
+    json(rows.collect::<Vec<_>>())
+}
+
+/// An answer's JSON.
+pub fn json(answer: impl Serialize) -> Value {
+    // Nothing that is shown has keys that are no strings, or numbers that are none.
+    serde_json::to_value(answer).unwrap_or_else(|error| Value::String(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(method: &str, uri: &str, accept: Option<&str>) -> Result<Asked, (u16, String)> {
+        let mut request = axum::http::Request::builder().method(method).uri(uri);
+        if let Some(accept) = accept {
+            request = request.header(ACCEPT, accept);
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        Asked::read(&parts).map_err(|refusal| (refusal.status.as_u16(), refusal.message))
+    }
+
+    #[test]
+    fn a_request_is_understood_or_answered_with_what_there_is() {
+        let all = asked("GET", "/pods", None).unwrap();
+        assert_eq!((all.route.path, all.filter, all.form), ("/pods", Filter::default(), Form::Json));
+        let some =
+            asked("HEAD", "/pods?namespace=a%20b&enrolled=false&format=text", Some("image/png")).unwrap();
+        assert_eq!(some.filter.namespace.as_deref(), Some("a b"));
+        assert_eq!((some.filter.enrolled, some.form), (Some(false), Form::Text));
+        let of_one = asked("GET", "/endpoints?service=shop/cart:50051", Some("text/plain")).unwrap();
+        assert_eq!(of_one.filter.service, Some("shop/cart:50051".parse().unwrap()));
+        for (method, uri, accept, status, said) in [
+            ("GET", "/pod", None, 404, "did you mean /pods?"),
+            ("GET", "/pods/", None, 404, "did you mean /pods?"),
+            ("DELETE", "/pods", None, 405, "takes GET, HEAD"),
+            ("GET", "/pods?namspace=shop", None, 400, "did you mean namespace?"),
+            ("GET", "/workers?namespace=shop", None, 400, "it has: format"),
+            ("GET", "/pods?name=a&name=b", None, 400, "say it once"),
+            ("GET", "/pods?name=", None, 400, "expected a name"),
+            ("GET", "/pods?enrolled=1", None, 400, "expected true or false"),
+            ("GET", "/streams?limit=0", None, 400, "from 1 to 10000"),
+            ("GET", "/streams?limit=10001", None, 400, "from 1 to 10000"),
+            ("GET", "/connections?pod=web", None, 400, "expected NAMESPACE/NAME"),
+            ("GET", "/explain", None, 400, "needs pod=NAMESPACE/NAME and to=HOST:PORT"),
+            ("GET", "/explain?pod=shop/a&to=cart", None, 400, "expected host:port"),
+            ("GET", "/explain?pod=shop/a&to=cart:1&to=cart:2", None, 400, "say it once"),
+            ("GET", "/explain?pod=shop/a&to=cart:1&header=a%3Db&header=c", None, 400, "header=\"c\""),
+            ("GET", "/pods?format=yaml", None, 400, "expected json or text"),
+            ("GET", "/endpoints?service=cart", None, 400, "expected NAMESPACE/NAME"),
+            ("GET", "/pods", Some("image/png"), 406, "application/json"),
+        ] {
+            let (refused, message) = asked(method, uri, accept).unwrap_err();
+            assert_eq!(refused, status, "{method} {uri}: {message}");
+            assert!(message.contains(said) && !message.contains('\n'), "{method} {uri}: {message}");
+        }
+    }
 }

@@ -5,13 +5,14 @@ use super::place::Place;
 use crate::kernel::legacy::{self, Effect, Legacy};
 use crate::kernel::{KernelError, balancers};
 use crate::telemetry::LegacyAttachment;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use tracing::{info, warn};
 
 /// What was found last.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub(super) struct Neighbours {
     /// Attachments of the old, single-program kind, with their effect.
     in_the_way: Vec<InTheWay>,
@@ -20,7 +21,7 @@ pub(super) struct Neighbours {
 }
 
 /// An attachment that is in the way.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 struct InTheWay {
     cgroup: PathBuf,
     kind: &'static str,

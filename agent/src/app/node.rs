@@ -4,11 +4,12 @@ use super::backlog::{Backlog, Batch, Capture};
 use super::captured::Captured;
 use super::discovery::Discovery;
 use super::enrolments::{Enrolments, LastingObstacle, Tools};
+use super::look;
 use super::neighbours::Neighbours;
 use super::place::Place;
 use super::stop::StopSignals;
-use super::view;
-use crate::admin::Page;
+use super::view::{self, KernelView, WorkersView};
+use crate::admin::{self, Page, Question, Readiness};
 use crate::config::AgentConfig;
 use crate::control::{Delta, Refused, World};
 use crate::health::HealthChecks;
@@ -53,6 +54,9 @@ pub(super) struct Node {
     pub(super) place: Place,
     pub(super) neighbours: Neighbours,
     pub(super) health_checks: HealthChecks,
+    pub(super) readiness: Readiness,
+    /// When this process started, on the monotonic clock.
+    pub(super) started_ns: u64,
     /// Whether connections are taken that are opened now: the programs are attached, and the heartbeat has reached the kernel.
     pub(super) serving: bool,
 }
@@ -240,33 +244,74 @@ impl Node {
         }
     }
 
-    pub(super) fn answer(&mut self, page: Page, source: &Discovery) -> serde_json::Value {
-        match page {
+    /// Answers a question of the admin endpoint. Nothing in here waits: what worker threads or the kernel have to be asked for is sent
+    /// on by a task of its own.
+    pub(super) fn answer(&mut self, question: Question, source: &Discovery) {
+        let Question { page, filter, answer } = question;
+        let shown = match page {
             Page::Pods => {
                 let live = self.with_tools(|pods, tools| pods.view(tools));
-                view::pods(self.world.pods(), live)
+                admin::json(view::pods(self.world.pods_that(|pod| filter.takes(pod)), live, &filter))
             }
-            Page::Services => view::json(self.world.services()),
-            Page::Endpoints => view::json(self.world.endpoints()),
-            Page::Workers => view::json(self.workers.counters()),
-            Page::Kernel => serde_json::json!({
-                "cgroup": self.place.cgroup,
-                "kubepods": self.place.kubepods,
-                "ids": self.world.ids(),
-                "neighbours": self.neighbours,
-            }),
-            Page::Source => view::json(source.kinds()),
-            Page::Config => view::json(&self.config),
+            Page::Services => admin::json(self.world.services_that(|service| filter.takes(service))),
+            Page::Endpoints => admin::json(self.world.endpoints_that(|port| filter.takes_port(port))),
+            Page::Connections => return look::connections(&self.workers, &filter, answer),
+            Page::Streams => return look::streams(&self.workers, &filter, answer),
+            Page::Snapshot => {
+                let (snapshot, applied) = (self.world.snapshot(), self.workers.applied_by_each());
+                admin::json(view::snapshot(&snapshot, applied, source.kinds(), &filter))
+            }
+            Page::Workers => {
+                let (counters, workers) = (self.workers.counters(), self.workers.view());
+                admin::json(WorkersView { counters, workers })
+            }
+            Page::Kernel => return self.show_kernel(answer),
+            Page::Source => admin::json(source.kinds()),
+            Page::Config => admin::json(&self.config),
+            Page::Status => admin::json(self.status(source)),
+            // The endpoint has checked the question.
+            Page::Explain => match self.explain(&filter) {
+                Ok(explanation) => admin::json(explanation),
+                Err(wrong) => wrong.into(),
+            },
             Page::Metrics => exposition(&self.numbers(source)).into(),
             Page::Problems => {
                 let (problems, refusals) = (self.problems(source), self.world.refusals().current());
-                view::json(problems.iter().chain(refusals.iter()).collect::<Vec<_>>())
+                admin::json(problems.iter().chain(refusals.iter()).collect::<Vec<_>>())
+            }
+        };
+        // Whoever has asked may have gone.
+        let _ = answer.send(shown);
+    }
+
+    fn show_kernel(&mut self, answer: oneshot::Sender<serde_json::Value>) {
+        let mut connections = BTreeMap::new();
+        for pod in self.with_tools(|pods, tools| pods.counts(tools)) {
+            for (outcome, count) in pod.connections {
+                *connections.entry(outcome).or_default() += count;
             }
         }
+        let mut shown = KernelView {
+            cgroup: self.place.cgroup.clone(),
+            kubepods: self.place.kubepods.clone(),
+            ids: self.world.ids(),
+            neighbours: self.neighbours.clone(),
+            connections,
+            facts: None,
+            error: None,
+        };
+        let kernel = Arc::clone(&self.kernel);
+        tokio::task::spawn_blocking(move || {
+            match kernel.facts() {
+                Ok(facts) => shown.facts = Some(facts),
+                Err(error) => shown.error = Some(error.to_string()),
+            }
+            let _ = answer.send(admin::json(shown));
+        });
     }
 
     /// Everything that is wrong now, but for the pods that can't be enrolled as they are.
-    fn problems(&self, source: &Discovery) -> Vec<Problem> {
+    pub(super) fn problems(&self, source: &Discovery) -> Vec<Problem> {
         let mut problems = source.problems();
         problems.extend(self.world.problems().current().iter().cloned());
         problems.extend(self.pods.lasting_obstacles().into_iter().map(LastingObstacle::into_problem));

@@ -8,9 +8,10 @@ use super::enrolments::Enrolments;
 use super::neighbours::Neighbours;
 use super::node::{APPLIED_POLL, Node};
 use super::place::Place;
+use super::schemas::page_schema;
 use super::start_workers;
 use super::stop::StopSignals;
-use crate::admin::{self, Readiness};
+use crate::admin::{self, Admin, Readiness};
 use crate::clock::monotonic_ns;
 use crate::config::{AgentConfig, UpstreamSockets};
 use crate::control::{Live, Settings, World};
@@ -58,11 +59,14 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     let (mut source, first) = Discovery::open(&config, &keeper, inherited.rows)?;
 
     let readiness = Readiness::default();
-    let admin_at = admin::bind("the admin endpoint", "--admin", config.admin).await?;
+    let admin_at = admin::bind_admin(&config.admin).await?;
     let probes_at = admin::bind("the probes", "--readiness", config.readiness).await?;
     let metrics_at = admin::bind("the metrics", "--metrics", config.metrics).await?;
     let (ask, mut questions) = admin::questions();
-    admin::serve("admin", admin_at, admin::routes(ask.clone()));
+    let openapi = Arc::new(admin::openapi(page_schema));
+    let admin = Admin { questions: ask.clone(), access: admin_at.access(), openapi };
+    // Its file goes with the end of this process.
+    let _admin_socket = admin_at.serve(admin::routes(admin));
     admin::serve("metrics", metrics_at, admin::metrics(ask));
     admin::serve("readiness", probes_at, admin::probes(readiness.clone()));
 
@@ -121,6 +125,8 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         place,
         neighbours: Neighbours::default(),
         health_checks: HealthChecks::new(health::EVERY),
+        readiness: readiness.clone(),
+        started_ns: started,
         serving: false,
     };
     node.meet(Neighbours::look(node.place.clone()).await);
@@ -182,10 +188,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
                 tokio::spawn(async move { met.send(Neighbours::look(place).await).await });
             }
             Some(neighbours) = meeting.recv() => node.meet(neighbours),
-            Some(question) = questions.recv() => {
-                let answer = node.answer(question.page, &source);
-                let _ = question.answer.send(answer);
-            }
+            Some(question) = questions.recv() => node.answer(question, &source),
             () = stop.next() => {
                 info!("told to stop");
                 break;

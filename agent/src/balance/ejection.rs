@@ -5,7 +5,7 @@
 //! that has happened lately. Other pods of the node follow when two or more have left an endpoint out
 //! ([`LeftOut`](crate::mesh::LeftOut)): one pod that provokes errors, or that a NetworkPolicy stops, takes it from nobody else.
 
-use crate::mesh::{Ejection, Endpoint};
+use crate::mesh::{Ejection, EjectionReason, Endpoint};
 use std::sync::Arc;
 
 /// Failures in a row: Envoy's number.
@@ -138,11 +138,18 @@ impl Ejections {
         health.failures_in_a_row += 1;
         rule != Ejection::Off
             && health.failures_in_a_row >= CONSECUTIVE_FAILURES
-            && self.eject(endpoint, endpoints, source, now_ns)
+            && self.eject(endpoint, EjectionReason::ConsecutiveFailures, endpoints, source, now_ns)
     }
 
     /// Leaves an endpoint out, unless too many are; whether it does.
-    fn eject(&mut self, endpoint: usize, endpoints: &[Arc<Endpoint>], source: u64, now_ns: u64) -> bool {
+    fn eject(
+        &mut self,
+        endpoint: usize,
+        reason: EjectionReason,
+        endpoints: &[Arc<Endpoint>],
+        source: u64,
+        now_ns: u64,
+    ) -> bool {
         let count = self.endpoints.len();
         let out = self.endpoints.iter().filter(|health| health.ejected_until_ns > now_ns).count();
         let most = (count * MOST_EJECTED_PERCENT / 100).max(1);
@@ -154,7 +161,7 @@ impl Ejections {
         health.failures_in_a_row = 0;
         let until_ns = now_ns + (BASE_NS * u64::from(health.ejections)).min(MOST_NS);
         health.ejected_until_ns = until_ns;
-        endpoints[endpoint].load.left_out.add(source, until_ns, now_ns);
+        endpoints[endpoint].load.left_out.add(source, until_ns, reason, now_ns);
         self.review_who_is_out(endpoints, source, now_ns);
         true
     }
@@ -175,7 +182,8 @@ impl Ejections {
         let mut ejected = 0;
         if rule == Ejection::SuccessRate {
             for outlier in self.outliers() {
-                ejected += usize::from(self.eject(outlier, endpoints, source, now_ns));
+                ejected +=
+                    usize::from(self.eject(outlier, EjectionReason::SuccessRate, endpoints, source, now_ns));
             }
         }
         for health in &mut self.endpoints {

@@ -3,10 +3,9 @@
 use super::output::{OutputArgs, Palette, Table};
 use super::reach::{Ask, ReachArgs};
 use super::session;
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use clap::Args;
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
 
 /// What `evenkeel log` takes.
 #[derive(Args, Debug)]
@@ -25,10 +24,7 @@ pub(super) struct LogArgs {
 pub(super) fn run(args: &LogArgs) -> Result<ExitCode> {
     let ask = match &args.filter {
         None => Ask::get("/log"),
-        Some(filter) => {
-            EnvFilter::try_new(filter).map_err(|wrong| anyhow!("{filter:?}: {wrong}"))?;
-            Ask::put_with("/log", [("filter", filter.as_str())])
-        }
+        Some(filter) => Ask::put("/log", filter.as_str()),
     };
     let told = session::run(session::ask(&args.reach, &[ask]))?;
     let rows: serde_json::Value = told
@@ -43,10 +39,10 @@ pub(super) fn run(args: &LogArgs) -> Result<ExitCode> {
     if let Some(text) = args.output.for_programs(&rows) {
         return told.finish(&text);
     }
-    let mut table = Table::new(["NODE", "FILTER"]);
+    let mut table = Table::new(["NODE", "FILTER", "AT-START"]);
     for row in rows.as_array().into_iter().flatten() {
         let text = |key: &str| row[key].as_str().unwrap_or_default().to_owned();
-        table.push([text("node").into(), text("filter").into()]);
+        table.push([text("node").into(), text("filter").into(), text("start_filter").into()]);
     }
     match table.is_empty() {
         true => told.finish(""),

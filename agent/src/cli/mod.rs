@@ -5,11 +5,10 @@
 
 use crate::app;
 use crate::config::{AgentArgs, ProxyArgs};
+use crate::telemetry::log::{LogFormat, start};
 use anyhow::{Result, anyhow};
 use clap::{Parser, Subcommand};
-use std::io::IsTerminal as _;
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
 
 mod check;
 mod completions;
@@ -67,12 +66,6 @@ enum Command {
     Man(man::ManArgs),
 }
 
-#[derive(clap::ValueEnum, Clone, Copy, Debug)]
-enum LogFormat {
-    Text,
-    Json,
-}
-
 /// Runs what the command line asks for.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -98,11 +91,5 @@ pub fn main() -> ExitCode {
 }
 
 fn start_log(cli: &Cli) -> Result<()> {
-    let filter = EnvFilter::try_new(&cli.log).map_err(|e| anyhow!("--log {:?}: {e}", cli.log))?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match cli.log_format {
-        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
-        LogFormat::Json => log.json().init(),
-    }
-    Ok(())
+    start(&cli.log, cli.log_format).map_err(|error| anyhow!("--log {:?}: {error}", cli.log))
 }

@@ -2,8 +2,10 @@
 
 use super::protection::parse_memory;
 use super::{CircuitArgs, ClusterArgs, ClusterConfig, PortRange, Source, workers_or_cores};
+use crate::admin::AdminAddress;
 use crate::mesh::{Protection, protection};
 use clap::{Args, ValueEnum};
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -25,9 +27,9 @@ pub struct AgentArgs {
     /// Worker threads; by default one a core
     #[arg(long, env = "EVENKEEL_WORKERS", value_name = "N")]
     workers: Option<NonZeroUsize>,
-    /// The local admin endpoint
+    /// The local admin endpoint: ADDRESS:PORT, or unix:/PATH for a socket that only the agent's own user may open
     #[arg(long, env = "EVENKEEL_ADMIN", value_name = "ADDR", default_value = "127.0.0.1:15800")]
-    admin: SocketAddr,
+    admin: AdminAddress,
     /// Readiness and liveness: /readyz, /livez
     #[arg(long, env = "EVENKEEL_READINESS", value_name = "ADDR", default_value = "0.0.0.0:15801")]
     readiness: SocketAddr,
@@ -63,7 +65,7 @@ pub struct AgentArgs {
 }
 
 /// Whose network namespace upstream connections are opened in.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum UpstreamSockets {
     /// The calling pod's: servers and NetworkPolicy see its address
@@ -73,7 +75,7 @@ pub enum UpstreamSockets {
 }
 
 /// A checked [`AgentArgs`].
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct AgentConfig {
     /// Where the truth comes from.
     pub source: Source,
@@ -85,7 +87,7 @@ pub struct AgentConfig {
     /// Worker threads.
     pub workers: usize,
     /// The admin endpoint.
-    pub admin: SocketAddr,
+    pub admin: AdminAddress,
     /// The probes' endpoint.
     pub readiness: SocketAddr,
     /// The metrics' endpoint.

@@ -2,6 +2,7 @@
 
 use super::Source;
 use clap::Args;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -32,7 +33,7 @@ pub struct ClusterArgs {
 }
 
 /// A checked [`ClusterArgs`].
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, JsonSchema)]
 pub struct ClusterConfig {
     /// How the API server is reached; `None`: by the pod's service account.
     pub kubeconfig: Option<PathBuf>,

@@ -1,6 +1,7 @@
 //! The small words that arguments are made of, each parsed from its text.
 
 use crate::mesh::{ObjectName, ServicePort};
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -8,7 +9,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 /// Where the agent learns of Services, endpoints and pods.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
     /// The API of the cluster that the node is part of.
@@ -30,7 +31,7 @@ impl FromStr for Source {
 }
 
 /// Ports from the first to the last, both included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct PortRange {
     /// The lowest.
     pub first: u16,

@@ -6,7 +6,7 @@ use super::services::{self, Port, Service};
 use super::view::{EndpointView, IdsView, PodView, PortView, ServiceView, UnusedView};
 use super::world::World;
 use crate::clock;
-use crate::mesh::{Endpoint, ObjectName, ServicePort};
+use crate::mesh::{Endpoint, LeftOutBy, ObjectName, ServicePort};
 use crate::sources::rows::{OnEnrol, ServiceKind, ServicePortRow, ServiceRow, Transport};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,7 +15,13 @@ use std::sync::atomic::Ordering::Relaxed;
 impl World {
     /// The Services, by name.
     pub fn services(&self) -> Vec<ServiceView> {
+        self.services_that(|_| true)
+    }
+
+    /// Some of the Services, by name.
+    pub fn services_that(&self, are_wanted: impl Fn(&ObjectName) -> bool) -> Vec<ServiceView> {
         let known = self.services.values().filter_map(|service| Some((service, service.row.as_ref()?)));
+        let known = known.filter(|(_, row)| are_wanted(&row.name));
         known.map(|(service, row)| self.service_view(service, row)).collect()
     }
 
@@ -34,7 +40,21 @@ impl World {
 
     /// The endpoints of all Service ports that have a backend, by Service port and address.
     pub fn endpoints(&self) -> Vec<EndpointView> {
-        self.each_endpoint().map(|(port, endpoint)| endpoint_view(port, endpoint)).collect()
+        self.endpoints_that(|_| true)
+    }
+
+    /// The endpoints of some Service ports, by Service port and address.
+    pub fn endpoints_that(&self, are_wanted: impl Fn(&ServicePort) -> bool) -> Vec<EndpointView> {
+        let wanted = self.each_endpoint().filter(|(port, _)| are_wanted(port));
+        let mut views: Vec<_> = wanted.map(|(port, endpoint)| endpoint_view(port, endpoint)).collect();
+        for of_port in views.chunk_by_mut(|one, other| one.service_port == other.service_port) {
+            let all: u64 = of_port.iter().map(|endpoint| endpoint.calls).sum();
+            for endpoint in of_port.iter_mut().filter(|_| all > 0) {
+                // To a tenth: a share is looked at, not reckoned with.
+                endpoint.share_percent = Some((endpoint.calls as f64 * 1_000.0 / all as f64).round() / 10.0);
+            }
+        }
+        views
     }
 
     /// Of [`Self::endpoints`], those that this node has sent a call to: few, also where the cluster is large.
@@ -53,9 +73,15 @@ impl World {
 
     /// The pods, by name, each with the decision on it.
     pub fn pods(&self) -> Vec<PodView> {
+        self.pods_that(|_| true)
+    }
+
+    /// Some of the pods, by name, each with the decision on it.
+    pub fn pods_that(&self, are_wanted: impl Fn(&ObjectName) -> bool) -> Vec<PodView> {
         let mut pods: Vec<PodView> = self
             .pods
             .decisions(self.here(), &self.namespaces)
+            .filter(|(pod, ..)| are_wanted(&pod.name))
             .map(|(pod, decision, on_enrol)| PodView {
                 namespace: pod.name.namespace.to_string(),
                 name: pod.name.name.to_string(),
@@ -203,7 +229,10 @@ fn no_address(row: &ServiceRow) -> Straight {
 fn endpoint_view(service_port: &ServicePort, endpoint: &Endpoint) -> EndpointView {
     let latency_ns = endpoint.load.latency_ewma_ns.load(Relaxed);
     let now_ns = clock::monotonic_ns();
-    let (ejected_by, ejected) = endpoint.load.left_out.sources(now_ns);
+    let left_out = &endpoint.load.left_out;
+    let LeftOutBy { sources: ejected_by, by_all: ejected, until_ns, reason } = left_out.by_whom(now_ns);
+    let seconds = |nanoseconds: u64| nanoseconds.div_ceil(1_000_000_000);
+    let last_check = left_out.last_check();
     EndpointView {
         service_port: service_port.to_string(),
         address: endpoint.address,
@@ -214,8 +243,14 @@ fn endpoint_view(service_port: &ServicePort, endpoint: &Endpoint) -> EndpointVie
         failures: endpoint.load.failures.load(Relaxed),
         ejected_by,
         ejected,
-        ejections: endpoint.load.left_out.times(),
-        unhealthy: endpoint.load.left_out.is_unhealthy(now_ns),
+        ejections: left_out.times(),
+        unhealthy: left_out.is_unhealthy(now_ns),
+        ejection_reason: reason,
+        ejected_for_seconds: reason.map(|_| seconds(until_ns - now_ns)),
+        health_check: last_check.map(|(answer, _)| answer),
+        health_checked_seconds: last_check.map(|(_, at_ns)| seconds(now_ns.saturating_sub(at_ns))),
+        weight: endpoint.weight,
+        share_percent: None,
         latency_us: (latency_ns > 0).then_some(latency_ns / 1_000),
     }
 }

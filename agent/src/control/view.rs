@@ -1,10 +1,12 @@
 //! What the world looks like, for people and programs that ask the admin endpoint.
 
+use crate::mesh::{CheckAnswer, EjectionReason};
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::net::{IpAddr, SocketAddr};
 
 /// A Service.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct ServiceView {
     /// Its namespace.
     pub namespace: String,
@@ -28,7 +30,7 @@ pub struct ServiceView {
 }
 
 /// A port of a Service.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct PortView {
     /// The port that clients dial.
     pub port: u16,
@@ -51,7 +53,7 @@ pub struct PortView {
 }
 
 /// An endpoint that gets no calls from this node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct UnusedView {
     /// Where it listens.
     pub address: SocketAddr,
@@ -67,7 +69,7 @@ fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
 }
 
 /// An endpoint of a captured Service port.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct EndpointView {
     /// The Service port: `namespace/name:port`.
     pub service_port: String,
@@ -97,13 +99,30 @@ pub struct EndpointView {
     /// How often it was ejected by a pod.
     #[serde(skip_serializing_if = "is_zero")]
     pub ejections: u64,
+    /// Why it was ejected: by the pod that takes it back last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ejection_reason: Option<EjectionReason>,
+    /// Until the last pod takes it back, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ejected_for_seconds: Option<u64>,
+    /// What its last health check came to; absent where it was never asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health_check: Option<CheckAnswer>,
+    /// When that was, in seconds ago.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health_checked_seconds: Option<u64>,
+    /// Its weight; 100 where nothing is said.
+    pub weight: u32,
+    /// Its part of the calls to the Service port that this node has begun, in percent; absent where there were none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub share_percent: Option<f64>,
     /// The moving average of the time to response headers, in microseconds; absent before the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latency_us: Option<u64>,
 }
 
 /// A pod.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct PodView {
     /// Its namespace.
     pub namespace: String,
@@ -123,7 +142,7 @@ pub struct PodView {
 }
 
 /// How the ids of destinations are used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct IdsView {
     /// How many there can be.
     pub capacity: u32,

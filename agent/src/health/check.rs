@@ -1,6 +1,7 @@
 //! One question of gRPC's health checking protocol, `grpc.health.v1.Health/Check`, on the h2 crate: it is the agent's own call, and no
 //! pod's.
 
+use crate::mesh::CheckAnswer;
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use h2::RecvStream;
 use http::{HeaderMap, Request};
@@ -25,6 +26,17 @@ pub(super) enum Answer {
     NotServing(String),
     /// Nothing can be told, because of this.
     None(String),
+}
+
+impl Answer {
+    /// Which it is, without its words.
+    pub(super) fn kind(&self) -> CheckAnswer {
+        match self {
+            Self::Serving => CheckAnswer::Serving,
+            Self::NotServing(_) => CheckAnswer::NotServing,
+            Self::None(_) => CheckAnswer::NoAnswer,
+        }
+    }
 }
 
 /// Asks the server at the address for a service's health; empty: for its own.

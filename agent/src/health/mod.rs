@@ -70,7 +70,9 @@ async fn ask_for_ever(endpoint: Arc<Endpoint>, service: Arc<str>, every: Duratio
         // Whom nobody on this node calls, nobody here has to ask.
         if calls != calls_before || was_unhealthy {
             calls_before = calls;
-            match check(endpoint.address, &service).await {
+            let answer = check(endpoint.address, &service).await;
+            left_out.note_check(answer.kind(), monotonic_ns());
+            match answer {
                 Answer::NotServing(said) => {
                     if !was_unhealthy {
                         info!(endpoint = %endpoint.address, "left out: its health check says {said}");

@@ -219,6 +219,24 @@ impl Kernel {
             .collect()
     }
 
+    /// The programs, and what each is attached as.
+    pub(super) fn attach_points(&self) -> impl Iterator<Item = (&'static str, String, &OwnedFd)> {
+        let of_cgroup =
+            CGROUP_PROGRAMS.iter().map(|(name, attach_type)| (*name, attach_type.name().to_owned()));
+        let of_tracepoint =
+            TRACEPOINT_PROGRAMS.iter().map(|(name, at)| (*name, at.to_string_lossy().into_owned()));
+        let points: Vec<_> = of_cgroup.chain(of_tracepoint).collect();
+        self.programs.iter().filter_map(move |(name, fd)| {
+            let (_, attached_as) = points.iter().find(|(known, _)| known == name)?;
+            Some((*name, attached_as.clone(), fd))
+        })
+    }
+
+    /// The maps.
+    pub(super) fn maps(&self) -> impl Iterator<Item = (&'static str, &OwnedFd)> {
+        self.map_fds.iter().map(|(name, fd)| (*name, fd))
+    }
+
     /// The id of one of the programs, by which all their maps can be found.
     pub(super) fn program_id(&self) -> Result<u32, KernelError> {
         let program = self.program(CGROUP_PROGRAMS[0].0)?;

@@ -2,7 +2,7 @@
 //!
 //! In order of use: [`check`] says whether the node can do it. [`object`] carries the kernel programs, [`load`] brings them
 //! into the kernel and attaches them (by [`bpf`], the few system calls that aya keeps to itself; [`legacy`] finds what is in the way), [`maps`] is how the agent
-//! talks to them, [`log`] what they say. [`cgroups`], [`pods`] and [`sandbox`] find a pod, [`events`] says
+//! talks to them, [`log`] what they say, [`show`] how they stand. [`cgroups`], [`pods`] and [`sandbox`] find a pod, [`events`] says
 //! when to look, [`netns`] goes into its network namespace, [`listener`] opens what its connections are sent to (with [`route`] for IPv6), and
 //! [`reconnect`] ends the connections that it had before.
 
@@ -24,6 +24,7 @@ pub mod pods;
 pub mod reconnect;
 mod route;
 pub mod sandbox;
+pub mod show;
 
 mod error;
 

@@ -1,7 +1,44 @@
 //! Which pods of the node pass an endpoint over at the moment, as it failed their calls.
 
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Why an endpoint is left out for a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EjectionReason {
+    /// It failed so many calls in a row.
+    ConsecutiveFailures,
+    /// Its success rate is far below the others'.
+    SuccessRate,
+}
+
+/// What a health check came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CheckAnswer {
+    /// It serves.
+    Serving,
+    /// It says that it does not.
+    NotServing,
+    /// It has said nothing, which counts for nothing.
+    NoAnswer,
+}
+
+/// Who passes an endpoint over now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeftOutBy {
+    /// How many sources.
+    pub sources: usize,
+    /// So many that all do.
+    pub by_all: bool,
+    /// When the last of them takes it back, in nanoseconds of the monotonic clock; 0 if none has it out.
+    pub until_ns: u64,
+    /// Why that one has it out.
+    pub reason: Option<EjectionReason>,
+}
 
 /// Shared by the node's workers. What one pod has met is its own; what two or more have met holds for all.
 ///
@@ -14,20 +51,23 @@ pub struct LeftOut {
     times: AtomicU64,
     /// Until when the answer to a health check takes it from everybody.
     unhealthy_until_ns: AtomicU64,
+    /// The last health check's answer, and when it came.
+    last_check: Mutex<Option<(CheckAnswer, u64)>>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Entry {
     source: u64,
     until_ns: u64,
+    reason: EjectionReason,
 }
 
 impl LeftOut {
     /// A source, by its hash, leaves the endpoint out until then.
-    pub fn add(&self, source: u64, until_ns: u64, now_ns: u64) {
-        let mut by = self.by.lock().unwrap_or_else(PoisonError::into_inner);
+    pub fn add(&self, source: u64, until_ns: u64, reason: EjectionReason, now_ns: u64) {
+        let mut by = self.by();
         by.retain(|entry| entry.source != source && entry.until_ns > now_ns);
-        by.push(Entry { source, until_ns });
+        by.push(Entry { source, until_ns, reason });
         self.last_until_ns.fetch_max(until_ns, Relaxed);
         self.times.fetch_add(1, Relaxed);
     }
@@ -38,16 +78,32 @@ impl LeftOut {
         if self.last_until_ns.load(Relaxed) <= now_ns {
             return unhealthy_until_ns;
         }
-        let by = self.by.lock().unwrap_or_else(PoisonError::into_inner);
+        let by = self.by();
         let own = by.iter().find(|entry| entry.source == source).map_or(0, |entry| entry.until_ns);
         own.max(until_for_all(&by)).max(unhealthy_until_ns)
     }
 
+    /// Who leaves it out now, and why.
+    pub fn by_whom(&self, now_ns: u64) -> LeftOutBy {
+        let by = self.by();
+        let current = || by.iter().filter(|entry| entry.until_ns > now_ns);
+        let last = current().max_by_key(|entry| entry.until_ns);
+        LeftOutBy {
+            sources: current().count(),
+            by_all: until_for_all(&by) > now_ns,
+            until_ns: last.map_or(0, |entry| entry.until_ns),
+            reason: last.map(|entry| entry.reason),
+        }
+    }
+
     /// How many sources leave it out, and whether all do.
     pub fn sources(&self, now_ns: u64) -> (usize, bool) {
-        let by = self.by.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = by.iter().filter(|entry| entry.until_ns > now_ns).count();
-        (count, until_for_all(&by) > now_ns)
+        let LeftOutBy { sources, by_all, .. } = self.by_whom(now_ns);
+        (sources, by_all)
+    }
+
+    fn by(&self) -> MutexGuard<'_, Vec<Entry>> {
+        self.by.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Its health check says that it does not serve, which holds until then; 0: that it does.
@@ -58,6 +114,16 @@ impl LeftOut {
     /// Whether its last health check said that it does not serve.
     pub fn is_unhealthy(&self, now_ns: u64) -> bool {
         self.unhealthy_until_ns.load(Relaxed) > now_ns
+    }
+
+    /// Notes what a health check came to.
+    pub fn note_check(&self, answer: CheckAnswer, now_ns: u64) {
+        *self.last_check.lock().unwrap_or_else(PoisonError::into_inner) = Some((answer, now_ns));
+    }
+
+    /// What the last health check came to, and when; `None` if there was none.
+    pub fn last_check(&self) -> Option<(CheckAnswer, u64)> {
+        *self.last_check.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How often it was left out by a source.
@@ -83,16 +149,20 @@ mod tests {
     #[test]
     fn what_one_source_has_met_is_its_own_and_what_two_have_met_is_everybodys() {
         let left_out = LeftOut::default();
-        left_out.add(1, 100, 10);
+        let failures = EjectionReason::ConsecutiveFailures;
+        left_out.add(1, 100, failures, 10);
         assert_eq!([1, 2, 3].map(|source| left_out.until_for(source, 10)), [100, 0, 0]);
         // The same one again, as another worker's calls met it.
-        left_out.add(1, 120, 20);
+        left_out.add(1, 120, EjectionReason::SuccessRate, 20);
         assert_eq!((left_out.until_for(2, 20), left_out.sources(20)), (0, (1, false)));
-        left_out.add(2, 80, 30);
+        left_out.add(2, 80, failures, 30);
         assert_eq!([1, 2, 3].map(|source| left_out.until_for(source, 30)), [120, 80, 80]);
         assert_eq!(left_out.sources(30), (2, true));
         assert_eq!(left_out.sources(90), (1, false));
         assert_eq!([1, 2, 3].map(|source| left_out.until_for(source, 130)), [0, 0, 0]);
+        let last = left_out.by_whom(30);
+        assert_eq!((last.until_ns, last.reason), (120, Some(EjectionReason::SuccessRate)));
+        assert_eq!(left_out.by_whom(130).reason, None);
         assert_eq!(left_out.times(), 3);
         left_out.set_unhealthy(200);
         assert_eq!((left_out.until_for(9, 130), left_out.is_unhealthy(130)), (200, true));

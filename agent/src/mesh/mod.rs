@@ -2,11 +2,12 @@
 //!
 //! [`names`] says what things are called, [`backend`] what a call can go to, [`balancing`] how its owner wants calls spread, [`pod`]
 //! who sends it, and [`snapshot`] holds one consistent state of all of them. [`protection`] is what one source of calls may cost.
-//! [`load`] is the one mutable word, with [`left_out`] in it: what every worker
+//! [`filter`] is what somebody who looks wants to see. [`load`] is the one mutable word, with [`left_out`] in it: what every worker
 //! thread of the node adds to, and what outlives the snapshot that it was first seen in.
 
 mod backend;
 mod balancing;
+mod filter;
 mod left_out;
 mod load;
 mod names;
@@ -16,7 +17,8 @@ mod snapshot;
 
 pub use backend::{Backend, Endpoint, HashTable};
 pub use balancing::{Balancing, Ejection, HashOn, HealthCheck, NoHashOn, Picker, SlowStart};
-pub use left_out::LeftOut;
+pub use filter::ServiceFilter;
+pub use left_out::{CheckAnswer, EjectionReason, LeftOut, LeftOutBy};
 pub use load::Load;
 pub use names::{DestinationId, ObjectName, PodKey, ServicePort};
 pub use pod::Pod;

@@ -1,5 +1,6 @@
 //! What one source of calls may cost the node: memory, connections, calls.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// What a pod's connections and calls may hold in memory: some 30,000 small calls in flight, or 32 streams at the largest
@@ -18,7 +19,7 @@ pub const MAX_PENDING_CALLS: u32 = 16_384;
 pub const MAX_SERVER_CONNECTIONS: u32 = 1_024;
 
 /// Beyond these, the circuit from a source to a Service port is open: further calls are answered and not sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct CircuitLimits {
     /// Calls under way.
     pub calls: u32,
@@ -35,7 +36,7 @@ impl Default for CircuitLimits {
 }
 
 /// What the call path holds each source of calls to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Protection {
     /// Bytes that a pod's connections and calls may hold.
     pub pod_memory: u64,

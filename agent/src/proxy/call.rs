@@ -9,10 +9,11 @@
 //! [`super::dispatch`] takes it to `Open`, [`super::upstream`] and [`super::pump`] move it on, [`super::finish`] counts its
 //! end. Slots are used again with the buffers in them: a call costs no allocation once the worker is warm.
 
-use super::error_reply::Cause;
+use super::error_reply::{self, Cause};
 use super::finish::Verdict;
-use crate::http2::{FieldList, Name, StreamKey};
-use crate::mesh::Load;
+use super::measure::{GrpcStatus, Measured};
+use crate::http2::{ErrorCode, FieldList, Name, StreamKey};
+use crate::mesh::Endpoint;
 use std::net::SocketAddr;
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
@@ -89,8 +90,10 @@ pub(super) struct Call {
 
     /// The pool of the endpoint that the call is at, or waits for.
     pub(super) pool: u32,
-    /// The endpoint's load, which this call is part of while this is set.
-    pub(super) load: Option<Arc<Load>>,
+    /// The endpoint that was chosen last.
+    pub(super) server: Option<Arc<Endpoint>>,
+    /// The call is part of that endpoint's load.
+    pub(super) in_load: bool,
     /// The endpoint's index in its target's list, at the time of the choice.
     pub(super) endpoint: u32,
     /// Endpoints to which no connection could be opened; no more than [`MAX_ENDPOINTS`].
@@ -126,6 +129,7 @@ pub(super) struct Call {
     /// `grpc-timeout` as it came.
     pub(super) timeout_ns: Option<u64>,
     pub(super) outcome: Option<Outcome>,
+    pub(super) measured: Measured,
 }
 
 /// A position in no list.
@@ -145,7 +149,8 @@ impl Call {
             is_pending: false,
             in_circuit: false,
             pool: NOWHERE,
-            load: None,
+            server: None,
+            in_load: false,
             endpoint: NOWHERE,
             tried: Vec::new(),
             refused_by: None,
@@ -165,6 +170,7 @@ impl Call {
             sent_offset: 0,
             timeout_ns: None,
             outcome: None,
+            measured: Measured::default(),
         }
     }
 
@@ -190,6 +196,23 @@ impl Call {
     pub(super) fn read_request(&mut self) {
         self.is_grpc = self.request.find(Name::ContentType).is_some_and(is_grpc);
         self.timeout_ns = self.request.find(Name::GrpcTimeout).and_then(super::deadline::parse);
+    }
+
+    /// The agent answers in full.
+    pub(super) fn note_answer(&mut self, cause: Cause) {
+        if self.is_grpc && cause != Cause::Connect {
+            self.measured.http_status = 200;
+            self.measured.grpc_status = GrpcStatus::of(cause.grpc_status());
+        } else {
+            self.measured.http_status = cause.http_status();
+        }
+    }
+
+    /// The agent ends the client's stream with a reset.
+    pub(super) fn note_reset(&mut self, code: ErrorCode) {
+        if self.is_grpc {
+            self.measured.grpc_status = GrpcStatus::of(error_reply::status_of_reset(code));
+        }
     }
 
     /// Everything that it holds in memory, itself included.
@@ -282,6 +305,11 @@ impl Calls {
     /// The call with a stream's token; `None` for a stream that has none.
     pub(super) fn find(&mut self, token: u32) -> Option<&mut Call> {
         self.slots.get_mut(token as usize).filter(|call| call.stage != Stage::Free)
+    }
+
+    /// The calls that there are, in no order.
+    pub(super) fn under_way(&self) -> impl Iterator<Item = &Call> {
+        self.slots.iter().filter(|call| call.stage != Stage::Free)
     }
 
     pub(super) fn len(&self) -> usize {

@@ -73,15 +73,18 @@ impl Engine {
             };
             return self.answer(call, cause);
         };
-        let load = Arc::clone(&candidates.endpoints[endpoint].load);
+        let server = Arc::clone(&candidates.endpoints[endpoint]);
         let stays_with = has_affinity.then(|| address_of(endpoint));
-        load.active.fetch_add(1, Relaxed);
-        load.calls.fetch_add(1, Relaxed);
+        server.load.active.fetch_add(1, Relaxed);
+        server.load.calls.fetch_add(1, Relaxed);
         let state = &mut self.targets.slots[target as usize];
         state.candidates.subset.call_begins();
         state.stays_with = stays_with;
-        self.calls[call].load = Some(load);
-        self.calls[call].endpoint = endpoint as u32;
+        let slot = &mut self.calls[call];
+        slot.server = Some(server);
+        slot.in_load = true;
+        slot.endpoint = endpoint as u32;
+        slot.measured.attempts = slot.measured.attempts.saturating_add(1);
         let pool = self.pool_of(target, endpoint);
         self.place(call, pool);
     }
@@ -127,6 +130,7 @@ impl Engine {
             return self.answer(call, Cause::NoEndpoint);
         }
         self.downstreams[downstream as usize].http2.reset(stream, ErrorCode::RefusedStream);
+        self.calls[call].note_reset(ErrorCode::RefusedStream);
         self.send_client_away(downstream, LastStream::Seen);
         self.answered(call, Cause::NoEndpoint);
     }

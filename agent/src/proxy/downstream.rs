@@ -11,6 +11,7 @@ use crate::balance::PickerState;
 use crate::http2::{
     Connection, ConnectionError, ErrorCode, Event, Flood, HeadersKind, LastStream, PREFACE, StreamKey,
 };
+use crate::telemetry::Flag;
 use std::mem;
 
 /// A client that says nothing for so long may be one that waits for the server to speak first. Such protocols are slowed
@@ -52,6 +53,8 @@ pub(super) struct Downstream {
     pub(super) target: u32,
     pub(super) http2: Connection,
     pub(super) calls: Vec<u32>,
+    /// A call has begun on it.
+    has_carried: bool,
     pub(super) phase: Phase,
     /// Of its own: of two clients in step with each other, a shared turn would give one all the calls to an endpoint.
     pub(super) picker: PickerState,
@@ -82,7 +85,7 @@ impl Engine {
     pub(super) fn start_sniffing(&mut self, target: u32) -> ConnId {
         let entry = self.sniffing.vacant_entry();
         let budget = self.targets.slots[target as usize].budget;
-        let conn = self.conns.insert(Role::Sniffing(entry.key() as u32), budget);
+        let conn = self.conns.insert(Role::Sniffing(entry.key() as u32), budget, self.now_ns);
         entry.insert(Sniffing { conn, target, matched: 0 });
         self.conn_timers.set(conn.0, self.now_ns + SILENCE_NS);
         conn
@@ -142,6 +145,7 @@ impl Engine {
             target,
             http2,
             calls: Vec::new(),
+            has_carried: false,
             phase: Phase::Serving,
             picker,
             period_began_ns: self.now_ns,
@@ -180,7 +184,7 @@ impl Engine {
                 Ok(None) => break http2.keep(input),
                 Err(error) => {
                     self.count_protocol_error(&error);
-                    self.cancel_calls(downstream);
+                    self.cancel_calls(downstream, Flag::ClientFault);
                     break self.close_downstream(downstream);
                 }
             }
@@ -247,7 +251,10 @@ impl Engine {
             Event::Headers { token, kind: HeadersKind::Trailers, .. } => self.request_trailers(token),
             Event::Reset { token, code, by_peer, .. } => {
                 if self.calls.find(token).is_some() {
-                    self.cancel(token, if by_peer { code } else { ErrorCode::Cancel });
+                    match by_peer {
+                        true => self.cancel(token, code, Flag::ClientCancelled),
+                        false => self.cancel(token, ErrorCode::Cancel, Flag::ClientFault),
+                    }
                 }
             }
             Event::Pong(payload) => self.client_ponged(downstream, payload),
@@ -271,6 +278,7 @@ impl Engine {
         mem::swap(&mut slot.request, &mut self.fields);
         slot.request_ended = end_stream;
         slot.arrived_ns = self.now_ns;
+        slot.measured.on_existing_connection = mem::replace(&mut connection.has_carried, true);
         slot.read_request();
         self.counters.calls += 1;
         if slot.timeout_ns.is_some() {
@@ -280,15 +288,15 @@ impl Engine {
         call
     }
 
-    pub(super) fn cancel_calls(&mut self, downstream: u32) {
+    pub(super) fn cancel_calls(&mut self, downstream: u32, why: Flag) {
         while let Some(&call) = self.downstreams[downstream as usize].calls.last() {
-            self.cancel(call, ErrorCode::Cancel);
+            self.cancel(call, ErrorCode::Cancel, why);
         }
     }
 
     /// The client's connection is gone, or has to go at once.
     pub(super) fn lose_downstream(&mut self, downstream: u32, reset: bool) {
-        self.cancel_calls(downstream);
+        self.cancel_calls(downstream, Flag::ClientGone);
         let slot = self.downstreams.remove(downstream as usize);
         self.leave_target(slot.target);
         self.close(slot.conn, reset);
@@ -345,7 +353,7 @@ impl Engine {
             http2.go_away(ErrorCode::SettingsTimeout, LastStream::Seen);
             self.counters.protocol_errors += 1;
             self.counters.settings_timeouts += 1;
-            self.cancel_calls(downstream);
+            self.cancel_calls(downstream, Flag::ClientFault);
             self.close_downstream(downstream);
         }
     }

@@ -8,6 +8,7 @@ use super::downstream::Phase;
 use super::engine::Engine;
 use super::error_reply::Cause;
 use crate::http2::{ErrorCode, LastStream};
+use crate::telemetry::Flag;
 
 /// The GOAWAYs are spread over this much of the time that there is.
 const SPREAD_SHARE: u64 = 4;
@@ -118,7 +119,7 @@ impl Engine {
     pub(super) fn cut_call(&mut self, call: u32, code: ErrorCode) {
         let slot = &self.calls[call];
         self.downstreams[slot.downstream as usize].http2.reset(slot.stream, code);
-        self.cancel(call, ErrorCode::Cancel);
+        self.cancel(call, ErrorCode::Cancel, Flag::ClientStalled);
     }
 
     pub(super) fn drain_is_over(&mut self) {

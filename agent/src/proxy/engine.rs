@@ -90,8 +90,20 @@ struct Conn {
     charged: u64,
     /// Of that, in the kernel's buffers.
     kernel_bytes: u32,
+    since_ns: u64,
     /// Since when it has had output that the socket has not taken; 0: it has none.
     output_since_ns: u64,
+}
+
+/// What is known of every connection, whatever its role.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ConnFacts {
+    /// When it was accepted, or begun to be opened.
+    pub(super) since_ns: u64,
+    /// What its source is charged for it, in bytes.
+    pub(super) charged: u64,
+    /// Since when it has had output that the socket has not taken; 0: it has none.
+    pub(super) output_since_ns: u64,
 }
 
 /// All connections, and which of them something happened to.
@@ -103,7 +115,7 @@ pub(super) struct Conns {
 
 impl Conns {
     /// A connection that is charged to a budget.
-    pub(super) fn insert(&mut self, role: Role, budget: u32) -> ConnId {
+    pub(super) fn insert(&mut self, role: Role, budget: u32, now_ns: u64) -> ConnId {
         let conn = Conn {
             role,
             touched: false,
@@ -111,6 +123,7 @@ impl Conns {
             budget,
             charged: 0,
             kernel_bytes: 0,
+            since_ns: now_ns,
             output_since_ns: 0,
         };
         ConnId(self.slots.insert(conn) as u32)
@@ -166,6 +179,16 @@ impl Conns {
     /// Whether the socket has not taken in this turn what it was to write before it.
     pub(super) fn is_stuck(&self, conn: ConnId, now_ns: u64) -> bool {
         (1..now_ns).contains(&self.slots[conn.index()].output_since_ns)
+    }
+
+    /// All connections, in no order.
+    pub(super) fn ids(&self) -> impl Iterator<Item = ConnId> {
+        self.slots.iter().map(|(index, _)| ConnId(index as u32))
+    }
+
+    pub(super) fn facts(&self, conn: ConnId) -> ConnFacts {
+        let Conn { since_ns, charged, output_since_ns, .. } = self.slots[conn.index()];
+        ConnFacts { since_ns, charged, output_since_ns }
     }
 
     /// All connections with their budgets.

@@ -8,6 +8,7 @@ use super::circuit::Breaker;
 use super::target::Origin;
 use crate::http2::{ErrorCode, FieldList};
 use crate::mesh::ServicePort;
+use crate::telemetry::Flag;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -103,6 +104,30 @@ impl Cause {
         }
     }
 
+    /// Its name among all that may go wrong.
+    pub(super) fn flag(self) -> Flag {
+        match self {
+            Self::NoRoute => Flag::NoRoute,
+            Self::NoEndpoint => Flag::NoEndpoint,
+            Self::Refused { .. } => Flag::Refused,
+            Self::Reset { .. } => Flag::ServerReset,
+            Self::Malformed { .. } => Flag::ServerFault,
+            Self::Lost { .. } => Flag::ServerLost,
+            Self::Deadline => Flag::Deadline,
+            Self::Draining => Flag::Draining,
+            Self::TooLarge(Oversized::Request { .. } | Oversized::RequestForServer { .. }) => {
+                Flag::RequestTooLarge
+            }
+            Self::TooLarge(Oversized::Response { .. } | Oversized::ResponseForClient { .. }) => {
+                Flag::ResponseTooLarge
+            }
+            Self::Connect => Flag::Connect,
+            Self::Unread { .. } => Flag::ServerStalled,
+            Self::Memory { .. } => Flag::Memory,
+            Self::Circuit { .. } => Flag::Circuit,
+        }
+    }
+
     /// The code that a client gets where the response had begun, and no trailers can say more.
     pub(super) fn reset_code(self) -> ErrorCode {
         match self {
@@ -118,7 +143,7 @@ impl Cause {
 
 /// gRPC over HTTP/2, "Errors". One difference: NO_ERROR before the trailers says that the server went away in good order,
 /// and the trailers are lost with it: UNAVAILABLE.
-fn status_of_reset(code: ErrorCode) -> u8 {
+pub(super) fn status_of_reset(code: ErrorCode) -> u8 {
     match code {
         ErrorCode::NoError | ErrorCode::RefusedStream => grpc::UNAVAILABLE,
         ErrorCode::Cancel => grpc::CANCELLED,

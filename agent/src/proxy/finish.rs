@@ -3,9 +3,11 @@
 use super::call::{Outcome, Response, Stage};
 use super::engine::Engine;
 use super::error_reply::{self, About, Cause};
+use super::measure::{self, GrpcStatus};
 use crate::balance::Observation;
 use crate::balance::latency::{self, Sample};
 use crate::http2::{ErrorCode, FieldList, Name};
+use crate::telemetry::Flag;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// What an attempt says about its endpoint.
@@ -43,12 +45,17 @@ impl Engine {
     pub(super) fn response_complete(&mut self, call: u32) {
         let slot = &mut self.calls[call];
         slot.response = Response::Complete;
-        let verdict = match slot.is_grpc {
-            true => grpc_verdict(&self.fields),
-            false if slot.server_failed => Verdict::Failure,
-            false => Verdict::Success,
-        };
         let is_grpc = slot.is_grpc;
+        let verdict = if is_grpc {
+            let status = grpc_status(&self.fields);
+            let measured = &mut slot.measured;
+            measured.grpc_status = status.unwrap_or_else(|| GrpcStatus::of_http(measured.http_status));
+            grpc_verdict(status)
+        } else if slot.server_failed {
+            Verdict::Failure
+        } else {
+            Verdict::Success
+        };
         self.finish(call, Outcome::Answered(verdict));
         if is_grpc {
             // The status ends the call, whatever the client still sends.
@@ -68,7 +75,7 @@ impl Engine {
 
     /// Answers a call that is at no server.
     pub(super) fn answer(&mut self, call: u32, cause: Cause) {
-        let slot = &self.calls[call];
+        let slot = &mut self.calls[call];
         // Between the client's deadline and the agent's own, which leaves the server's status a moment to come: what a server does
         // then, it does because of the deadline.
         let is_late = slot.is_out_of_time(self.now_ns)
@@ -86,6 +93,7 @@ impl Engine {
         match slot.response {
             Response::Nothing => {
                 error_reply::trailers_only(&mut self.reply, slot, cause, about);
+                slot.note_answer(cause);
                 client.http2.send_headers(slot.stream, &self.reply, true);
             }
             // A client that does not read what is there will not read a status behind it.
@@ -94,12 +102,17 @@ impl Engine {
                     && client.http2.queued(slot.stream) > 0 =>
             {
                 client.http2.reset(slot.stream, cause.reset_code());
+                slot.note_reset(cause.reset_code());
             }
             Response::Headers if slot.is_grpc && !slot.response_is_sized => {
                 error_reply::trailers(&mut self.reply, cause, about);
+                slot.measured.grpc_status = GrpcStatus::of(cause.grpc_status());
                 client.http2.send_trailers(slot.stream, &self.reply);
             }
-            Response::Headers => client.http2.reset(slot.stream, cause.reset_code()),
+            Response::Headers => {
+                client.http2.reset(slot.stream, cause.reset_code());
+                slot.note_reset(cause.reset_code());
+            }
             Response::Complete => {}
         }
         self.answered(call, cause);
@@ -110,15 +123,20 @@ impl Engine {
         let slot = &mut self.calls[call];
         slot.stage = Stage::Answered;
         slot.response = Response::Complete;
+        slot.measured.flag = cause.flag();
         let client = &self.downstreams[slot.downstream as usize];
         self.conns.touch(client.conn);
         self.finish(call, Outcome::OwnError(cause));
         self.check_done(call);
     }
 
-    /// The client does not want the call any more.
-    pub(super) fn cancel(&mut self, call: u32, code: ErrorCode) {
+    /// The client does not want the call any more, or can't have it. Of an answer that is out already it has missed a part.
+    pub(super) fn cancel(&mut self, call: u32, code: ErrorCode, why: Flag) {
         self.leave_stage(call, code);
+        let measured = &mut self.calls[call].measured;
+        if measured.flag == Flag::None {
+            measured.flag = why;
+        }
         self.finish(call, Outcome::Cancelled);
         self.end(call);
     }
@@ -191,18 +209,22 @@ impl Engine {
     /// The attempt at the call's endpoint is over.
     pub(super) fn leave_endpoint(&mut self, call: u32, verdict: Verdict) {
         let slot = &mut self.calls[call];
-        let Some(load) = slot.load.take() else { return };
+        if !std::mem::take(&mut slot.in_load) {
+            return;
+        }
+        let Some(server) = &slot.server else { return };
+        let load = &server.load;
         load.active.fetch_sub(1, Relaxed);
         let target = &mut self.targets.slots[slot.target as usize];
         target.candidates.subset.call_ends();
         if verdict.is_failure() {
             load.failures.fetch_add(1, Relaxed);
-            latency::observe(&load, self.now_ns, self.now_ns.saturating_sub(slot.sent_ns), Sample::Failure);
+            latency::observe(load, self.now_ns, self.now_ns.saturating_sub(slot.sent_ns), Sample::Failure);
         }
         let Some(observation) = verdict.observation() else { return };
         let Some(destination) = &target.destination else { return };
         let (backend, source) = (&destination.backend, target.source);
-        if target.candidates.observe(slot.endpoint, &load, observation, backend, source, self.now_ns) {
+        if target.candidates.observe(slot.endpoint, load, observation, backend, source, self.now_ns) {
             self.counters.ejections += 1;
             let address = self.pools[slot.pool as usize].address;
             tracing::info!(endpoint = %address, "ejected: it failed several calls in a row");
@@ -230,7 +252,7 @@ impl Engine {
     /// The call is over for everyone. Where the client still sends, this tells it to stop.
     fn end(&mut self, call: u32) {
         let slot = &self.calls[call];
-        debug_assert!(slot.stage == Stage::Answered && slot.outcome.is_some() && slot.load.is_none());
+        debug_assert!(slot.stage == Stage::Answered && slot.outcome.is_some() && !slot.in_load);
         self.downstreams[slot.downstream as usize].http2.release(slot.stream);
         self.leave_downstream(call);
         self.call_timers.clear(call);
@@ -241,19 +263,27 @@ impl Engine {
 
 /// Whether a header list that ends an answer says that the server failed the call.
 pub(super) fn is_failure(fields: &FieldList, is_grpc: bool) -> bool {
-    if is_grpc { grpc_verdict(fields) != Verdict::Success } else { is_http_failure(fields) }
+    if is_grpc {
+        grpc_verdict(grpc_status(fields)) != Verdict::Success
+    } else {
+        is_http_failure(measure::http_status(fields.find(Name::Status)))
+    }
+}
+
+fn grpc_status(fields: &FieldList) -> Option<GrpcStatus> {
+    fields.find(Name::GrpcStatus).map(GrpcStatus::parse)
 }
 
 /// The statuses that say the server, and not the request, was at fault: UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE,
 /// DATA_LOSS, or none at all. RESOURCE_EXHAUSTED may be a caller's own quota.
-fn grpc_verdict(fields: &FieldList) -> Verdict {
-    match fields.find(Name::GrpcStatus) {
-        Some(b"2" | b"4" | b"13" | b"14" | b"15") | None => Verdict::Failure,
-        Some(b"8") => Verdict::Exhausted,
+fn grpc_verdict(status: Option<GrpcStatus>) -> Verdict {
+    match status.and_then(GrpcStatus::code) {
+        Some(2 | 4 | 13 | 14 | 15) | None => Verdict::Failure,
+        Some(8) => Verdict::Exhausted,
         Some(_) => Verdict::Success,
     }
 }
 
-pub(super) fn is_http_failure(fields: &FieldList) -> bool {
-    fields.find(Name::Status).is_some_and(|status| status.first() == Some(&b'5'))
+pub(super) fn is_http_failure(status: u16) -> bool {
+    (500..600).contains(&status)
 }

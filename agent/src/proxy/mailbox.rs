@@ -2,6 +2,7 @@
 
 use super::census::Census;
 use super::counters::SharedCounters;
+use super::look::{CallView, ConnectionView, Shown, Wanted};
 use super::shared_use::Ledger;
 use super::socket::Dialer;
 use super::target::Origin;
@@ -12,6 +13,7 @@ use mio::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::sync::mpsc::Sender;
+use tokio::sync::oneshot;
 
 /// What a listener's connections are.
 #[derive(Debug, Clone)]
@@ -41,6 +43,8 @@ pub(super) enum Command {
     End(Origin, Option<DestinationId>),
     /// A connection that another worker has accepted.
     Adopt(TcpStream, Origin, DestinationId),
+    LookAtConnections(Wanted, oneshot::Sender<Shown<ConnectionView>>),
+    LookAtCalls(Wanted, oneshot::Sender<Shown<CallView>>),
     Drain {
         deadline_ns: u64,
     },
@@ -55,6 +59,8 @@ pub(super) struct Mailbox {
     pub(super) connections: AtomicU64,
     /// How much of its time it has worked of late, in thousandths.
     pub(super) busy_permille: AtomicU32,
+    /// When it was last alive.
+    pub(super) tick: &'static AtomicU64,
     pub(super) counters: SharedCounters,
     pub(super) drained: AtomicBool,
 }

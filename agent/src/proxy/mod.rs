@@ -5,9 +5,9 @@
 //! [`Engine`] takes the bytes; `downstream` sniffs them and gets requests out of them (what is no HTTP/2 goes to `tunnel`);
 //! `target` knows the connection's destination, `candidates` which of its endpoints may be picked; `call` is a request's state; `dispatch` asks routing and balance; `pool` has
 //! connections to the endpoint, `upstream` is one of them, `probe` asks whether it lives; `pump` moves bodies and trailers; `error_reply` answers where no
-//! server does; `finish` counts the end. `deadline` and `timers` watch the clock, `drain` ends it all.
+//! server does; `finish` counts the end, with what `measure` has seen on the way. `deadline` and `timers` watch the clock, `drain` ends it all.
 //! What a source of calls may cost: `budget` counts its memory, `circuit` its calls and connections to a Service, `stall` sees to
-//! peers that keep it waiting; `shared_use` is what the workers know of it together.
+//! peers that keep it waiting; `look` shows what is open; `shared_use` is what the workers know of it together.
 
 mod accept;
 mod budget;
@@ -23,7 +23,9 @@ mod drain;
 mod engine;
 mod error_reply;
 mod finish;
+pub mod look;
 mod mailbox;
+mod measure;
 mod pool;
 mod probe;
 mod pump;
@@ -43,11 +45,12 @@ mod worker;
 mod workers;
 
 pub use counters::Counters;
+pub use deadline::{GRACE_NS as DEADLINE_GRACE_NS, parse as parse_timeout};
 pub use engine::{Action, ConnId, Engine};
 pub use mailbox::Source;
 pub use socket::{Dialer, OwnNamespace};
 pub use target::Origin;
-pub use workers::{ListenerId, ListenerSpec, Workers, WorkersConfig};
+pub use workers::{ListenerId, ListenerSpec, WorkerView, Workers, WorkersConfig};
 
 /// A peer that makes us write more than this and does not read it is not read either, until it does.
 const PAUSE_READING_BYTES: usize = 1 << 20;

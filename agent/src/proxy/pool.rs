@@ -147,6 +147,9 @@ impl Engine {
         slot.stage = Stage::Open { upstream, stream };
         slot.sent_ns = self.now_ns;
         slot.sent_offset = offset;
+        if slot.measured.first_sent_ns == 0 {
+            slot.measured.first_sent_ns = self.now_ns;
+        }
         slot.request_sent = 0;
         connection.has_served = true;
         slot.upstream_position = connection.calls.len() as u32;
@@ -202,7 +205,7 @@ impl Engine {
         let slot = &mut self.pools[pool as usize];
         let entry = self.upstreams.vacant_entry();
         let upstream = entry.key() as u32;
-        let conn = self.conns.insert(Role::Upstream(upstream), slot.budget);
+        let conn = self.conns.insert(Role::Upstream(upstream), slot.budget, self.now_ns);
         entry.insert(Upstream::new(conn, pool, Connection::client(&self.limits), circuit));
         slot.connections.push(upstream);
         slot.opening += 1;

@@ -11,6 +11,7 @@ use super::downstream::Downstream;
 use super::engine::{Conns, Engine};
 use super::error_reply::{Cause, Oversized};
 use super::finish;
+use super::measure;
 use crate::balance::latency::{self, Sample};
 use crate::http2::Name;
 use slab::Slab;
@@ -22,6 +23,10 @@ impl Engine {
     pub(super) fn request_data(&mut self, call: u32, payload: &[u8], end_stream: bool) {
         let Some(slot) = self.calls.find(call) else { return };
         slot.request_ended |= end_stream;
+        slot.measured.request_bytes += payload.len() as u64;
+        if slot.is_grpc {
+            slot.measured.request_messages.take(payload);
+        }
         if slot.response != Response::Complete && slot.hold(payload) {
             self.charge_call(call);
         }
@@ -125,14 +130,16 @@ impl Engine {
         }
         let Some(slot) = self.calls.find(call) else { return };
         slot.response = Response::Headers;
+        slot.measured.headers_ns = self.now_ns;
+        slot.measured.http_status = measure::http_status(self.fields.find(Name::Status));
         if slot.drop_replay() {
             self.charge_call(call);
         }
         let slot = &mut self.calls[call];
         // An answer that is nothing but a failure is no sample of the latency: it is charged where the call ends.
         let fails = end_stream && finish::is_failure(&self.fields, slot.is_grpc);
-        if let Some(load) = slot.load.as_ref().filter(|_| !fails) {
-            latency::observe(load, self.now_ns, self.now_ns - slot.sent_ns, Sample::Response);
+        if let Some(server) = slot.server.as_ref().filter(|_| slot.in_load && !fails) {
+            latency::observe(&server.load, self.now_ns, self.now_ns - slot.sent_ns, Sample::Response);
         }
         let client = &mut self.downstreams[slot.downstream as usize];
         client.http2.send_headers(slot.stream, &self.fields, end_stream);
@@ -140,7 +147,7 @@ impl Engine {
         if slot.is_grpc {
             slot.response_is_sized = self.fields.find(Name::ContentLength).is_some();
         } else {
-            slot.server_failed = finish::is_http_failure(&self.fields);
+            slot.server_failed = finish::is_http_failure(slot.measured.http_status);
         }
         if end_stream {
             self.response_complete(call);
@@ -164,6 +171,10 @@ impl Engine {
         let Stage::Open { upstream, stream } = slot.stage else { return };
         if payload.is_empty() && !end_stream {
             return;
+        }
+        slot.measured.response_bytes += payload.len() as u64;
+        if slot.is_grpc {
+            slot.measured.response_messages.take(payload);
         }
         let client = &mut self.downstreams[slot.downstream as usize];
         let conn = client.conn;

@@ -11,6 +11,7 @@ use super::engine::Engine;
 use super::error_reply::Cause;
 use super::upstream;
 use crate::http2::{ErrorCode, LastStream};
+use crate::telemetry::Flag;
 
 /// Between two looks at everything.
 pub(super) const LOOK_EVERY_NS: u64 = 10_000_000_000;
@@ -53,11 +54,12 @@ impl Engine {
             self.counters.unfinished_headers += 1;
             let http2 = &mut self.downstreams[downstream as usize].http2;
             http2.go_away(ErrorCode::EnhanceYourCalm, LastStream::Seen);
-            self.cancel_calls(downstream);
+            self.cancel_calls(downstream, Flag::ClientFault);
             return self.close_downstream(downstream);
         }
         if waits.unread >= looks {
             self.counters.stalled_clients += 1;
+            self.cancel_calls(downstream, Flag::ClientStalled);
             return self.lose_downstream(downstream, true);
         }
         let mut slow = std::mem::take(&mut self.slow);

@@ -48,6 +48,11 @@ impl Pipe {
 }
 
 impl Tunnel {
+    /// Whether the server has accepted.
+    pub(super) fn is_connected(&self) -> bool {
+        self.connected
+    }
+
     /// What the direction towards this side holds in memory; the tunnel itself counts with its client.
     pub(super) fn held_bytes(&self, to_client: bool) -> usize {
         match to_client {
@@ -84,7 +89,7 @@ impl Engine {
         });
         let entry = self.tunnels.vacant_entry();
         let tunnel = entry.key() as u32;
-        let server = self.conns.insert(Role::TunnelServer(tunnel), slot.budget);
+        let server = self.conns.insert(Role::TunnelServer(tunnel), slot.budget, self.now_ns);
         self.conns.set_role(client, Role::TunnelClient(tunnel));
         entry.insert(Tunnel {
             client,

@@ -487,6 +487,13 @@ impl Worker {
             Command::Unlisten(id) => self.unlisten(id),
             Command::End(origin, destination) => self.engine.end_origin(&origin, destination),
             Command::Adopt(stream, origin, destination) => self.take_in(stream, origin, destination),
+            // Whoever has asked may have gone.
+            Command::LookAtConnections(wanted, answer) => {
+                drop(answer.send(self.engine.look_at_connections(&wanted, self.index)));
+            }
+            Command::LookAtCalls(wanted, answer) => {
+                drop(answer.send(self.engine.look_at_calls(&wanted, self.index)));
+            }
             Command::Drain { deadline_ns } => self.engine.drain(deadline_ns),
             Command::Stop => self.stopped = true,
         }

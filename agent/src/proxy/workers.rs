@@ -3,6 +3,7 @@
 use super::census::Census;
 use super::counters::{Counters, SharedCounters};
 use super::engine::Engine;
+use super::look::{CallView, ConnectionView, Shown, Wanted};
 use super::mailbox::{Command, Mailbox, Shared, Source};
 use super::shared_use::Ledger;
 use super::socket::Dialer;
@@ -10,9 +11,11 @@ use super::worker::{WAKE, Worker};
 use crate::clock::monotonic_ns;
 use crate::http2::Limits;
 use crate::mesh::Protection;
-use crate::mesh::{DestinationId, PodKey, Snapshot};
+use crate::mesh::{DestinationId, PodKey, ServicePort, Snapshot};
 use mio::{Poll, Waker};
 use rustc_hash::FxHashMap;
+use schemars::JsonSchema;
+use serde::Serialize;
 use std::io;
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -20,7 +23,7 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 /// How the workers are set up.
 pub struct WorkersConfig {
@@ -73,6 +76,21 @@ impl Applied {
     }
 }
 
+/// How a worker thread stands.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct WorkerView {
+    /// Which one, counted from 0.
+    pub worker: usize,
+    /// Client connections that it has.
+    pub connections: u64,
+    /// Calls that are under way.
+    pub calls_open: u64,
+    /// How much of its time it has worked of late.
+    pub busy_percent: f64,
+    /// When it was last alive, in milliseconds ago: one that turns is so at least every 100 ms.
+    pub silent_ms: u64,
+}
+
 struct Listening {
     worker: usize,
     source: Source,
@@ -110,7 +128,7 @@ impl Workers {
         }
         let mut mailboxes = Vec::new();
         let mut ends: Vec<(Poll, Receiver<Command>)> = Vec::new();
-        for _ in ticks {
+        for &tick in ticks {
             let poll = Poll::new()?;
             let waker = Waker::new(poll.registry(), WAKE)?;
             let (inbox, commands) = mpsc::channel();
@@ -119,6 +137,7 @@ impl Workers {
                 waker,
                 connections: AtomicU64::new(0),
                 busy_permille: AtomicU32::new(0),
+                tick,
                 counters: SharedCounters::default(),
                 drained: AtomicBool::new(false),
             });
@@ -152,6 +171,24 @@ impl Workers {
     /// The lowest snapshot version that a worker goes by; 0 before the first.
     pub fn applied(&self) -> u64 {
         Applied::lowest(&self.shared.applied.versions.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The snapshot version that each worker goes by.
+    pub fn applied_by_each(&self) -> Vec<u64> {
+        self.shared.applied.versions.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How each worker stands.
+    pub fn view(&self) -> Vec<WorkerView> {
+        let now_ns = monotonic_ns();
+        let view = |(worker, mailbox): (usize, &Mailbox)| WorkerView {
+            worker,
+            connections: mailbox.connections.load(Relaxed),
+            calls_open: mailbox.counters.read().calls_open,
+            busy_percent: f64::from(mailbox.busy_permille.load(Relaxed)) / 10.0,
+            silent_ms: now_ns.saturating_sub(mailbox.tick.load(Relaxed)) / 1_000_000,
+        };
+        self.shared.mailboxes.iter().enumerate().map(view).collect()
     }
 
     /// Waits until all workers go by this version or a later one; false if that took longer than `timeout`. It blocks
@@ -233,6 +270,36 @@ impl Workers {
     pub fn pod_memory(&self, pod: &PodKey) -> (u64, u64) {
         let found = self.shared.ledger.memory.find(&Some(pod.clone()));
         found.map_or((0, 0), |pod| (pod.held.load(Relaxed), pod.refused.load(Relaxed)))
+    }
+
+    /// Asks each worker for its connections, or as many of them as are wanted. One that hangs does not answer.
+    pub fn look_at_connections(&self, wanted: &Wanted) -> Vec<oneshot::Receiver<Shown<ConnectionView>>> {
+        self.ask_all(|answer| Command::LookAtConnections(wanted.clone(), answer))
+    }
+
+    /// Asks each worker for the calls that are under way, or as many of them as are wanted. One that hangs does not answer.
+    pub fn look_at_calls(&self, wanted: &Wanted) -> Vec<oneshot::Receiver<Shown<CallView>>> {
+        self.ask_all(|answer| Command::LookAtCalls(wanted.clone(), answer))
+    }
+
+    fn ask_all<T>(
+        &self,
+        command: impl Fn(oneshot::Sender<Shown<T>>) -> Command,
+    ) -> Vec<oneshot::Receiver<Shown<T>>> {
+        let ask = |mailbox: &Mailbox| {
+            let (answer, answered) = oneshot::channel();
+            mailbox.tell(command(answer));
+            answered
+        };
+        self.shared.mailboxes.iter().map(ask).collect()
+    }
+
+    /// What the pod has under way to a Service port: calls, those of them that wait, and connections to its servers.
+    pub fn circuit(&self, pod: &PodKey, port: &ServicePort) -> [u32; 3] {
+        let found = self.shared.ledger.circuits.find(&(Some(pod.clone()), port.clone()));
+        found.map_or([0; 3], |circuit| {
+            [&circuit.calls, &circuit.pending, &circuit.connections].map(|count| count.load(Relaxed))
+        })
     }
 
     /// What all workers together have counted.

@@ -13,7 +13,7 @@ mod show;
 mod sighting;
 mod soon;
 
-pub(super) use show::LastingObstacle;
+pub(super) use show::{EnrolledView, EnrolmentFacts, LastingObstacle, Live};
 
 use super::captured::Captured;
 use crate::config::AgentConfig;

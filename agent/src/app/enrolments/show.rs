@@ -2,13 +2,16 @@
 
 use super::enrolled::Enrolled;
 use super::{Enrolments, State, Tools, Wanted};
+use crate::control::explain;
+use crate::mesh::PodKey;
 use crate::sources::kubernetes::write_back::{Obstacle as PodNoteObstacle, PodNote};
 use crate::sources::rows::PodRow;
 use crate::sources::{Problem, Severity};
 use crate::telemetry::{MemoryCounts, OpenedBefore, PodCounts, PodObstacle};
 use evenkeel_common::Reason;
-use serde_json::{Value, json};
-use std::collections::HashMap;
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -35,6 +38,64 @@ impl LastingObstacle {
             cause: format!("{}: {}", self.reason, self.text),
         }
     }
+}
+
+/// What became of the wish to enrol a pod.
+#[derive(Debug)]
+pub(in crate::app) enum Live {
+    /// Nothing yet.
+    Waiting {
+        /// Why.
+        reason: String,
+        /// In one word of `snake_case`.
+        reason_name: &'static str,
+        /// Since when.
+        seconds: u64,
+    },
+    /// It is enrolled.
+    Enrolled(Box<EnrolledView>),
+}
+
+/// How a pod stands that is to be enrolled, for an explanation.
+#[derive(Debug)]
+pub(in crate::app) enum EnrolmentFacts {
+    /// Why it is not enrolled yet, and for how many seconds.
+    Waiting(String, u64),
+    /// Which incarnation is, and what the kernel is told of it.
+    Enrolled(PodKey, explain::Facts),
+}
+
+/// An enrolled pod.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(in crate::app) struct EnrolledView {
+    /// Since when it is enrolled, in seconds since 1970.
+    since_unix_seconds: u64,
+    /// How long that took from the first word of its sandbox, in milliseconds; null where it was there before the agent.
+    enrolled_after_ms: Option<f64>,
+    /// The cookie of its network namespace.
+    netns_cookie: u64,
+    /// The port of the agent's listener in the pod.
+    listener_port: u16,
+    /// Whether IPv6 connections are taken.
+    ipv6: bool,
+    /// What became of its TCP connections since: `taken`, or straight because of what.
+    connections: BTreeMap<&'static str, u64>,
+    /// Connections that are with the agent now.
+    open_connections: u64,
+    /// How many they may be.
+    connection_limit: u32,
+    /// They are that many: further ones go straight.
+    at_connection_limit: bool,
+    /// What its connections and calls hold in memory.
+    memory_bytes: u64,
+    /// What they may hold.
+    memory_limit_bytes: u64,
+    /// Calls that were refused or ended as that was used up.
+    calls_refused_for_memory: u64,
+    /// Connections from before it was enrolled, which went straight, as they were found when it was.
+    opened_before: usize,
+    /// Why they had not been taken.
+    opened_before_cause: &'static str,
 }
 
 impl Enrolments {
@@ -75,17 +136,46 @@ impl Enrolments {
     }
 
     /// What is known of each wanted pod, by UID.
-    pub(in crate::app) fn view(&self, tools: &Tools<'_>) -> HashMap<Arc<str>, Value> {
+    pub(in crate::app) fn view(&self, tools: &Tools<'_>) -> HashMap<Arc<str>, Live> {
         let show = |state: &State| match state {
-            State::Waiting { obstacle, since, .. } => json!({
-                "enrolled": false,
-                "reason": obstacle.text,
-                "reason_name": obstacle.reason,
-                "waiting_seconds": since.elapsed().as_secs(),
-            }),
-            State::Enrolled(enrolled) => view_of(enrolled, tools),
+            State::Waiting { obstacle, since, .. } => Live::Waiting {
+                reason: obstacle.text.clone(),
+                reason_name: obstacle.reason,
+                seconds: since.elapsed().as_secs(),
+            },
+            State::Enrolled(enrolled) => Live::Enrolled(Box::new(view_of(enrolled, tools))),
         };
         self.wanted.iter().map(|(uid, wanted)| (uid.clone(), show(&wanted.state))).collect()
+    }
+
+    /// How a wanted pod stands.
+    pub(in crate::app) fn facts(&self, uid: &str, tools: &Tools<'_>) -> Option<EnrolmentFacts> {
+        Some(match &self.wanted.get(uid)?.state {
+            State::Waiting { obstacle, since, .. } => {
+                EnrolmentFacts::Waiting(obstacle.text.clone(), since.elapsed().as_secs())
+            }
+            State::Enrolled(enrolled) => {
+                let facts = explain::Facts {
+                    seconds: enrolled.since.elapsed().map_or(0, |since| since.as_secs()),
+                    loopback_down: enrolled.facts.loopback_down,
+                    at_connection_limit: enrolled.facts.at_connection_limit,
+                    ipv6_route: enrolled.facts.ipv6_route,
+                    open_connections: tools.workers.pod_connections(&enrolled.pod.key),
+                    connection_limit: tools.config.max_pod_connections,
+                };
+                EnrolmentFacts::Enrolled(enrolled.pod.key.clone(), facts)
+            }
+        })
+    }
+
+    /// Connections of enrolled pods that are with the agent.
+    pub(in crate::app) fn open_connections(&mut self, tools: &Tools<'_>) -> u64 {
+        self.enrolled().map(|enrolled| tools.workers.pod_connections(&enrolled.pod.key)).sum()
+    }
+
+    /// How many pods are to be enrolled.
+    pub(in crate::app) fn wanted_count(&self) -> usize {
+        self.wanted.len()
     }
 
     /// What the enrolled pods' connections met.
@@ -115,29 +205,25 @@ impl Enrolments {
     }
 }
 
-fn view_of(enrolled: &Enrolled, tools: &Tools<'_>) -> Value {
-    let by_outcome = connections_by_outcome(enrolled, tools).into_iter();
-    let by_outcome: serde_json::Map<_, _> =
-        by_outcome.map(|(outcome, count)| (outcome.into(), count.into())).collect();
+fn view_of(enrolled: &Enrolled, tools: &Tools<'_>) -> EnrolledView {
     let MemoryCounts { held, limit, refused } = memory_of(enrolled, tools);
     let since = enrolled.since.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    json!({
-        "enrolled": true,
-        "since_unix_seconds": since.as_secs(),
-        "enrolled_after_ms": enrolled.after.map(|after| after.as_secs_f64() * 1_000.0),
-        "netns_cookie": enrolled.cookie(),
-        "listener_port": enrolled.port,
-        "ipv6": enrolled.facts.ipv6_route,
-        "connections": by_outcome,
-        "open_connections": tools.workers.pod_connections(&enrolled.pod.key),
-        "connection_limit": tools.config.max_pod_connections,
-        "at_connection_limit": enrolled.facts.at_connection_limit,
-        "memory_bytes": held,
-        "memory_limit_bytes": limit,
-        "calls_refused_for_memory": refused,
-        "opened_before": enrolled.missed.count,
-        "opened_before_cause": enrolled.missed.cause.name(),
-    })
+    EnrolledView {
+        since_unix_seconds: since.as_secs(),
+        enrolled_after_ms: enrolled.after.map(|after| after.as_secs_f64() * 1_000.0),
+        netns_cookie: enrolled.cookie(),
+        listener_port: enrolled.port,
+        ipv6: enrolled.facts.ipv6_route,
+        connections: connections_by_outcome(enrolled, tools).into_iter().collect(),
+        open_connections: tools.workers.pod_connections(&enrolled.pod.key),
+        connection_limit: tools.config.max_pod_connections,
+        at_connection_limit: enrolled.facts.at_connection_limit,
+        memory_bytes: held,
+        memory_limit_bytes: limit,
+        calls_refused_for_memory: refused,
+        opened_before: enrolled.missed.count,
+        opened_before_cause: enrolled.missed.cause.name(),
+    }
 }
 
 fn memory_of(enrolled: &Enrolled, tools: &Tools<'_>) -> MemoryCounts {

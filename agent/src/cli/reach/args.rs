@@ -8,8 +8,6 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// Which agents to ask, and how they are reached.
-///
-/// Without any of it: the one of this node, if one answers at 127.0.0.1:15800, else all of the cluster that a kubeconfig leads to.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Which agents")]
 pub(in crate::cli) struct ReachArgs {

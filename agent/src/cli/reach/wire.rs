@@ -22,17 +22,18 @@ const MOST_ERROR_CHARS: usize = 400;
 pub(in crate::cli) struct Ask {
     method: Method,
     path: String,
+    body: String,
 }
 
 impl Ask {
     /// For a page.
     pub(in crate::cli) fn get(path: impl Into<String>) -> Self {
-        Self { method: Method::GET, path: path.into() }
+        Self { method: Method::GET, path: path.into(), body: String::new() }
     }
 
-    /// For a change.
-    pub(in crate::cli) fn put(path: impl Into<String>) -> Self {
-        Self { method: Method::PUT, path: path.into() }
+    /// For a change, to what the body says.
+    pub(in crate::cli) fn put(path: impl Into<String>, body: impl Into<String>) -> Self {
+        Self { method: Method::PUT, path: path.into(), body: body.into() }
     }
 
     /// For a page with these parameters.
@@ -41,14 +42,6 @@ impl Ask {
         parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Self {
         Self::get(with_parameters(path, parameters))
-    }
-
-    /// For a change with these parameters.
-    pub(in crate::cli) fn put_with<'a>(
-        path: &str,
-        parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
-    ) -> Self {
-        Self::put(with_parameters(path, parameters))
     }
 }
 
@@ -127,7 +120,7 @@ impl Connection {
             .header(HOST, "localhost")
             .header(ACCEPT, "application/json")
             .header(USER_AGENT, concat!("evenkeel/", env!("CARGO_PKG_VERSION")))
-            .body(Full::default())
+            .body(Full::from(ask.body.clone()))
             .map_err(|error| AskError::Unreachable(error.to_string()))?;
         let answer = self.sender.send_request(request).await.map_err(broken)?;
         let status = answer.status();

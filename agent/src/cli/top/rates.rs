@@ -70,6 +70,14 @@ pub(super) fn rates(before: &Sample, after: &Sample, by: By, namespace: Option<&
     let seconds = after.at.duration_since(before.at).as_secs_f64().max(1e-3);
     let mut sums: BTreeMap<Vec<String>, Sum> = BTreeMap::new();
     for (series, now) in counted {
+        let is_of_no_call = match by {
+            By::Method => series.method.is_empty() && now.calls == 0,
+            By::Pod => series.source.is_empty() && now.calls == 0,
+            By::Service | By::Endpoint => false,
+        };
+        if is_of_no_call {
+            continue;
+        }
         let names = names(series, by);
         if namespace.is_some_and(|namespace| names[0] != namespace) {
             continue;
@@ -210,7 +218,7 @@ fn rate(per_second: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample::of_endpoints;
+    use super::super::sample::{of_calls, of_endpoints};
     use super::*;
     use serde_json::{Value, json};
     use std::time::Duration;
@@ -256,6 +264,39 @@ cart:80   200.0     100.0%   21.5       10.8%    1.0ms     6
 ";
         assert_eq!(of(By::Service, Order::Name, Some("shop")), expected);
         assert_eq!(rates(&before, &after, By::Service, Some("other")), []);
+    }
+
+    #[test]
+    fn what_is_counted_by_call_is_shown_by_whatever_is_asked_for() {
+        let row = |pod: &str, method: &str, status: u8, flag: &str, calls: u64, sum_ms: f64| {
+            json!({
+                "namespace": "web", "pod": pod, "service": "shop/cart:80", "method": method, "endpoint": "10.0.0.1:80",
+                "http_status": 200, "grpc_status": status, "flag": flag, "calls": calls, "latency": {"sum_ms": sum_ms},
+            })
+        };
+        let at = Instant::now();
+        let sample = |at, rows: &[Value]| {
+            let counted = Some(of_calls("n1", &rows.iter().cloned().collect()).unwrap());
+            Sample { at, counted, is_coarse: false, complaints: Vec::new() }
+        };
+        let before = sample(at, &[row("a", "p.S/M", 0, "-", 10, 100.0)]);
+        let rows = [
+            row("a", "p.S/M", 0, "-", 20, 120.0),
+            row("a", "p.S/M", 14, "no_endpoint", 5, 5.0),
+            row("b", "p.S/N", 5, "-", 5, 50.0),
+            row("b", "p.S/N", 1, "client_cancelled", 5, 50.0),
+        ];
+        let after = sample(at + Duration::from_secs(1), &rows);
+        let of =
+            |by| table(rates(&before, &after, by, None), by, Order::Calls, true).render(true, Palette::Plain);
+        let expected = "\
+NAMESPACE   SERVICE   METHOD   CALLS/S   SHARE   FAILED/S   FAILED   LATENCY   ACTIVE
+shop        cart:80   p.S/M    15.0      60.0%   5.00       33.3%    1.7ms     0
+shop        cart:80   p.S/N    10.0      40.0%   0          0.0%     10.0ms    0
+";
+        assert_eq!(of(By::Method), expected);
+        let by_pod = of(By::Pod);
+        assert!(by_pod.lines().nth(1).unwrap().starts_with("web         a     15.0 "), "{by_pod}");
     }
 
     #[test]

@@ -58,6 +58,41 @@ struct EndpointRow {
     latency_us: Option<u64>,
 }
 
+/// A row of `/calls`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct CallsRow {
+    namespace: Option<String>,
+    pod: Option<String>,
+    service: String,
+    method: String,
+    endpoint: Option<String>,
+    http_status: u16,
+    grpc_status: Option<u8>,
+    flag: String,
+    calls: u64,
+    latency: LatencyRow,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct LatencyRow {
+    sum_ms: f64,
+}
+
+impl CallsRow {
+    /// Whether a server failed it, or it got no answer of a server's: not what its client has cancelled.
+    fn has_failed(&self) -> bool {
+        // UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS: as ejection counts.
+        const FAILURES: [u8; 5] = [2, 4, 13, 14, 15];
+        let of_client = self.flag.starts_with("client") || self.flag == "cancelled";
+        !of_client
+            && (self.http_status >= 500
+                || self.grpc_status.is_some_and(|status| FAILURES.contains(&status))
+                || !matches!(self.flag.as_str(), "" | "-"))
+    }
+}
+
 /// Asks all agents.
 pub(super) async fn take(agents: Vec<Agent>, limit: Duration) -> (Vec<Agent>, Sample) {
     let asks = [Ask::get("/calls"), Ask::get("/endpoints")];
@@ -78,7 +113,11 @@ pub(super) async fn take(agents: Vec<Agent>, limit: Duration) -> (Vec<Agent>, Sa
 impl Sample {
     fn add(&mut self, node: &str, calls: Result<Value, AskError>, endpoints: Result<Value, AskError>) {
         let read = match calls {
-            Ok(calls) => of_calls(node, &calls),
+            Ok(calls) => of_calls(node, &calls).map(|mut counted| {
+                let endpoints = endpoints.ok().and_then(|endpoints| of_endpoints(node, &endpoints).ok());
+                counted.extend(under_way(endpoints.unwrap_or_default()));
+                counted
+            }),
             Err(error) if error.is_unknown_page() => {
                 self.is_coarse = true;
                 endpoints
@@ -111,6 +150,33 @@ pub(super) fn of_endpoints(node: &str, page: &Value) -> Result<HashMap<Series, C
 }
 
 /// What an agent counts by pod, Service port, method, endpoint and status.
-pub(super) fn of_calls(_node: &str, _page: &Value) -> Result<HashMap<Series, Count>, String> {
-    Err("/calls is not understood".to_owned())
+pub(super) fn of_calls(node: &str, page: &Value) -> Result<HashMap<Series, Count>, String> {
+    let rows = Vec::<CallsRow>::deserialize(page).map_err(|error| format!("/calls: {error}"))?;
+    let mut counted: HashMap<Series, Count> = HashMap::new();
+    for row in rows {
+        let failures = if row.has_failed() { row.calls } else { 0 };
+        let source = match (row.namespace, row.pod) {
+            (Some(namespace), Some(pod)) => format!("{namespace}/{pod}"),
+            _ => String::new(),
+        };
+        let series = Series {
+            node: node.to_owned(),
+            service_port: row.service,
+            endpoint: row.endpoint.unwrap_or_default(),
+            method: row.method,
+            source,
+            status: format!("{} {:?} {}", row.http_status, row.grpc_status, row.flag),
+        };
+        let count = counted.entry(series).or_default();
+        count.calls += row.calls;
+        count.failures += failures;
+        *count.latency_sum_us.get_or_insert_default() += (row.latency.sum_ms * 1e3) as u64;
+    }
+    Ok(counted)
+}
+
+/// The calls under way, which `/calls` does not have.
+fn under_way(counted: HashMap<Series, Count>) -> impl Iterator<Item = (Series, Count)> {
+    let active = counted.into_iter().filter(|(_, count)| count.active > 0);
+    active.map(|(series, count)| (series, Count { active: count.active, ..Count::default() }))
 }

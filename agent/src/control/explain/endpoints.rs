@@ -10,6 +10,7 @@ use crate::balance::odds::{self, Prospect};
 use crate::balance::{self, ejection, latency, spill, subset};
 use crate::mesh::{Backend, Endpoint, HashOn, Picker};
 use crate::sources::rows::{PodRow, ServiceRow};
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use std::sync::atomic::Ordering::Relaxed;
 const MOST_SHOWN: usize = 500;
 
 /// An endpoint, and what of it the choice goes by.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct EndpointOdds {
     /// Where it listens.
     pub address: SocketAddr,

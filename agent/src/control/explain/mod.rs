@@ -14,6 +14,8 @@ mod walk;
 pub use endpoints::EndpointOdds;
 pub use question::{Question, Target};
 
+use crate::mesh::ServicePort;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::net::SocketAddr;
 
@@ -62,7 +64,7 @@ pub struct Facts {
 }
 
 /// What would become of the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// It is taken, and its calls are balanced.
@@ -74,7 +76,7 @@ pub enum Outcome {
 }
 
 /// A decision.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Step {
     /// What is decided.
     pub question: String,
@@ -89,7 +91,7 @@ pub struct Step {
 }
 
 /// Every decision, in the order in which they are taken.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct Explanation {
     /// The pod that calls: `namespace/name`.
     pub pod: String,
@@ -108,6 +110,9 @@ pub struct Explanation {
     /// The Service port that has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_port: Option<String>,
+    /// The same, for who looks further.
+    #[serde(skip)]
+    pub port: Option<ServicePort>,
     /// The endpoint that the call goes to, where that is certain.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<SocketAddr>,
@@ -128,6 +133,7 @@ impl Explanation {
             reason: None,
             address: None,
             service_port: None,
+            port: None,
             endpoint: None,
             steps: Vec::new(),
             endpoints: Vec::new(),

@@ -4,7 +4,7 @@ use super::name::{Meaning, meaning};
 use super::question::Host;
 use super::*;
 use crate::control::{Settings, World};
-use crate::mesh::{Balancing, HashOn, ObjectName, Picker};
+use crate::mesh::{Balancing, EjectionReason, HashOn, ObjectName, Picker};
 use crate::sources::rows::{
     Change, Conditions, Enabled, EndpointRow, NamespaceRow, NodeRow, PodRow, Row, ServiceKind,
     ServicePortRow, ServiceRow,
@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 const NOW_NS: u64 = 1_000_000_000_000;
+const REASON: EjectionReason = EjectionReason::ConsecutiveFailures;
 
 fn world(rows: impl IntoIterator<Item = Row>) -> World {
     let mut world = World::new(Settings {
@@ -358,8 +359,8 @@ fn who_is_left_out_is_said_for_this_pod_and_why() {
     let (own, other) = (crate::balance::source_of("uid-web"), 99);
     let until_ns = NOW_NS + 5_000_000_000;
     let [first, second] = ["10.0.0.1:9000", "10.0.0.2:9000"].map(|address| endpoint_of(&world, address));
-    first.load.left_out.add(own, until_ns, NOW_NS);
-    second.load.left_out.add(other, until_ns, NOW_NS);
+    first.load.left_out.add(own, until_ns, REASON, NOW_NS);
+    second.load.left_out.add(other, until_ns, REASON, NOW_NS);
     let told = ask(&world, "cart:80", &[], &enrolled());
     let step = answer(&told, "Which of them are left out");
     assert_eq!(step.answer, "1 of 3");
@@ -373,7 +374,7 @@ fn who_is_left_out_is_said_for_this_pod_and_why() {
     let states: Vec<_> = told.endpoints.iter().map(|one| (one.state, one.odds_percent)).collect();
     assert_eq!(states, [("ejected", Some(0.0)), ("candidate", Some(50.0)), ("candidate", Some(50.0))]);
     // Two of three: fewer than half are left, so all are used.
-    second.load.left_out.add(own, until_ns, NOW_NS);
+    second.load.left_out.add(own, until_ns, REASON, NOW_NS);
     let told = ask(&world, "cart:80", &[], &enrolled());
     let step = answer(&told, "Which of them are left out");
     assert_eq!(step.answer, "2 of 3 would be, so none is");
@@ -462,7 +463,7 @@ fn endpoints_that_serve_others_are_shown_with_the_reason() {
     assert_eq!(states, ["candidate", "unused", "unused"]);
     // Those nearby fail, and calls go farther.
     let own = crate::balance::source_of("uid-web");
-    endpoint_of(&world, "10.0.0.1:9000").load.left_out.add(own, NOW_NS + 1_000_000_000, NOW_NS);
+    endpoint_of(&world, "10.0.0.1:9000").load.left_out.add(own, NOW_NS + 1_000_000_000, REASON, NOW_NS);
     let told = ask(&world, "cart:80", &[], &enrolled());
     let states: Vec<_> = told.endpoints.iter().map(|one| (one.state, one.odds_percent)).collect();
     assert_eq!(states, [("ejected", Some(0.0)), ("farther", Some(100.0)), ("unused", None)], "{told:#?}");

@@ -32,6 +32,7 @@ impl World {
             return told;
         };
         told.service_port = Some(port.key.to_string());
+        told.port = Some(port.key.clone());
         let is_captured = self.explain_capture(port, address, &mut told);
         let is_known = port.wants(address).is_ok() && self.claims.owner(address) == Some(&port.key);
         explain_kernel(live, pod.is_some(), address, (is_known, is_captured), &mut told);

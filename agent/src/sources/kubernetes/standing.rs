@@ -1,6 +1,7 @@
 //! How each kind stands: when it was last in contact, and where it is. For people and programs that ask.
 
 use crate::clock::monotonic_ns;
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,7 +25,7 @@ struct Facts {
 }
 
 /// What a watch is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// It asks, or waits to ask again.
@@ -36,7 +37,7 @@ pub enum State {
 }
 
 /// How a kind stands now.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct KindView {
     /// Its name, as RBAC rules have it.
     pub kind: &'static str,
