@@ -76,7 +76,7 @@ mod tests {
     /// Where there is a program that reads manuals.
     fn renders_without_warning(path: &Path) {
         for (program, arguments) in
-            [("groff", &["-man", "-ww", "-z"][..]), ("mandoc", &["-T", "lint", "-W", "error"])]
+            [("groff", &["-man", "-wmac", "-z", "-rLL=200n"][..]), ("mandoc", &["-T", "lint", "-W", "error"])]
         {
             let said = match std::process::Command::new(program).args(arguments).arg(path).output() {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
