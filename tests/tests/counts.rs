@@ -11,7 +11,7 @@ const OF_EACH_KIND: u64 = 50;
 const FAILED: u64 = 60;
 const OF_CANCELS: u64 = 120;
 /// FAILED_PRECONDITION, which neither the agent nor the client gives by itself.
-const FAILED_PRECONDITION: &str = "9";
+const FAILED_PRECONDITION: u8 = 9;
 const REQUEST_BYTES: u64 = 700;
 const REPLY_BYTES: u64 = 3_000;
 /// Messages of a streaming call of `peer load`.
@@ -70,7 +70,7 @@ fn what_is_counted_of_calls_is_what_clients_and_servers_count() -> Outcome {
     let mixed = ["--kind", "mixed", "--payload-bytes", &sizes[0], "--reply-bytes", &sizes[1]];
     let answered = shop.client.call(&shop.v4(), 4 * OF_EACH_KIND, &mixed)?;
     answered.is_clean()?;
-    let failed = shop.client.call(&shop.v4(), FAILED, &["--fail-with", FAILED_PRECONDITION])?;
+    let failed = shop.client.call(&shop.v4(), FAILED, &["--fail-with", &FAILED_PRECONDITION.to_string()])?;
     ensure!(failed.failed() == FAILED, "{failed:?}");
     let cancelled = shop.client.call(&shop.v4(), OF_CANCELS, &["--cancel-every", "2"])?;
     ensure!(cancelled.failed() == 0 && cancelled.cancelled == OF_CANCELS / 2, "{cancelled:?}");
@@ -85,6 +85,18 @@ fn what_is_counted_of_calls_is_what_clients_and_servers_count() -> Outcome {
     let counters = agent.admin("/workers")?;
     ensure!(counters["calls"] == rows.calls(|_| true), "{counters}");
     ensure!(counters["reconnects"].as_u64() > Some(0), "nothing was sent elsewhere: {counters}");
+    for (query, expected) in [
+        ("pod=shop/client", rows.calls(|_| true)),
+        ("service=shop/greeter", rows.calls(|_| true)),
+        ("pod=shop/client&service=shop/greeter:50051", rows.calls(|_| true)),
+        ("pod=shop/server-1", 0),
+        ("service=shop/greeter:1", 0),
+    ] {
+        let asked = Rows(agent.admin(&format!("/calls?{query}"))?.as_array().cloned().unwrap_or_default());
+        ensure!(asked.calls(|_| true) == expected, "{query}: {:#?}", asked.0);
+    }
+    let table = agent.ask("GET", "/calls", &[("Accept", "text/plain")], "")?.body;
+    ensure!(table.starts_with("POD ") && table.contains("shop/client"), "{table}");
     // Once more, and nothing has changed: reading counts nothing.
     let again = Rows::of(&agent)?;
     ensure!(again.calls(|_| true) == rows.calls(|_| true), "{:#?}", again.0);
@@ -126,8 +138,7 @@ fn check_rows(rows: &Rows, answered: &Tally, cancelled: &Tally) -> Outcome {
     }
     let unary = rows.calls(|row| is_ok(row) && row["method"] == "evenkeel.test.Greeter/SayHello");
     ensure!(unary == OF_EACH_KIND + cancelled.completed(), "{unary} single calls");
-    let failed =
-        rows.calls(|row| row["grpc_status"].to_string() == FAILED_PRECONDITION && row["flag"] == "-");
+    let failed = rows.calls(|row| row["grpc_status"] == FAILED_PRECONDITION && row["flag"] == "-");
     ensure!(failed == FAILED, "{failed} failed");
     // Some were cancelled before they had left.
     let given_up = rows.calls(is_given_up);
@@ -135,6 +146,9 @@ fn check_rows(rows: &Rows, answered: &Tally, cancelled: &Tally) -> Outcome {
     let all = rows.calls(|_| true);
     let expected = answered.completed() + cancelled.completed() + FAILED + given_up;
     ensure!(all == expected, "{all} calls, not {expected}");
+    // Some met the endpoint that refuses connections first.
+    let attempts = rows.sum("attempts", |_| true);
+    ensure!(attempts > all, "{attempts} attempts of {all} calls");
     Ok(())
 }
 

@@ -30,6 +30,8 @@ pub enum Page {
     Config,
     /// What of the source could not be used, and why.
     Problems,
+    /// What would become of a call, and why.
+    Explain,
 }
 
 /// What a path leads to.
@@ -141,7 +143,13 @@ pub(super) const ROUTES: &[Route] = &[
         "/status",
         Page::Status,
         &[],
-        "the node in a few numbers: ready, pods, connections, calls, problems",
+        "the node in a few numbers: ready, serving, pods, connections, calls, problems",
+    ),
+    page(
+        "/explain",
+        Page::Explain,
+        &[Parameter::Pod, Parameter::To, Parameter::Method, Parameter::Header],
+        "every decision from connect() to the endpoint on a call of that pod's (pod and to are needed); nothing is sent",
     ),
     Route {
         path: "/log",

@@ -138,11 +138,14 @@ impl Asked {
         for (name, value) in form_urlencoded::parse(request.uri.query().unwrap_or_default().as_bytes()) {
             let known = route.all_parameters().find(|parameter| parameter.name() == name);
             let parameter = known.ok_or_else(|| Refusal::parameter(route, &name))?;
-            if seen.contains(&parameter) {
+            if seen.contains(&parameter) && !parameter.may_repeat() {
                 return Err(Refusal::twice(parameter.name()));
             }
             seen.push(parameter);
             filter.set(&mut form, parameter, &value)?;
+        }
+        if route.leads == Leads::Page(Page::Explain) {
+            filter.call().map_err(|wrong| Refusal::new(StatusCode::BAD_REQUEST, wrong))?;
         }
         let accept: Vec<_> =
             request.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
@@ -244,6 +247,10 @@ mod tests {
             ("GET", "/streams?limit=0", None, 400, "from 1 to 10000"),
             ("GET", "/streams?limit=10001", None, 400, "from 1 to 10000"),
             ("GET", "/connections?pod=web", None, 400, "expected NAMESPACE/NAME"),
+            ("GET", "/explain", None, 400, "needs pod=NAMESPACE/NAME and to=HOST:PORT"),
+            ("GET", "/explain?pod=shop/a&to=cart", None, 400, "expected host:port"),
+            ("GET", "/explain?pod=shop/a&to=cart:1&to=cart:2", None, 400, "say it once"),
+            ("GET", "/explain?pod=shop/a&to=cart:1&header=a%3Db&header=c", None, 400, "header=\"c\""),
             ("GET", "/pods?format=yaml", None, 400, "expected json or text"),
             ("GET", "/endpoints?service=cart", None, 400, "expected NAMESPACE/NAME"),
             ("GET", "/pods", Some("image/png"), 406, "application/json"),

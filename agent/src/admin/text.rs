@@ -34,6 +34,7 @@ pub fn page_text(page: Page, answer: &Value) -> String {
         Page::Snapshot => snapshot(answer),
         Page::Workers => workers(answer),
         Page::Kernel => kernel(answer),
+        Page::Explain => explanation(answer),
         Page::Status | Page::Config => names_and_values(answer),
     }
 }
@@ -442,6 +443,19 @@ fn problems(answer: &Value) -> String {
         table.row([cell(problem, "severity"), place, cell(problem, "cause")]);
     }
     if table.is_empty() { "none\n".into() } else { table.render() }
+}
+
+fn explanation(answer: &Value) -> String {
+    let mut text = String::new();
+    for (number, step) in rows(&answer["steps"]).enumerate() {
+        text.push_str(&format!("{}. {} {}\n", number + 1, cell(step, "question"), cell(step, "answer")));
+        rows(&step["detail"]).for_each(|line| text.push_str(&format!("   {}\n", word(line))));
+    }
+    let mut table = Table::new(&["ENDPOINT", "STATE", "ODDS %", "WHY"]);
+    for row in rows(&answer["endpoints"]) {
+        table.row(["address", "state", "odds_percent", "why"].map(|field| cell(row, field)));
+    }
+    format!("{text}\n{}\n{}\n", table.render(), cell(answer, "summary"))
 }
 
 /// An object, one line for each of its values; those within another by both names.

@@ -8,6 +8,7 @@ mod captured;
 mod dialer;
 mod discovery;
 mod enrolments;
+mod explain;
 mod look;
 mod neighbours;
 mod node;

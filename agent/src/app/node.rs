@@ -272,6 +272,11 @@ impl Node {
             Page::Kernel => return self.show_kernel(answer),
             Page::Source => admin::json(source.kinds()),
             Page::Config => admin::json(&self.config),
+            // The endpoint has checked the question.
+            Page::Explain => match self.explain(&filter) {
+                Ok(explanation) => admin::json(explanation),
+                Err(wrong) => wrong.into(),
+            },
             Page::Problems => {
                 let (problems, refusals) = (self.problems(source), self.world.refusals().current());
                 admin::json(problems.iter().chain(refusals.iter()).collect::<Vec<_>>())
@@ -308,7 +313,7 @@ impl Node {
     }
 
     /// Everything that is wrong now, but for the pods that can't be enrolled as they are.
-    fn problems(&self, source: &Discovery) -> Vec<Problem> {
+    pub(super) fn problems(&self, source: &Discovery) -> Vec<Problem> {
         let mut problems = source.problems();
         problems.extend(self.world.problems().current().iter().cloned());
         problems.extend(self.pods.lasting_obstacles().into_iter().map(LastingObstacle::into_problem));

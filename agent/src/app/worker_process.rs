@@ -131,8 +131,8 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         place,
         neighbours: Neighbours::default(),
         health_checks: HealthChecks::new(health::EVERY),
-        serving: false,
         readiness: readiness.clone(),
+        serving: false,
         started: process_began,
     };
     node.meet(Neighbours::look(node.place.clone()).await);

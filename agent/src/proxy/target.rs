@@ -7,12 +7,11 @@ use super::conns::Role;
 use super::engine::Engine;
 use super::pool::Pool;
 use super::shared_use::{Circuit, Home};
-use crate::balance::{PickerState, Random};
+use crate::balance::{self, PickerState, Random};
 use crate::mesh::{Destination, DestinationId, Picker, Pod, PodKey, ServicePort};
 use crate::telemetry::{Methods, Recorder};
-use rustc_hash::{FxBuildHasher, FxHashMap};
+use rustc_hash::FxHashMap;
 use slab::Slab;
-use std::hash::BuildHasher as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -55,7 +54,7 @@ impl Origin {
     /// Stands for whose calls fail: a pod's, or those of all clients of `evenkeel proxy`.
     fn source(&self) -> u64 {
         match self {
-            Self::Pod(pod) => FxBuildHasher.hash_one(&pod.key.uid),
+            Self::Pod(pod) => balance::source_of(&pod.key.uid),
             Self::Agent => 0,
         }
     }

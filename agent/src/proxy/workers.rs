@@ -11,13 +11,14 @@ use super::worker::{WAKE, Worker};
 use crate::clock::monotonic_ns;
 use crate::http2::Limits;
 use crate::mesh::Protection;
-use crate::mesh::{DestinationId, PodKey, Snapshot};
+use crate::mesh::{DestinationId, PodKey, ServicePort, Snapshot};
 use crate::telemetry::Telemetry;
 use mio::{Poll, Waker};
 use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::io;
+use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver};
@@ -304,6 +305,19 @@ impl Workers {
             answered
         };
         self.shared.mailboxes.iter().map(ask).collect()
+    }
+
+    /// What the pod has under way to a Service port: calls, those of them that wait, and connections to its servers.
+    pub fn circuit(&self, pod: &PodKey, port: &ServicePort) -> [u32; 3] {
+        let found = self.shared.ledger.circuits.find(&(Some(pod.clone()), port.clone()));
+        found.map_or([0; 3], |circuit| {
+            [&circuit.calls, &circuit.pending, &circuit.connections].map(|count| count.load(Relaxed))
+        })
+    }
+
+    /// Where the pod's calls stay, of each Service port under session affinity that it has called.
+    pub fn homes(&self, pod: &PodKey) -> Vec<(ServicePort, SocketAddr)> {
+        self.shared.ledger.homes.of(pod)
     }
 
     /// What all workers together have counted.

@@ -106,7 +106,7 @@ fn otel(groups: &[(CallGroup, CallCounts)], text: &mut String) -> fmt::Result {
     const NAME: &str = "rpc_client_call_duration_seconds";
     head(text, NAME, "histogram", "Time from a gRPC call's request to its end, as its client sees it")?;
     let mut sums: Vec<_> = sums.into_iter().collect();
-    sums.sort_unstable_by(|(this, _), (other, _)| this.cmp(other));
+    sums.sort_unstable_by_key(|(this, _)| *this);
     let bounds: Vec<u64> = FINER_BOUNDS_NS.into_iter().chain(OTEL_BOUNDS_NS).collect();
     for ((service_port, method, code), (buckets, sum_ns)) in sums {
         let mut labels = String::new();

@@ -5,6 +5,7 @@ use super::World;
 use super::story::{Ending, Oddity, messages_in};
 use crate::http2::ErrorCode;
 use crate::telemetry::{CallCounts, CallKey, Flag};
+use std::sync::atomic::Ordering::Relaxed;
 
 impl World {
     /// Every gRPC call has a path of its own, which is its method: its row is its own.
@@ -35,6 +36,11 @@ impl World {
         let counters = self.engine.counters();
         let all: u64 = rows.iter().map(|(_, counts)| counts.calls()).sum();
         assert_eq!(all, counters.calls, "calls are missing or double");
+        // However often a call was sent, by the agent's own rules or by the Service's policy.
+        let attempts: u64 = rows.iter().map(|(_, counts)| counts.attempts).sum();
+        let chosen: u64 = self.endpoints.iter().map(|endpoint| endpoint.load.calls.load(Relaxed)).sum();
+        assert_eq!(attempts, chosen, "attempts are missing or double");
+        assert!(attempts >= counters.policy_retries, "{counters:?}");
         let groups = self.telemetry.call_groups();
         assert_eq!(groups.iter().map(|(_, counts)| counts.calls()).sum::<u64>(), all, "by workloads");
         let sizes = self.telemetry.sizes();
