@@ -62,6 +62,8 @@ test("even is what chance would do; weights say what is due; who is out has no p
   assert.deepEqual([weighted.verdict, weighted.max], ["even", 1]);
   const left = evenness([{ calls: 100, weight: 1, out: false }, { calls: 100, weight: 1, out: false }, { calls: 20, weight: 1, out: true }]);
   assert.deepEqual([left.verdict, left.shares], ["even", [1, 1, undefined]]);
+  const families = evenness([4, 4, 6, 6].map((family) => ({ calls: family === 4 ? 100 : 0, weight: 100, out: false, family })));
+  assert.deepEqual([families.verdict, families.shares], ["even", [1, 1, undefined, undefined]]);
 });
 
 const endpoint = (number, calls) => ({ service_port: "shop/cart:1", address: `10.0.0.${number}:1`, calls, failures: 0 });

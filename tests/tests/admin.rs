@@ -246,7 +246,8 @@ fn a_request_that_makes_no_sense_is_told_what_there_is() -> Outcome {
     let shop = Shop::enrolled(1)?;
     let agent = Agent::start(&shop.cluster)?;
     let long = "x".repeat(5_000);
-    let expected: [(&str, &str, &[(&str, &str)], &str, u16, &str); 13] = [
+    type Refused<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str, u16, &'a str);
+    let expected: [Refused<'_>; 13] = [
         ("GET", "/pod", &[], "", 404, "did you mean /pods?"),
         ("GET", "/%2e%2e/etc/passwd", &[], "", 404, "there is: / /pods"),
         ("POST", "/pods", &[], "", 405, "takes GET, HEAD"),

@@ -30,7 +30,7 @@ const FAST: [&str; 10] =
     ["--kind", "mixed", "--rate", "100", "--in-flight", "16", "--connections", "2", "--reply-bytes", "20000"];
 const FAST_CALLS: u64 = 300;
 /// By how much these may take longer, on two cores that all share.
-const SLOWER: f64 = 5.0;
+const SLOWER: f64 = 12.0;
 
 /// The next [`FAST_CALLS`] of each, none of which may fail.
 fn calls_of(loads: &mut [Load]) -> Result<Vec<Latencies>> {
@@ -76,8 +76,10 @@ fn a_thousand_that_stall_under_a_memory_limit_cost_others_no_call_and_the_agent_
     for pod in [&shop.client, &other] {
         pod.call(&shop.v4(), 40, &FAST)?.is_clean()?;
     }
+    // Who of them still stalls when the pod's memory is used up loses the connection: there is room for the others.
     let open = open_connections(&agent)?;
-    ensure!(open >= u64::from(CLIENTS), "they have stalled all the while: {open}");
+    let ended = agent.admin("/workers")?["stalled_clients"].as_u64().context("they are counted")?;
+    ensure!(open + ended >= u64::from(CLIENTS), "all have stalled: {open} are open, and {ended} were ended");
     let charged_beside = memory.bytes()?;
     let held = agent.pod("client")?["memory_bytes"].clone();
     drop(crowd);

@@ -1,7 +1,7 @@
 //! What the admin endpoint answers. It holds no state of its own: whoever does answers [`Question`]s.
 //!
 //! A request is checked once, in the order [`guard`](super::guard), [`page`](super::page), [`filter`](super::filter),
-//! [`accept`](super::accept); what is wrong with it is a [`Refusal`]. The answer is JSON, which [`text`](super::text) makes tables of.
+//! [`accept`](super::accept); what is wrong with it is a [`Refusal`]. The answer is JSON, which [`text`] makes tables of.
 
 use super::accept::Form;
 use super::filter::Filter;

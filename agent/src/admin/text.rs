@@ -1,4 +1,4 @@
-//! The answers for people: what [`routes`](super::routes) says as JSON, as aligned tables. The command line shows the same.
+//! The answers for people: what [`routes`](mod@super::routes) says as JSON, as aligned tables. The command line shows the same.
 
 use super::page::{Leads, Page};
 use super::table::{Table, printable};

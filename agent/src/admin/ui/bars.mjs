@@ -58,7 +58,7 @@ function updatePort(box, port, bars, kept) {
   const [head, rows, rest] = box.children;
   const endpoints = port.endpoints.map((one) => ({ ...one, calls: kept.calls(one.key) }));
   // What one pod alone passes over has some part, and nobody knows which.
-  const even = evenness(endpoints.map((one) => ({ ...one, out: one.mark !== "" })));
+  const even = evenness(endpoints.map((one) => ({ ...one, out: one.mark !== "", family: one.address.startsWith("[") ? 6 : 4 })));
   const verdict = head.lastElementChild;
   set(verdict, { class: `verdict ${even.verdict}` });
   const isSaid = even.verdict === "even" || even.verdict === "uneven";

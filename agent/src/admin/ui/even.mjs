@@ -9,15 +9,18 @@ const LITTLE = 0.75;
 const DEVIATIONS = 3;
 
 /**
- * `endpoints`: [{ calls, weight, out }], of which those that are out are left aside. Gives the verdict, `max` and `min` times their
+ * `endpoints`: [{ calls, weight, out, family }], of which those that are out are left aside, and those of an IP family that nobody calls:
+ * a Service's addresses of each family have endpoints of their own. Gives the verdict, `max` and `min` times their
  * part, and each endpoint's own (`undefined` where it is out or there are no calls).
  */
 export function evenness(endpoints) {
-  const serving = endpoints.filter((endpoint) => !endpoint.out);
+  const called = new Set(endpoints.filter((endpoint) => endpoint.calls > 0).map((endpoint) => endpoint.family));
+  const isAside = (endpoint) => endpoint.out || (called.size > 0 && !called.has(endpoint.family));
+  const serving = endpoints.filter((endpoint) => !isAside(endpoint));
   const calls = serving.reduce((sum, endpoint) => sum + endpoint.calls, 0);
   const weight = serving.reduce((sum, endpoint) => sum + endpoint.weight, 0);
   const part = (endpoint) => (calls * endpoint.weight) / weight;
-  const shares = endpoints.map((endpoint) => (endpoint.out || calls === 0 ? undefined : endpoint.calls / part(endpoint)));
+  const shares = endpoints.map((endpoint) => (isAside(endpoint) || calls === 0 ? undefined : endpoint.calls / part(endpoint)));
   const known = shares.filter((share) => share !== undefined);
   const [max, min] = known.length > 0 ? [Math.max(...known), Math.min(...known)] : [];
   let verdict = "even";
