@@ -52,7 +52,8 @@ pub fn openapi(page: impl Fn(Page, &mut SchemaGenerator) -> Schema) -> Value {
 }
 
 fn path_item(route: &Route, schema: &Value) -> Value {
-    let parameters: Vec<_> = route.all_parameters().map(parameter).collect();
+    let parameters: Vec<_> =
+        route.all_parameters().map(|of_route| parameter(of_route, route.needs(of_route))).collect();
     let operation = |method: &&str| {
         let mut operation = json!({
             "operationId": operation_id(route, method),
@@ -91,11 +92,11 @@ fn operation_id(route: &Route, method: &str) -> String {
     format!("{}_{}", method.to_ascii_lowercase(), if path.is_empty() { "index" } else { &path })
 }
 
-fn parameter(parameter: Parameter) -> Value {
+fn parameter(parameter: Parameter, is_required: bool) -> Value {
     json!({
         "name": parameter.name(),
         "in": "query",
-        "required": false,
+        "required": is_required,
         "description": parameter.summary(),
         "schema": parameter.schema(),
     })

@@ -191,6 +191,11 @@ impl Route {
         self.parameters.iter().copied().chain([Parameter::Format])
     }
 
+    /// Whether there is no answer without the parameter.
+    pub(super) fn needs(&self, parameter: Parameter) -> bool {
+        self.leads == Leads::Page(Page::Explain) && matches!(parameter, Parameter::Pod | Parameter::To)
+    }
+
     /// The methods that it takes, as the `Allow` header has them.
     pub(super) fn allow(&self) -> String {
         let head = self.methods.contains(&"GET").then_some("HEAD");

@@ -135,11 +135,12 @@ impl Engine {
     /// Ends a call whose client does not read the answer.
     pub(super) fn cut_call(&mut self, call: u32, code: ErrorCode, why: Flag) {
         let slot = &mut self.calls[call];
-        self.downstreams[slot.downstream as usize].http2.reset(slot.stream, code);
-        // The answer may have come to its end, and its client misses a part of it.
-        if slot.measured.flag == Flag::None {
+        let client = &mut self.downstreams[slot.downstream as usize].http2;
+        // Also where the answer has come to its end, its client misses a part of it.
+        if client.queued(slot.stream) > 0 && slot.measured.flag == Flag::None {
             slot.measured.flag = why;
         }
+        client.reset(slot.stream, code);
         self.cancel(call, ErrorCode::Cancel, why);
     }
 
