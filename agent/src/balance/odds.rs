@@ -62,7 +62,7 @@ pub fn prospect(
         Picker::LeastRequest => {
             of_two(&shares, |second, first| choices::has_fewer(endpoints, weights, second, first))
         }
-        Picker::RoundRobin if weights.is_none() => of_turns(&shares),
+        // Turns go past those that are excluded, and come to the others alike.
         _ => of_one(&shares),
     })
 }
@@ -81,19 +81,6 @@ pub fn share(backend: &Backend, endpoints: &[Arc<Endpoint>], now_ns: u64, index:
 fn of_one(shares: &[f64]) -> Vec<f64> {
     let all: f64 = shares.iter().sum();
     shares.iter().map(|share| share / all).collect()
-}
-
-/// Each has its turn, and that of those before it that may not be taken.
-fn of_turns(shares: &[f64]) -> Vec<f64> {
-    let count = shares.len();
-    let mut odds = vec![0.0; count];
-    for turn in 0..count {
-        let taken = (0..count).map(|step| (turn + step) % count).find(|index| shares[*index] > 0.0);
-        if let Some(taken) = taken {
-            odds[taken] += 1.0 / count as f64;
-        }
-    }
-    odds
 }
 
 /// Two are drawn, and the second is taken if it is better.
@@ -120,6 +107,7 @@ mod tests {
     use super::*;
     use crate::balance::{PickerState, Random, pick};
     use crate::mesh::{Balancing, HashOn, ObjectName, ServicePort};
+    use std::net::SocketAddr;
     use std::sync::atomic::Ordering::Relaxed;
 
     const NOW_NS: u64 = 1_000_000_000_000;
@@ -127,7 +115,7 @@ mod tests {
     /// Endpoints with (weight, active calls, latency in milliseconds).
     fn backend(balancing: impl Into<Balancing>, endpoints: &[(u32, u32, u64)]) -> Backend {
         let endpoint = |(number, (weight, active, latency_ms)): (usize, &(u32, u32, u64))| {
-            let address = format!("10.0.0.{}:80", number + 1).parse().unwrap();
+            let address = SocketAddr::from(([10, 0, (number / 250) as u8, (number % 250) as u8 + 1], 80));
             let endpoint = Endpoint { weight: *weight, ..Endpoint::at(address) };
             endpoint.load.active.store(*active, Relaxed);
             endpoint.load.latency_ewma_ns.store(latency_ms * 1_000_000, Relaxed);
