@@ -36,64 +36,49 @@ const fn of(frame: u8, ours: &'static str, theirs: &'static [Theirs], why: &'sta
     Known { frame: Some(frame), ours, theirs, why }
 }
 
-const fn undecoded(ours: &'static str) -> Known {
-    of(
-        HEADERS,
-        ours,
-        &[Resets],
-        "§4.3: what cannot be decoded is a connection error; the crate looks at the frame's priority first, and then not at the block",
-    )
-}
-
 /// Sections are RFC 9113's, unless it says otherwise.
 const KNOWN: &[Known] = &[
-    // What the crate lets pass, or takes for a fault of one stream.
+    // What the crate lets pass.
     Known {
         frame: None,
         ours: "ends the connection: first frame is not SETTINGS",
-        theirs: &[Takes, Resets],
+        theirs: &[Takes],
         why: "§3.4: SETTINGS must be the first frame",
     },
     of(
         HEADERS,
         "ends the connection: HEADERS shorter than its padding and priority",
-        &[Takes, Resets],
+        &[Takes],
         "§6.2: padding that is longer than the frame is a connection error",
     ),
     of(
         HEADERS,
         "ends the connection: header block interrupted by another frame",
-        &[Takes, Resets],
+        &[Takes],
         "§6.10: so is any frame but CONTINUATION within a header block; the crate forgets a block that it finds malformed before its end",
     ),
     of(
         HEADERS,
         "ends the connection: client's stream with an even identifier",
-        &[Takes, Resets],
+        &[Takes],
         "§5.1.1: an unexpected stream identifier is a connection error",
     ),
     of(
         HEADERS,
         "ends the connection: request on a stream that was used before",
-        &[Takes, Resets],
+        &[Takes],
         "§5.1.1: an unexpected stream identifier is a connection error",
     ),
     of(
         HEADERS,
         "ends the connection: table size update behind a field",
-        &[Takes, Resets],
+        &[Takes],
         "RFC 7541 §4.2: it stands at the beginning of a block; §4.3: what cannot be decoded is a connection error",
     ),
-    undecoded("ends the connection: string cut short"),
-    undecoded("ends the connection: string length too large"),
-    undecoded("ends the connection: string that is no Huffman code"),
-    undecoded("ends the connection: index cut short or too large"),
-    undecoded("ends the connection: index of no entry"),
-    undecoded("ends the connection: table size update above what we announced"),
     of(
         PUSH_PROMISE,
         "ends the connection: PUSH_PROMISE, which is switched off",
-        &[Takes, Resets],
+        &[Takes],
         "§8.4: a client cannot push: a connection error",
     ),
     of(
@@ -102,25 +87,11 @@ const KNOWN: &[Known] = &[
         &[Takes],
         "§8.3.1: a request without :path is malformed, unless it is a CONNECT",
     ),
-    // What the crate takes for a fault of the connection.
     of(
-        HEADERS,
-        "resets the stream: ProtocolError",
-        &[Ends],
-        "§8.1.1: a malformed request is a fault of its stream; the crate's decoder knows names and values that http's types have",
-    ),
-    of(
-        HEADERS,
+        DATA,
         "resets the stream: StreamClosed",
-        &[Ends],
-        "§5.1: HEADERS on a half-closed stream are an error of the stream",
-    ),
-    of(DATA, "resets the stream: StreamClosed", &[Ends], "§5.1: so is DATA"),
-    of(
-        WINDOW_UPDATE,
-        "resets the stream: ProtocolError",
-        &[Ends],
-        "§6.9: an increment of 0 for a stream is an error of the stream",
+        &[Takes],
+        "§5.1: DATA behind a stream's end is an error of the stream; the crate forgets a stream that it has reset together with its end",
     ),
     // What the crate refuses and we take.
     of(

@@ -55,7 +55,13 @@ export async function open(browser, url, options = {}) {
     }).observe({ type: "layout-shift", buffered: true });
   });
   await page.goto(url, { waitUntil: "load" });
-  await page.waitForFunction(() => document.querySelector("#enrolled").textContent !== "–");
+  // By the clock: nobody says when a browser without a screen draws.
+  const isThere = () => document.querySelector("#enrolled").textContent !== "–";
+  const answered = page.waitForFunction(isThere, undefined, { polling: 100 });
+  await answered.catch(async (error) => {
+    const said = await page.evaluate(() => `${document.visibilityState}: ${document.body.innerText.slice(0, 300)}`);
+    throw new Error(`no numbers came: ${error.message}\n${complaints.join("\n")}\n${said}`);
+  });
   return { page, complaints };
 }
 

@@ -25,6 +25,9 @@ const MEMORY_LIMIT_MIB: u32 = 1_024;
 /// Longer inputs are slow to run, and seldom show more.
 const LONGEST_INPUT_BYTES: u32 = 4_096;
 
+/// What tells targets so (`fuzz_targets/differential.rs`).
+const SURVEY: &str = "EVENKEEL_FUZZ_SURVEY";
+
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// One of `fuzz/fuzz_targets`; without it, all of them
@@ -47,12 +50,15 @@ pub(crate) fn start(workspace: &Workspace, options: &Options) -> Result<()> {
     if let (Some(target), Some(input)) = (&options.target, &options.input) {
         return fuzz.replay(target, input);
     }
+    for target in &fuzz.targets {
+        fuzz.check_corpus(target)?;
+    }
     let mut failed = Vec::new();
     let seconds = wall_clock_seconds(options.seconds, fuzz.targets.len());
     step(&format!("fuzzing {} for {seconds} s", fuzz.targets.join(", ")));
     let mut running = Running(Vec::new());
     for target in &fuzz.targets {
-        running.0.push((target.as_str(), fuzz.start(target, seconds)?));
+        running.0.push((target.as_str(), fuzz.start(target, seconds, options.target.is_none())?));
     }
     for (target, child) in &mut running.0 {
         let status = child.wait()?;
@@ -131,13 +137,27 @@ impl Fuzz {
         Ok(Self { package, target_dir, programs, targets })
     }
 
-    /// Starts a target on the kept corpus, and on what earlier runs here have found.
-    fn start(&self, target: &str, seconds: u32) -> Result<Child> {
+    /// Runs a target on each input that is kept, the same on every machine, and makes room for what it will find.
+    fn check_corpus(&self, target: &str) -> Result<()> {
         for folder in [self.found(target), self.artifacts(target)] {
             fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
         }
+        let mut program = self.program(target);
+        program.arg("-runs=0").arg(self.corpus(target)).stderr(Stdio::null());
+        run(&mut program).with_context(|| {
+            format!("{target} fails on its kept corpus: cargo xtask fuzz {target} says on what")
+        })
+    }
+
+    /// Starts a target on the kept corpus, and on what earlier runs here have found. `survey`: differences from another program that
+    /// nobody has listed are told, and no failures.
+    fn start(&self, target: &str, seconds: u32, survey: bool) -> Result<Child> {
         let log = fs::File::create(self.log(target))?;
-        self.program(target)
+        let mut program = self.program(target);
+        if survey {
+            program.env(SURVEY, "1");
+        }
+        program
             .arg(format!("-max_total_time={seconds}"))
             .arg(format!("-max_len={LONGEST_INPUT_BYTES}"))
             // The first folder gets what is found.

@@ -23,13 +23,13 @@ pub(super) struct Neighbours {
 /// An attachment that is in the way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 struct InTheWay {
-    /// Where it is attached.
+    /// Where it is.
     cgroup: PathBuf,
-    /// At which hook.
+    /// What it is attached as.
     kind: &'static str,
     /// The programs' ids.
     programs: Vec<u32>,
-    /// What comes of it: `refuses` the agent's programs, `is_replaced` by them, or `replaces` them.
+    /// What follows, by its name.
     effect: &'static str,
 }
 

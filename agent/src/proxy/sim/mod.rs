@@ -466,7 +466,7 @@ impl World {
 }
 
 /// Worlds that a run of the tests lives through; SEEDS says another number.
-const SEEDS: u64 = 600;
+const SEEDS: u64 = 2_000;
 
 fn number_from(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|number| number.parse().expect("SEED and SEEDS are numbers"))

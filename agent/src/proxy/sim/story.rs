@@ -240,14 +240,16 @@ impl Story {
             Plot::Refuse { times: 1 } if self.request_bytes <= REPLAY_LIMIT_BYTES => *ending == by_server,
             Plot::Refuse { .. } if self.request_bytes <= REPLAY_LIMIT_BYTES => unavailable.contains(ending),
             Plot::Unavailable { times } => {
-                let is_held = self.request_bytes <= REPLAY_LIMIT_BYTES;
+                // Of a source without memory nothing waits to be sent again.
+                let is_held = self.request_bytes <= REPLAY_LIMIT_BYTES && !faults.memory_is_short;
                 let undisturbed =
                     tally.broken + tally.unconnected + tally.left_behind == 0 && !faults.costs_all();
                 let fails = Ending::Complete { http: 200, grpc: Some(14), by_agent: false };
                 match times {
                     ATTEMPTS.. if undisturbed => *ending == fails,
                     _ if is_held && undisturbed => *ending == by_server,
-                    _ => *ending == by_server || *ending == fails,
+                    // A server's GOAWAY may leave behind what is too long to be held.
+                    _ => *ending == by_server || *ending == fails || unavailable.contains(ending),
                 }
             }
             Plot::Hang => *ending == self.by_agent(4, 504),
