@@ -7,6 +7,7 @@ use evenkeel::mesh::{
     Backend, Destination, DestinationId, Endpoint, ObjectName, Picker, ServicePort, Snapshot,
 };
 use evenkeel::proxy::{Action, ConnId, Engine, Origin};
+use evenkeel::telemetry::Telemetry;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -96,8 +97,11 @@ fn main() {
     let batches = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(20_000);
     let limits = Limits::default();
     let id = DestinationId::new(7).expect("in the space");
+    // Without: what the counting of calls adds.
+    let counts = std::env::var_os("UNCOUNTED").is_none();
+    let telemetry = counts.then(|| Arc::new(Telemetry::new(true)));
     let mut bench = Bench {
-        engine: Engine::new(limits.clone(), 1, 1_000_000_000),
+        engine: Engine::new(limits.clone(), 1, 1_000_000_000).counting(telemetry),
         now_ns: 1_000_000_000,
         actions: Vec::new(),
         flush: Vec::new(),

@@ -5,6 +5,7 @@
 use evenkeel_fuzz::http2::{Limits, PREFACE};
 use evenkeel_fuzz::mesh::{
     Backend, Destination, DestinationId, Endpoint, ObjectName, Picker, Pod, PodKey, ServicePort, Snapshot,
+    Workload,
 };
 use evenkeel_fuzz::pieces::pieces;
 use evenkeel_fuzz::proxy::{Action, ConnId, Engine, Origin};
@@ -22,6 +23,7 @@ static POD: LazyLock<Arc<Pod>> = LazyLock::new(|| {
     Arc::new(Pod {
         key: PodKey { uid: "u-1".into(), netns_cookie: 1 },
         name: ObjectName::new("shop", "client"),
+        workload: Arc::new(Workload::named("shop", "client", "Deployment")),
         netns: netns.into(),
     })
 });

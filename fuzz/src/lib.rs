@@ -15,9 +15,6 @@ pub mod balance;
 #[path = "../../agent/src/clock.rs"]
 pub mod clock;
 #[allow(dead_code, reason = "the targets use a part of it")]
-#[path = "../../agent/src/telemetry/flag.rs"]
-mod flag;
-#[allow(dead_code, reason = "the targets use a part of it")]
 #[path = "../../agent/src/http2/mod.rs"]
 pub mod http2;
 #[allow(dead_code, reason = "the targets use a part of it")]
@@ -29,9 +26,15 @@ pub mod proxy;
 #[allow(dead_code, reason = "the targets use a part of it")]
 #[path = "../../agent/src/routing/mod.rs"]
 pub mod routing;
-/// Of what is counted, the part that calls carry.
+
+/// What the call path counts with.
+#[path = "."]
 pub mod telemetry {
-    pub use super::flag::Flag;
+    #[allow(dead_code, unused_imports, reason = "the targets use a part of it")]
+    #[path = "../../agent/src/telemetry/calls/mod.rs"]
+    mod calls;
+
+    pub use calls::*;
 }
 
 pub mod crate_server;

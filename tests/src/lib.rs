@@ -13,6 +13,7 @@ pub mod cgroup;
 pub mod cluster;
 pub mod demo;
 pub mod deploy;
+pub mod evenkeel_cli;
 pub mod host;
 pub mod interop;
 mod interrupt;

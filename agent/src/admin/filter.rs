@@ -2,7 +2,9 @@
 
 use super::accept::Form;
 use super::refusal::Refusal;
+use crate::control::explain;
 use crate::mesh::{ObjectName, ServiceFilter, ServicePort};
+use crate::telemetry::Link;
 use serde_json::{Value, json};
 use std::str::FromStr;
 
@@ -24,6 +26,9 @@ pub(super) enum Parameter {
     Enrolled,
     Service,
     Pod,
+    To,
+    Method,
+    Header,
     Limit,
     Seconds,
     Format,
@@ -42,6 +47,12 @@ pub struct Filter {
     pub service: Option<ServiceFilter>,
     /// Of this source pod alone.
     pub pod: Option<ObjectName>,
+    /// What the pod would dial, by `/explain`.
+    to: Option<String>,
+    /// The method that it would call.
+    method: Option<String>,
+    /// Headers of that call.
+    headers: Vec<String>,
     /// The most rows of `/connections` and `/streams`.
     pub rows: usize,
     /// For how long `/profile/cpu` looks, in seconds.
@@ -56,6 +67,9 @@ impl Default for Filter {
             enrolled: None,
             service: None,
             pod: None,
+            to: None,
+            method: None,
+            headers: Vec::new(),
             rows: USUAL_ROWS,
             seconds: USUAL_SECONDS,
         }
@@ -70,6 +84,9 @@ impl Parameter {
             Self::Enrolled => "enrolled",
             Self::Service => "service",
             Self::Pod => "pod",
+            Self::To => "to",
+            Self::Method => "method",
+            Self::Header => "header",
             Self::Limit => "limit",
             Self::Seconds => "seconds",
             Self::Format => "format",
@@ -84,6 +101,9 @@ impl Parameter {
             Self::Enrolled => "true: enrolled pods alone; false: the others",
             Self::Service => "those of this Service alone: NAMESPACE/NAME, or NAMESPACE/NAME:PORT",
             Self::Pod => "those of this source pod alone: NAMESPACE/NAME",
+            Self::To => "what the pod dials: HOST:PORT, a Service's name or an address",
+            Self::Method => "what it calls there: /PACKAGE.SERVICE/METHOD",
+            Self::Header => "a header of the call: NAME=VALUE; may be there several times",
             Self::Limit => "the most rows: 1 to 10000; 1000 where nothing is said",
             Self::Seconds => "for how long is looked: 1 to 60; 5 where nothing is said",
             Self::Format => "json or text, whatever Accept says",
@@ -92,6 +112,11 @@ impl Parameter {
 }
 
 impl Parameter {
+    /// Whether it may be there several times.
+    pub(super) fn may_repeat(self) -> bool {
+        self == Self::Header
+    }
+
     /// The values that it takes, as a JSON schema.
     pub(super) fn schema(self) -> Value {
         match self {
@@ -99,6 +124,9 @@ impl Parameter {
             Self::Service => json!({ "type": "string", "pattern": "^[^/:]+/[^/:]+(:[0-9]+)?$" }),
             Self::Pod => json!({ "type": "string", "pattern": "^[^/]+/[^/]+$" }),
             Self::Enrolled => json!({ "type": "boolean" }),
+            Self::To => json!({ "type": "string", "pattern": ":[0-9]+$" }),
+            Self::Method => json!({ "type": "string", "pattern": "^/." }),
+            Self::Header => json!({ "type": "array", "items": { "type": "string", "pattern": "[=:]" } }),
             Self::Limit => {
                 json!({ "type": "integer", "minimum": 1, "maximum": MOST_ROWS, "default": USUAL_ROWS })
             }
@@ -130,6 +158,9 @@ impl Filter {
             }
             Parameter::Service => self.service = Some(ServiceFilter::from_str(value).map_err(refuse)?),
             Parameter::Pod => self.pod = Some(ObjectName::from_str(value).map_err(refuse)?),
+            Parameter::To => self.to = Some(value.into()),
+            Parameter::Method => self.method = Some(value.into()),
+            Parameter::Header => self.headers.push(value.into()),
             Parameter::Limit => {
                 let rows = value.parse().ok().filter(|rows| (1..=MOST_ROWS).contains(rows));
                 self.rows = rows.ok_or_else(|| refuse(format!("expected a number from 1 to {MOST_ROWS}")))?;
@@ -147,9 +178,25 @@ impl Filter {
         Ok(())
     }
 
+    /// The call that `/explain` is asked about.
+    ///
+    /// # Errors
+    /// What is missing, or wrong.
+    pub fn call(&self) -> Result<explain::Question, String> {
+        const NEEDED: &str = "/explain needs pod=NAMESPACE/NAME and to=HOST:PORT";
+        let (Some(pod), Some(to)) = (&self.pod, &self.to) else { return Err(NEEDED.into()) };
+        explain::Question::parse(&pod.to_string(), to, self.method.as_deref(), &self.headers)
+    }
+
     /// Whether a Service port is asked for.
     pub fn takes_port(&self, port: &ServicePort) -> bool {
         self.service.as_ref().is_none_or(|service| service.takes(port))
+    }
+
+    /// Whether calls of a pod to a Service port are asked for.
+    pub fn takes_link(&self, link: &Link) -> bool {
+        let caller = link.caller.as_ref().map(|caller| &caller.name);
+        self.takes_port(&link.service_port) && self.pod.as_ref().is_none_or(|pod| caller == Some(pod))
     }
 
     /// Whether an object is asked for.

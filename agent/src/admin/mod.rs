@@ -1,5 +1,5 @@
 //! The local HTTP endpoints: what is true now ([`routes()`]), for people and programs on the node, and the probes
-//! ([`probes()`]) on a port of their own.
+//! ([`probes()`]) and the metrics ([`metrics()`]) on ports of their own.
 //!
 //! A request meets [`guard`], which lets no web page ask; [`page`], the table of paths; [`filter`], its parameters; [`accept`], the
 //! form of the answer; and [`mod@routes`], which has it answered. [`refusal`] is the answer where that makes no sense; [`text`] makes
@@ -12,6 +12,7 @@ mod filter;
 mod guard;
 mod listen;
 mod log;
+mod metrics;
 mod openapi;
 mod page;
 mod probes;
@@ -25,8 +26,9 @@ pub use accept::Form;
 pub use filter::Filter;
 pub use guard::Access;
 pub use listen::{AdminAddress, AdminListener, SocketFile, bind, bind_admin, serve};
+pub use metrics::{NumbersWanted, metrics, scrapes};
 pub use openapi::openapi;
 pub use page::Page;
 pub use probes::{Readiness, probes};
-pub use routes::{Admin, Question, json, metrics, questions, routes};
+pub use routes::{Admin, Question, json, questions, routes};
 pub use text::page_text;

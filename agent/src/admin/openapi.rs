@@ -4,6 +4,7 @@ use super::filter::Parameter;
 use super::log::LogView;
 use super::page::{Leads, Page, ROUTES, Route};
 use super::routes::IndexRow;
+use crate::telemetry::CallsView;
 use crate::telemetry::profile::{CpuProfile, HeapProfile};
 use schemars::generate::SchemaSettings;
 use schemars::{Schema, SchemaGenerator};
@@ -25,6 +26,7 @@ pub fn openapi(page: impl Fn(Page, &mut SchemaGenerator) -> Schema) -> Value {
             let schema = match route.leads {
                 Leads::Index => generator.subschema_for::<Vec<IndexRow>>().to_value(),
                 Leads::Page(shown) => page(shown, &mut generator).to_value(),
+                Leads::Calls => generator.subschema_for::<Vec<CallsView>>().to_value(),
                 Leads::Log => generator.subschema_for::<LogView>().to_value(),
                 Leads::Cpu => generator.subschema_for::<CpuProfile>().to_value(),
                 Leads::Heap => generator.subschema_for::<HeapProfile>().to_value(),
@@ -50,7 +52,8 @@ pub fn openapi(page: impl Fn(Page, &mut SchemaGenerator) -> Schema) -> Value {
 }
 
 fn path_item(route: &Route, schema: &Value) -> Value {
-    let parameters: Vec<_> = route.all_parameters().map(parameter).collect();
+    let parameters: Vec<_> =
+        route.all_parameters().map(|of_route| parameter(of_route, route.needs(of_route))).collect();
     let operation = |method: &&str| {
         let mut operation = json!({
             "operationId": operation_id(route, method),
@@ -89,11 +92,11 @@ fn operation_id(route: &Route, method: &str) -> String {
     format!("{}_{}", method.to_ascii_lowercase(), if path.is_empty() { "index" } else { &path })
 }
 
-fn parameter(parameter: Parameter) -> Value {
+fn parameter(parameter: Parameter, is_required: bool) -> Value {
     json!({
         "name": parameter.name(),
         "in": "query",
-        "required": false,
+        "required": is_required,
         "description": parameter.summary(),
         "schema": parameter.schema(),
     })

@@ -30,8 +30,8 @@ pub enum Page {
     Config,
     /// What of the source could not be used, and why.
     Problems,
-    /// The metrics, as text.
-    Metrics,
+    /// What would become of a call, and why.
+    Explain,
 }
 
 /// What a path leads to.
@@ -41,6 +41,8 @@ pub(super) enum Leads {
     Index,
     /// A page, asked of whoever holds it.
     Page(Page),
+    /// What is counted of the calls that are over.
+    Calls,
     /// What is logged.
     Log,
     /// What each thread costs.
@@ -114,6 +116,13 @@ pub(super) const ROUTES: &[Route] = &[
         &[Parameter::Pod, Parameter::Service, Parameter::Limit],
         "calls that are under way: source pod, method, endpoint, stage, age, deadline",
     ),
+    Route {
+        path: "/calls",
+        leads: Leads::Calls,
+        methods: GET,
+        parameters: &[Parameter::Pod, Parameter::Service],
+        summary: "calls that are over, by pod, Service port, method, endpoint and status: how many, bytes, messages, latency",
+    },
     page(
         "/snapshot",
         Page::Snapshot,
@@ -134,7 +143,13 @@ pub(super) const ROUTES: &[Route] = &[
         "/status",
         Page::Status,
         &[],
-        "the node in a few numbers: ready, pods, connections, calls, problems",
+        "the node in a few numbers: ready, serving, pods, connections, calls, problems",
+    ),
+    page(
+        "/explain",
+        Page::Explain,
+        &[Parameter::Pod, Parameter::To, Parameter::Method, Parameter::Header],
+        "every decision from connect() to the endpoint on a call of that pod's (pod and to are needed); nothing is sent",
     ),
     Route {
         path: "/log",
@@ -174,6 +189,11 @@ impl Route {
     /// All parameters that it takes.
     pub(super) fn all_parameters(&self) -> impl Iterator<Item = Parameter> {
         self.parameters.iter().copied().chain([Parameter::Format])
+    }
+
+    /// Whether there is no answer without the parameter.
+    pub(super) fn needs(&self, parameter: Parameter) -> bool {
+        self.leads == Leads::Page(Page::Explain) && matches!(parameter, Parameter::Pod | Parameter::To)
     }
 
     /// The methods that it takes, as the `Allow` header has them.

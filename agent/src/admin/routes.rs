@@ -9,7 +9,7 @@ use super::guard::Access;
 use super::page::{Leads, Page, ROUTES, Route};
 use super::refusal::Refusal;
 use super::{log, text, ui};
-use crate::telemetry::profile;
+use crate::telemetry::{Telemetry, calls_view, profile};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -17,13 +17,13 @@ use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, VARY, X_CONTENT_TY
 use axum::http::request::Parts;
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 /// How long a page may wait for its answer: what answers is busy for milliseconds, or stuck.
@@ -48,25 +48,13 @@ pub fn questions() -> (mpsc::Sender<Question>, mpsc::Receiver<Question>) {
     mpsc::channel(WAITING_QUESTIONS)
 }
 
-/// The metrics' routes.
-pub fn metrics(questions: mpsc::Sender<Question>) -> Router {
-    let scrape = |State(questions): State<mpsc::Sender<Question>>| async move {
-        match ask(&questions, Page::Metrics, Filter::default()).await {
-            Ok(Value::String(text)) => {
-                ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
-                    .into_response()
-            }
-            _ => Refusal::busy().into_response(),
-        }
-    };
-    Router::new().route("/metrics", get(scrape)).with_state(questions)
-}
-
 /// What the admin endpoint answers from.
 #[derive(Clone, Debug)]
 pub struct Admin {
     /// Where questions go.
     pub questions: mpsc::Sender<Question>,
+    /// What is counted of calls: read where the worker threads write it, and asked of nobody.
+    pub telemetry: Arc<Telemetry>,
     /// Who may ask.
     pub access: Access,
     /// The description of the endpoint: [`openapi`](super::openapi()).
@@ -102,6 +90,14 @@ impl Admin {
         let answer = match asked.route.leads {
             Leads::Index => index(),
             Leads::Page(page) => ask(&self.questions, page, asked.filter).await?,
+            Leads::Calls => {
+                let telemetry = Arc::clone(&self.telemetry);
+                // It may read many series.
+                let read = spawn_blocking(move || {
+                    json(calls_view(&telemetry, |link| asked.filter.takes_link(link)))
+                });
+                read.await.map_err(|_| Refusal::busy())?
+            }
             Leads::Log if matches!(request.method, Method::GET | Method::HEAD) => json(log::show()?),
             Leads::Log => json(log::change(body).await?),
             Leads::Cpu => {
@@ -142,11 +138,14 @@ impl Asked {
         for (name, value) in form_urlencoded::parse(request.uri.query().unwrap_or_default().as_bytes()) {
             let known = route.all_parameters().find(|parameter| parameter.name() == name);
             let parameter = known.ok_or_else(|| Refusal::parameter(route, &name))?;
-            if seen.contains(&parameter) {
+            if seen.contains(&parameter) && !parameter.may_repeat() {
                 return Err(Refusal::twice(parameter.name()));
             }
             seen.push(parameter);
             filter.set(&mut form, parameter, &value)?;
+        }
+        if route.leads == Leads::Page(Page::Explain) {
+            filter.call().map_err(|wrong| Refusal::new(StatusCode::BAD_REQUEST, wrong))?;
         }
         let accept: Vec<_> =
             request.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
@@ -248,6 +247,10 @@ mod tests {
             ("GET", "/streams?limit=0", None, 400, "from 1 to 10000"),
             ("GET", "/streams?limit=10001", None, 400, "from 1 to 10000"),
             ("GET", "/connections?pod=web", None, 400, "expected NAMESPACE/NAME"),
+            ("GET", "/explain", None, 400, "needs pod=NAMESPACE/NAME and to=HOST:PORT"),
+            ("GET", "/explain?pod=shop/a&to=cart", None, 400, "expected host:port"),
+            ("GET", "/explain?pod=shop/a&to=cart:1&to=cart:2", None, 400, "say it once"),
+            ("GET", "/explain?pod=shop/a&to=cart:1&header=a%3Db&header=c", None, 400, "header=\"c\""),
             ("GET", "/pods?format=yaml", None, 400, "expected json or text"),
             ("GET", "/endpoints?service=cart", None, 400, "expected NAMESPACE/NAME"),
             ("GET", "/pods", Some("image/png"), 406, "application/json"),

@@ -13,6 +13,7 @@ pub(super) fn text(leads: Leads, answer: &Value) -> String {
     match leads {
         Leads::Index => index(answer),
         Leads::Page(page) => page_text(page, answer),
+        Leads::Calls => calls(answer),
         Leads::Log => names_and_values(answer),
         Leads::Cpu => cpu(answer),
         Leads::Heap => heap(answer),
@@ -33,7 +34,8 @@ pub fn page_text(page: Page, answer: &Value) -> String {
         Page::Snapshot => snapshot(answer),
         Page::Workers => workers(answer),
         Page::Kernel => kernel(answer),
-        Page::Status | Page::Config | Page::Metrics => names_and_values(answer),
+        Page::Explain => explanation(answer),
+        Page::Status | Page::Config => names_and_values(answer),
     }
 }
 
@@ -252,6 +254,50 @@ fn streams(answer: &Value) -> String {
     table.render() + &completeness(answer)
 }
 
+fn calls(answer: &Value) -> String {
+    let mut table = Table::new(&[
+        "POD",
+        "SERVICE",
+        "METHOD",
+        "ENDPOINT",
+        "ENDPOINT POD",
+        "STATUS",
+        "WHAT WENT WRONG",
+        ">CALLS",
+        ">ATTEMPTS",
+        ">P50 (ms)",
+        ">P99 (ms)",
+        ">REQUESTS (KiB)",
+        ">RESPONSES (KiB)",
+        ">MESSAGES",
+    ]);
+    for row in rows(answer) {
+        let pod = || format!("{}/{}", cell(row, "namespace"), cell(row, "pod"));
+        // A gRPC call's status says more than that of the response which it came in.
+        let status = match row["grpc_status"].is_null() {
+            true => cell(row, "http_status"),
+            false => format!("grpc {}", row["grpc_status"]),
+        };
+        table.row([
+            if row["pod"].is_string() { pod() } else { String::new() },
+            cell(row, "service"),
+            cell(row, "method"),
+            cell(row, "endpoint"),
+            cell(row, "endpoint_pod"),
+            status,
+            cell(row, "flag"),
+            cell(row, "calls"),
+            cell(row, "attempts"),
+            scaled(&row["latency"], "p50_ms", 1.0),
+            scaled(&row["latency"], "p99_ms", 1.0),
+            scaled(row, "request_bytes", KIB),
+            scaled(row, "response_bytes", KIB),
+            format!("{}/{}", cell(row, "request_messages"), cell(row, "response_messages")),
+        ]);
+    }
+    table.render()
+}
+
 /// What of the rows is missing, a line each.
 fn completeness(answer: &Value) -> String {
     let mut text = String::new();
@@ -397,6 +443,19 @@ fn problems(answer: &Value) -> String {
         table.row([cell(problem, "severity"), place, cell(problem, "cause")]);
     }
     if table.is_empty() { "none\n".into() } else { table.render() }
+}
+
+fn explanation(answer: &Value) -> String {
+    let mut text = String::new();
+    for (number, step) in rows(&answer["steps"]).enumerate() {
+        text.push_str(&format!("{}. {} {}\n", number + 1, cell(step, "question"), cell(step, "answer")));
+        rows(&step["detail"]).for_each(|line| text.push_str(&format!("   {}\n", word(line))));
+    }
+    let mut table = Table::new(&["ENDPOINT", "STATE", "ODDS %", "WHY"]);
+    for row in rows(&answer["endpoints"]) {
+        table.row(["address", "state", "odds_percent", "why"].map(|field| cell(row, field)));
+    }
+    format!("{text}\n{}\n{}\n", table.render(), cell(answer, "summary"))
 }
 
 /// An object, one line for each of its values; those within another by both names.

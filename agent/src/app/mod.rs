@@ -8,6 +8,7 @@ mod captured;
 mod dialer;
 mod discovery;
 mod enrolments;
+mod explain;
 mod look;
 mod neighbours;
 mod node;
@@ -28,6 +29,7 @@ use crate::lifecycle::keeper;
 use crate::lifecycle::ticks::SharedPage;
 use crate::mesh::Protection;
 use crate::proxy::{Dialer, Workers, WorkersConfig};
+use crate::telemetry::Telemetry;
 use anyhow::{Context as _, Result, bail};
 use std::hash::{BuildHasher as _, RandomState};
 use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
@@ -73,6 +75,7 @@ fn start_workers(
     share_upstreams: bool,
     protection: Protection,
     max_pod_connections: u32,
+    telemetry: Option<Arc<Telemetry>>,
     ticks: SharedPage,
 ) -> Result<Workers> {
     let ticks: &'static SharedPage = Box::leak(Box::new(ticks));
@@ -86,6 +89,7 @@ fn start_workers(
         max_pod_connections,
         dialer,
         share_upstreams,
+        telemetry,
         seed,
     };
     Workers::start(&config, &ticks).context("cannot start the worker threads")

@@ -20,7 +20,7 @@ use crate::mesh::DestinationId;
 use crate::proxy::Workers;
 use crate::sources::kubernetes::write_back::{Obstacle, PodNote};
 use crate::sources::{Change, Problem};
-use crate::telemetry::{Numbers, PodObstacle, exposition};
+use crate::telemetry::{Numbers, PodObstacle};
 use anyhow::{Context as _, Result, bail};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::SocketAddr;
@@ -272,7 +272,11 @@ impl Node {
             Page::Kernel => return self.show_kernel(answer),
             Page::Source => admin::json(source.kinds()),
             Page::Config => admin::json(&self.config),
-            Page::Metrics => exposition(&self.numbers(source)).into(),
+            // The endpoint has checked the question.
+            Page::Explain => match self.explain(&filter) {
+                Ok(explanation) => admin::json(explanation),
+                Err(wrong) => wrong.into(),
+            },
             Page::Problems => {
                 let (problems, refusals) = (self.problems(source), self.world.refusals().current());
                 admin::json(problems.iter().chain(refusals.iter()).collect::<Vec<_>>())
@@ -309,7 +313,7 @@ impl Node {
     }
 
     /// Everything that is wrong now, but for the pods that can't be enrolled as they are.
-    fn problems(&self, source: &Discovery) -> Vec<Problem> {
+    pub(super) fn problems(&self, source: &Discovery) -> Vec<Problem> {
         let mut problems = source.problems();
         problems.extend(self.world.problems().current().iter().cloned());
         problems.extend(self.pods.lasting_obstacles().into_iter().map(LastingObstacle::into_problem));
@@ -356,7 +360,8 @@ impl Node {
         })
     }
 
-    fn numbers(&mut self, source: &Discovery) -> Numbers {
+    /// What the metrics say of everything but calls.
+    pub(super) fn numbers(&mut self, source: &Discovery) -> Numbers {
         let ids = self.world.ids();
         Numbers {
             pods: self.with_tools(|pods, tools| pods.counts(tools)),
@@ -368,6 +373,7 @@ impl Node {
             resting_ids: ids.resting,
             problems: self.problems(source).len(),
             kinds: source.kinds().iter().map(view::kind_counts).collect(),
+            path: view::path_counts(&self.workers.counters()),
         }
     }
 

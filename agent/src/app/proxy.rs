@@ -33,8 +33,10 @@ async fn run(config: ProxyConfig) -> Result<ExitCode> {
     let (ticks, _) = SharedPage::create()?;
     // It has no pods.
     let no_limit = u32::MAX;
-    let workers =
-        start_workers(config.workers, Arc::new(OwnNamespace), true, config.protection, no_limit, ticks)?;
+    // Nobody could ask for what is counted.
+    let telemetry = None;
+    let dialer = Arc::new(OwnNamespace);
+    let workers = start_workers(config.workers, dialer, true, config.protection, no_limit, telemetry, ticks)?;
     match config.upstreams {
         Upstreams::Hosts { listen, to, balancing } => {
             let backends = HostBackends::open(to, balancing, listen.len()).await;

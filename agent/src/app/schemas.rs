@@ -5,6 +5,7 @@ use super::status::StatusView;
 use super::view::{KernelView, PodStandingView, SnapshotView, WorkersView};
 use crate::admin::Page;
 use crate::config::AgentConfig;
+use crate::control::explain::Explanation;
 use crate::control::view::{EndpointView, ServiceView};
 use crate::sources::Problem;
 use crate::sources::kubernetes::KindView;
@@ -24,8 +25,8 @@ pub(super) fn page_schema(page: Page, generator: &mut SchemaGenerator) -> Schema
         Page::Kernel => generator.subschema_for::<KernelView>(),
         Page::Source => generator.subschema_for::<Vec<KindView>>(),
         Page::Config => generator.subschema_for::<AgentConfig>(),
+        Page::Explain => generator.subschema_for::<Explanation>(),
         Page::Problems => generator.subschema_for::<Vec<Problem>>(),
-        Page::Metrics => generator.subschema_for::<String>(),
     }
 }
 

@@ -15,6 +15,8 @@ pub(super) struct StatusView {
     node: Option<String>,
     /// Whether readiness says that it is.
     ready: bool,
+    /// Whether connections are taken that are opened now.
+    serving: bool,
     /// Since the worker process began, in seconds.
     seconds: u64,
     /// The node's pods.
@@ -47,7 +49,7 @@ struct ConnectionNumbers {
     open: u64,
     /// Taken, of the pods that are enrolled now.
     taken: u64,
-    /// Gone straight, of the pods that are enrolled now.
+    /// Gone straight, of the pods that are enrolled now, though to an address that is balanced.
     straight: u64,
 }
 
@@ -62,12 +64,19 @@ struct CallNumbers {
     active: u64,
 }
 
+/// Connections that are no business of the agent's: to what is not balanced, and the agent's own.
+const ELSEWHERE: [&str; 2] = [Reason::UnknownDestination.name(), Reason::OwnMark.name()];
+
 /// The node's status, with what is wrong at the moment.
 pub(super) fn status(node: &mut Node, problems: &[Problem]) -> StatusView {
     let (mut taken, mut straight) = (0, 0);
     for pod in node.with_tools(|pods, tools| pods.counts(tools)) {
         for (outcome, count) in pod.connections {
-            *if outcome == Reason::Taken.name() { &mut taken } else { &mut straight } += count;
+            if outcome == Reason::Taken.name() {
+                taken += count;
+            } else if !ELSEWHERE.contains(&outcome) {
+                straight += count;
+            }
         }
     }
     let (enrolled, waiting) = (node.pods.enrolled_count(), node.pods.obstacles().len());
@@ -78,6 +87,7 @@ pub(super) fn status(node: &mut Node, problems: &[Problem]) -> StatusView {
         version: env!("CARGO_PKG_VERSION"),
         node: node.config.cluster.node_name.clone(),
         ready: node.readiness.is_ready(),
+        serving: node.serving,
         seconds: node.started.elapsed().as_secs(),
         pods: PodNumbers {
             enrolled,

@@ -22,6 +22,7 @@ use crate::lifecycle::keeper::{HEARTBEAT_LABEL, TICKS_LABEL};
 use crate::lifecycle::ticks::SharedPage;
 use crate::mesh::DestinationId;
 use crate::proxy::Dialer;
+use crate::telemetry::{TIDY_EVERY, Telemetry};
 use anyhow::{Context as _, Result, bail};
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
@@ -63,11 +64,15 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     let probes_at = admin::bind("the probes", "--readiness", config.readiness).await?;
     let metrics_at = admin::bind("the metrics", "--metrics", config.metrics).await?;
     let (ask, mut questions) = admin::questions();
+    let (scrape, mut scrapes) = admin::scrapes();
+    let telemetry = Arc::new(Telemetry::new(config.istio_metrics));
+    tokio::spawn(tidy(Arc::clone(&telemetry)));
     let openapi = Arc::new(admin::openapi(page_schema));
-    let admin = Admin { questions: ask.clone(), access: admin_at.access(), openapi };
+    let admin =
+        Admin { questions: ask, telemetry: Arc::clone(&telemetry), access: admin_at.access(), openapi };
     // Its file goes with the end of this process.
     let _admin_socket = admin_at.serve(admin::routes(admin));
-    admin::serve("metrics", metrics_at, admin::metrics(ask));
+    admin::serve("metrics", metrics_at, admin::metrics(scrape, Arc::clone(&telemetry)));
     admin::serve("readiness", probes_at, admin::probes(readiness.clone()));
 
     let restored = !inherited.kernel.is_empty();
@@ -107,6 +112,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         share_upstreams,
         config.protection,
         config.max_pod_connections,
+        Some(telemetry),
         inherited.ticks,
     )?;
     let limit_crossings = workers.limit_crossings();
@@ -125,8 +131,8 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         place,
         neighbours: Neighbours::default(),
         health_checks: HealthChecks::new(health::EVERY),
-        serving: false,
         readiness: readiness.clone(),
+        serving: false,
         started: process_began,
     };
     node.meet(Neighbours::look(node.place.clone()).await);
@@ -189,6 +195,9 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
             }
             Some(neighbours) = meeting.recv() => node.meet(neighbours),
             Some(question) = questions.recv() => node.answer(question, &source),
+            Some(wanted) = scrapes.recv() => {
+                let _ = wanted.send(node.numbers(&source));
+            }
             () = stop.next() => {
                 info!("told to stop");
                 break;
@@ -209,6 +218,18 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     node.end().await?;
     info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Takes in what is left of calls' counts when their writers go.
+async fn tidy(telemetry: Arc<Telemetry>) {
+    loop {
+        sleep(TIDY_EVERY).await;
+        let telemetry = Arc::clone(&telemetry);
+        // It may read many series.
+        if tokio::task::spawn_blocking(move || telemetry.tidy()).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Whether all pods of the node that should be are enrolled by this process, as far as they can be.

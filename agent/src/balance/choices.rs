@@ -66,12 +66,23 @@ pub(super) fn least_request(
     random: &mut Random,
     excluded: impl Fn(usize) -> bool,
 ) -> Option<usize> {
+    let is_better = |second, first| has_fewer(endpoints, weights, second, first);
+    match weights {
+        Some(weights) => weights.better_of_two(random, excluded, is_better),
+        None => better_of_two(endpoints.len(), random, excluded, is_better),
+    }
+}
+
+/// Whether the `second` endpoint has fewer calls under way than the `first`.
+pub(super) fn has_fewer(
+    endpoints: &[Arc<Endpoint>],
+    weights: Option<Weights<'_>>,
+    second: usize,
+    first: usize,
+) -> bool {
     if let Some(weights) = weights {
-        return weights
-            .better_of_two(random, excluded, |second, first| weights.active(second) < weights.active(first));
+        return weights.active(second) < weights.active(first);
     }
     let load = |index: usize| -> &Load { &endpoints[index].load };
-    better_of_two(endpoints.len(), random, excluded, |second, first| {
-        load(second).active() < load(first).active()
-    })
+    load(second).active() < load(first).active()
 }

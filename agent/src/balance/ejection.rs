@@ -74,6 +74,19 @@ pub struct Ejections {
     pub(super) passes: u32,
 }
 
+/// Whether ejections count, where so many `of` all endpoints are out: not where all are used because too few are left.
+pub fn are_heeded(out: usize, of: usize) -> bool {
+    out > 0 && (of - out) * 100 >= of * PANIC_BELOW_PERCENT
+}
+
+/// Until when an endpoint is left out of one source's calls, by whomever. Without a rule only the answers to health checks count.
+pub fn out_until_ns(rule: Ejection, left_out: &LeftOut, source: u64, now_ns: u64) -> u64 {
+    match rule {
+        Ejection::Off => left_out.unhealthy_until_ns(),
+        _ => left_out.until_for(source, now_ns),
+    }
+}
+
 impl Ejections {
     /// Nothing is known of so many endpoints, a part `of` all that the calls could go to.
     pub fn new(endpoints: usize, of: usize) -> Self {
@@ -219,7 +232,7 @@ impl Ejections {
         ejected
     }
 
-    /// Who is out, by whomever that was decided. Without a rule only the answers to health checks count.
+    /// Who is out, by whomever that was decided.
     pub fn learn_who_is_out(
         &mut self,
         rule: Ejection,
@@ -236,16 +249,13 @@ impl Ejections {
         (self.passes += 1);
         let mut out = 0;
         for (health, endpoint) in self.endpoints.iter_mut().zip(endpoints) {
-            let left_out = &endpoint.load.left_out;
-            health.out_until_ns = match rule {
-                Ejection::Off => left_out.unhealthy_until_ns(),
-                _ => health.ejected_until_ns.max(left_out.until_for(source, now_ns)),
-            };
+            let until_ns = out_until_ns(rule, &endpoint.load.left_out, source, now_ns);
+            let own_ns = if rule == Ejection::Off { 0 } else { health.ejected_until_ns };
+            health.out_until_ns = until_ns.max(own_ns);
             out += usize::from(health.out_until_ns > now_ns);
         }
-        let left = self.endpoints.len() - out;
         self.any_out = out > 0;
-        self.heeded = self.any_out && left * 100 >= self.endpoints.len() * PANIC_BELOW_PERCENT;
+        self.heeded = are_heeded(out, self.endpoints.len());
     }
 
     /// Endpoints whose success rate is far below the others' (gRFC A50, "success rate algorithm").

@@ -15,16 +15,41 @@ pub(super) fn pick(
     now_ns: u64,
     excluded: impl Fn(usize) -> bool,
 ) -> Option<usize> {
-    if let Some(weights) = weights {
-        return weights.better_of_two(random, excluded, |second, first| {
-            let (active, other) = (weights.active(second), weights.active(first));
-            is_better((&endpoints[second].load, active), (&endpoints[first].load, other), now_ns)
-        });
+    let is_better = |second, first| is_better_endpoint(endpoints, weights, now_ns, second, first);
+    match weights {
+        Some(weights) => weights.better_of_two(random, excluded, is_better),
+        None => choices::better_of_two(endpoints.len(), random, excluded, is_better),
     }
-    choices::better_of_two(endpoints.len(), random, excluded, |second, first| {
-        let (second, first) = (&endpoints[second].load, &endpoints[first].load);
-        is_better((second, f64::from(second.active())), (first, f64::from(first.active())), now_ns)
-    })
+}
+
+/// Whether the `second` endpoint is better than the `first`.
+pub(super) fn is_better_endpoint(
+    endpoints: &[Arc<Endpoint>],
+    weights: Option<Weights<'_>>,
+    now_ns: u64,
+    second: usize,
+    first: usize,
+) -> bool {
+    let seen = |index: usize| -> (&Load, f64) { (&endpoints[index].load, active(endpoints, weights, index)) };
+    is_better(seen(second), seen(first), now_ns)
+}
+
+/// Latency × (active calls + 1), in nanoseconds: what the choice goes by, where latencies differ enough. `None` if never measured.
+pub(super) fn cost(
+    endpoints: &[Arc<Endpoint>],
+    weights: Option<Weights<'_>>,
+    now_ns: u64,
+    index: usize,
+) -> Option<f64> {
+    let latency = latency::estimate(&endpoints[index].load, now_ns)?.max(EQUAL_BELOW_NS);
+    Some(latency * (active(endpoints, weights, index) + 1.0))
+}
+
+fn active(endpoints: &[Arc<Endpoint>], weights: Option<Weights<'_>>, index: usize) -> f64 {
+    match weights {
+        Some(weights) => weights.active(index),
+        None => f64::from(endpoints[index].load.active()),
+    }
 }
 
 /// Latencies within this factor count as equal. Equal servers differ by noise, and the one of three that seems slowest by a

@@ -4,8 +4,8 @@
 //! [`latency`] is the average that it looks at. [`round_robin`] takes each in its turn. [`ring_hash`] and [`maglev`] lead equal
 //! hashes ([`hash`]) to one endpoint, by [`tables`] that are made once a backend; [`source_hash`] does it for
 //! `sessionAffinity`. [`weights`] has shares where endpoints are not alike, [`subset`] says which of very many one pod's calls go to, [`spill`] how many leave the
-//! neighbourhood, [`ejection`] which endpoints are left out for a time. The chosen
-//! endpoint's connections are the [`crate::proxy`] pool's business.
+//! neighbourhood, [`ejection`] which endpoints are left out for a time. [`odds`] says beforehand, for people, what a picker would do.
+//! The chosen endpoint's connections are the [`crate::proxy`] pool's business.
 
 mod choices;
 pub mod ejection;
@@ -13,6 +13,7 @@ mod ewma;
 mod hash;
 pub mod latency;
 mod maglev;
+pub mod odds;
 mod random;
 mod ring_hash;
 mod round_robin;
@@ -29,8 +30,15 @@ pub use tables::prepare;
 
 use crate::http2::FieldList;
 use crate::mesh::{Backend, Endpoint, Picker};
+use rustc_hash::FxBuildHasher;
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 use weights::Weights;
+
+/// Stands for a pod where its calls' failures are counted and where a picker hashes by the source.
+pub fn source_of(pod_uid: &str) -> u64 {
+    FxBuildHasher.hash_one(pod_uid)
+}
 
 /// What a picker remembers from pick to pick, for one client connection.
 #[derive(Debug, Clone, Copy)]

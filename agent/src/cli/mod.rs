@@ -1,13 +1,28 @@
-//! What a person types. Each subcommand is a thin call into [`crate::app`].
+//! What a person types.
+//!
+//! `agent` and `proxy` are thin calls into [`crate::app`]. What looks at agents that run is asked of their admin endpoints: `reach` finds
+//! and asks them, `session` is one command's talk with them, `output` prints what they say.
 
 use crate::app;
 use crate::config::{AgentArgs, ProxyArgs};
-use crate::telemetry::log::{self, LogFormat};
+use crate::telemetry::log::{LogFormat, start};
 use anyhow::{Result, anyhow};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 mod check;
+mod completions;
+mod endpoints;
+mod explain;
+mod log;
+mod man;
+mod output;
+mod pods;
+mod reach;
+mod services;
+mod session;
+mod status;
+mod top;
 
 /// Balances every gRPC call of a Kubernetes node's pods over the Service's endpoints, without sidecars.
 #[derive(Parser, Debug)]
@@ -31,6 +46,24 @@ enum Command {
     Proxy(ProxyArgs),
     /// Says what this node has and lacks for the agent
     Check(check::CheckArgs),
+    /// Shows the agents: whether they are ready, how many pods they have enrolled, what is wrong
+    Status(status::StatusArgs),
+    /// Shows pods: enrolled, or why not; their connections
+    Pods(pods::PodsArgs),
+    /// Shows Service ports: balanced, or why not
+    Services(services::ServicesArgs),
+    /// Shows where calls go: each endpoint's calls, failures, latency, and whether it is left out
+    Endpoints(endpoints::EndpointsArgs),
+    /// Shows what happens now: calls a second, failures, latency
+    Top(top::TopArgs),
+    /// Says what would become of a call of a pod's, and why, without sending anything
+    Explain(Box<explain::ExplainArgs>),
+    /// Shows or changes what the agents log
+    Log(log::LogArgs),
+    /// Prints what a shell needs to complete these commands
+    Completions(completions::CompletionsArgs),
+    /// Writes the manual's pages
+    Man(man::ManArgs),
 }
 
 /// Runs what the command line asks for.
@@ -40,6 +73,15 @@ pub fn main() -> ExitCode {
         Command::Agent(args) => app::agent(args.check().map_err(|message| anyhow!(message))?),
         Command::Proxy(args) => app::proxy(args.check().map_err(|message| anyhow!(message))?),
         Command::Check(args) => Ok(check::run(args)),
+        Command::Status(args) => status::run(&args),
+        Command::Pods(args) => pods::run(&args),
+        Command::Services(args) => services::run(&args),
+        Command::Endpoints(args) => endpoints::run(&args),
+        Command::Top(args) => top::run(args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Log(args) => log::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     });
     outcome.unwrap_or_else(|error| {
         // One line, whatever the log's filter: what went wrong, and because of what.
@@ -49,5 +91,5 @@ pub fn main() -> ExitCode {
 }
 
 fn start_log(cli: &Cli) -> Result<()> {
-    log::start(&cli.log, cli.log_format).map_err(|error| anyhow!("--log {:?}: {error}", cli.log))
+    start(&cli.log, cli.log_format).map_err(|error| anyhow!("--log {:?}: {error}", cli.log))
 }

@@ -65,6 +65,11 @@ impl Claims {
         self.owners.get(&address).map(|claim| &claim.port)
     }
 
+    /// Who else claims the address.
+    pub(super) fn rivals(&self, address: SocketAddr) -> impl Iterator<Item = &ServicePort> {
+        self.rivals.get(&address).into_iter().flatten().map(|claim| &claim.port)
+    }
+
     /// The addresses that several claim: each with its owner and the others.
     pub(super) fn contested(
         &self,

@@ -5,7 +5,7 @@
 //! [`destinations`] which addresses are captured, [`enrolment`] which pods. [`ids`] gives each captured address
 //! its id and never the same one twice while anything may carry it. [`world`] holds it all together (`services`,
 //! `claims`, `capture`, `pods`) and changes no more than what a change of rows touches; [`delta`] is what it asks for,
-//! [`view`] what it shows.
+//! [`view`] what it shows. [`explain`] says of one connection how all of them decide.
 
 mod capture;
 mod claims;
@@ -13,6 +13,7 @@ pub mod delta;
 pub mod destinations;
 pub mod endpoints;
 pub mod enrolment;
+pub mod explain;
 pub mod ids;
 mod pods;
 pub mod protocol;

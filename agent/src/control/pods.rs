@@ -2,6 +2,7 @@
 
 use super::delta::{Delta, Enrolment, Refused};
 use super::enrolment::{self, Here, NotEnrolled};
+use crate::mesh::ObjectName;
 use crate::sources::rows::{NamespaceRow, OnEnrol, PodRow};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -87,6 +88,13 @@ impl Pods {
                 }
             }
         }
+    }
+
+    /// The pod of this name: of several, as where one is deleted and made anew, the one that is to be enrolled, or at least runs.
+    pub(super) fn find(&self, name: &ObjectName) -> Option<&Arc<PodRow>> {
+        let uids = self.by_namespace.get(&name.namespace)?;
+        let named = uids.iter().filter_map(|uid| self.pods.get(uid)).filter(|pod| pod.name == *name);
+        named.max_by_key(|pod| (self.enrolled.contains_key(&pod.uid), !pod.finished))
     }
 
     /// The pods that somebody asked for in vain.

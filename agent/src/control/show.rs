@@ -186,13 +186,13 @@ impl World {
             .collect()
     }
 
-    fn is_captured_for(&self, address: SocketAddr, service: &ObjectName, port: u16) -> bool {
+    pub(super) fn is_captured_for(&self, address: SocketAddr, service: &ObjectName, port: u16) -> bool {
         let owner = self.claims.owner(address);
         self.capture.is_captured(address)
             && owner.is_some_and(|owner| owner.service == *service && owner.port == port)
     }
 
-    fn straight_because(&self, port: &Port, frontend: &Frontend) -> Option<Straight> {
+    pub(super) fn straight_because(&self, port: &Port, frontend: &Frontend) -> Option<Straight> {
         let owner = self.claims.owner(frontend.address)?;
         Some(if let Err(reason) = &frontend.capturable {
             reason.clone()

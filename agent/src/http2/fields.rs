@@ -142,6 +142,12 @@ impl FieldList {
         self.position(name).map(|i| self.field(&self.entries[i]).value)
     }
 
+    /// As [`Self::find`], with a number that is always the same for the same value, and guards nothing: others may have it too.
+    #[must_use]
+    pub fn find_hashed(&self, name: Name) -> Option<(&[u8], u32)> {
+        self.position(name).map(|i| (self.field(&self.entries[i]).value, self.entries[i].hash))
+    }
+
     /// Whether it is a HEAD request's. GET and POST, which nearly all are, are entries of the static table.
     pub(super) fn is_head(&self) -> bool {
         let method = self.entries.iter().find(|entry| entry.name == Name::Method);

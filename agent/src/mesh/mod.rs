@@ -1,9 +1,9 @@
 //! The words that the control path and the data path share. Immutable, no I/O.
 //!
 //! [`names`] says what things are called, [`backend`] what a call can go to, [`balancing`] how its owner wants calls spread, [`pod`]
-//! who sends it, and [`snapshot`] holds one consistent state of all of them. [`protection`] is what one source of calls may cost,
-//! [`circuit_breaker`] what a Service says of that, [`retry`] when a call is sent again; [`key_values`] is the form of both.
-//! [`filter`] is what somebody who looks wants to see. [`load`] is the one mutable word, with [`left_out`] in it: what every worker
+//! who sends it, [`workload`] what pods belong to, and [`snapshot`] holds one consistent state of all of them. [`protection`] is what
+//! one source of calls may cost, [`circuit_breaker`] what a Service says of that, [`retry`] when a call is sent again; [`key_values`] is
+//! the form of both. [`filter`] is what somebody who looks wants to see. [`load`] is the one mutable word, with [`left_out`] in it: what every worker
 //! thread of the node adds to, and what outlives the snapshot that it was first seen in.
 
 mod backend;
@@ -18,6 +18,7 @@ mod pod;
 pub mod protection;
 mod retry;
 mod snapshot;
+mod workload;
 
 pub use backend::{Backend, Endpoint, HashTable};
 pub use balancing::{Balancing, Ejection, HashOn, HealthCheck, NoHashOn, Picker, SlowStart};
@@ -30,3 +31,4 @@ pub use pod::Pod;
 pub use protection::{CircuitLimits, Protection};
 pub use retry::{RetryPolicy, StatusSet};
 pub use snapshot::{Destination, Snapshot};
+pub use workload::Workload;

@@ -1,7 +1,8 @@
 //! Who sends a call.
 
-use super::{ObjectName, PodKey};
+use super::{ObjectName, PodKey, Workload};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 /// A pod of this node that is enrolled.
 #[derive(Debug)]
@@ -10,6 +11,8 @@ pub struct Pod {
     pub key: PodKey,
     /// Its name.
     pub name: ObjectName,
+    /// What it belongs to.
+    pub workload: Arc<Workload>,
     /// Its network namespace, in which upstream sockets are created. It lives as long as this descriptor: whoever holds a
     /// `Pod` lets it go when the pod has gone.
     pub netns: OwnedFd,

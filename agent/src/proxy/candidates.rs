@@ -229,6 +229,7 @@ impl Engine {
         let slot = &mut self.targets.slots[target as usize];
         let Some(destination) = &slot.destination else { return };
         let gone = slot.candidates.choose(&destination.backend, slot.source, self.now_ns);
+        slot.keep_series();
         for Left { pool, is_removed } in gone {
             self.leave_pool(pool, is_removed);
         }

@@ -1,14 +1,19 @@
-//! What a worker thread counts: plain integers in the engine, published once a turn.
+//! What a worker thread counts: plain integers in the engine, published once a turn. A counter's words are also its metric's.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
+    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
         /// What has happened since the start, and what is open now.
         #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
-        pub struct Counters { $($(#[$doc])* pub $name: u64,)* }
+        pub struct Counters { $($(#[doc = $doc])* pub $name: u64,)* }
 
         impl Counters {
+            /// Each with its name and what it counts.
+            pub fn each(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
+                [$((stringify!($name), concat!($($doc),*), self.$name),)*].into_iter()
+            }
+
             /// Adds up what several workers counted.
             #[must_use]
             pub fn plus(mut self, other: &Self) -> Self {
@@ -36,7 +41,7 @@ macro_rules! counters {
 counters! {
     /// Connections accepted from clients.
     accepted,
-    /// Of these: to a destination that is not known, and reset.
+    /// Connections from clients to a destination that is not known, which are reset.
     unknown_destination,
     /// Client connections that are open and speak HTTP/2.
     http2_open,
@@ -54,11 +59,11 @@ counters! {
     calls_open,
     /// Calls that a server answered in full, with whatever status.
     answered,
-    /// Of these: with a status that says the server failed.
+    /// Calls that a server answered with a status that says it failed.
     server_failures,
     /// Calls that ended with an answer of the agent's own.
     own_errors,
-    /// Of these: calls whose deadline passed.
+    /// Calls that the agent answered as their deadline had passed.
     deadlines,
     /// Calls that ended with their clients: cancelled, broken, or gone with their connection.
     cancelled,
@@ -68,23 +73,23 @@ counters! {
     retries,
     /// Calls sent again because the Service's retry policy says so.
     policy_retries,
-    /// Calls that would have been, had not too many been under way for it.
+    /// Calls that would have been sent again by policy, had not too many been under way for it.
     retries_over_budget,
     /// Streams that a server reset.
     resets,
     /// Client connections ended because of broken HTTP/2.
     protocol_errors,
-    /// Of these: because they had too many frames that are no part of a message.
+    /// Client connections ended because they had too many frames that are no part of a message.
     floods_of_control,
-    /// Because they reset too many requests before their answer.
+    /// Client connections ended because they reset too many requests before their answer.
     floods_of_cancels,
-    /// Because too many of their streams broke the protocol.
+    /// Client connections ended because too many of their streams broke the protocol.
     floods_of_faults,
-    /// Because their header blocks were too large or in too many pieces.
+    /// Client connections ended because their header blocks were too large or in too many pieces.
     floods_of_headers,
-    /// Because they made the agent answer and did not read.
+    /// Client connections ended because they made the agent answer and did not read.
     floods_unread,
-    /// Because they never acknowledged the agent's SETTINGS.
+    /// Client connections ended because they never acknowledged the agent's SETTINGS.
     settings_timeouts,
     /// Streams of clients that broke HTTP/2, or were refused above the limit, and were reset for it.
     client_faults,

@@ -1,13 +1,13 @@
 //! `grpc-timeout`: the time that a call has, as it comes and as it goes on (gRPC over HTTP/2, "Timeout").
 
 /// What the agent's own deadline fires after the client's: the server's trailers, which say the same with more detail, win.
-pub(super) const GRACE_NS: u64 = 4_000_000;
+pub const GRACE_NS: u64 = 4_000_000;
 
 /// Below this a timeout goes on as it came: the digits that a call lost inside the agent are not worth a new field.
 const UNCHANGED_BELOW_NS: u64 = 1_000_000;
 
 /// Parses a timeout (1 to 8 digits and a unit of `HMSmun`) into nanoseconds; `None` if it is none.
-pub(super) fn parse(value: &[u8]) -> Option<u64> {
+pub fn parse(value: &[u8]) -> Option<u64> {
     let (unit, digits) = value.split_last()?;
     if digits.is_empty() || digits.len() > 8 {
         return None;

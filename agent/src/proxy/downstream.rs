@@ -10,7 +10,7 @@ use super::engine::{Action, Engine};
 use super::error_reply::{Cause, Oversized};
 use crate::balance::PickerState;
 use crate::http2::{
-    Connection, ConnectionError, ErrorCode, Event, Flood, HeadersKind, LastStream, PREFACE, StreamKey,
+    Connection, ConnectionError, ErrorCode, Event, Flood, HeadersKind, LastStream, Name, PREFACE, StreamKey,
 };
 use crate::telemetry::Flag;
 use std::mem;
@@ -294,6 +294,12 @@ impl Engine {
         slot.arrived_ns = self.now_ns;
         slot.measured.on_existing_connection = mem::replace(&mut connection.has_carried, true);
         slot.read_request();
+        if slot.is_grpc
+            && let Some((path, hash)) = slot.request.find_hashed(Name::Path)
+        {
+            let methods = &mut self.targets.slots[connection.target as usize].methods;
+            slot.measured.method = methods.intern(path, hash);
+        }
         self.counters.calls += 1;
         if slot.timeout_ns.is_some() {
             self.set_call_timer(call);

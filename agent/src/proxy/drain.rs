@@ -127,16 +127,21 @@ impl Engine {
         }
         for call in self.downstreams[downstream as usize].calls.clone() {
             self.counters.cut_off += 1;
-            self.cut_call(call, ErrorCode::InternalError);
+            self.cut_call(call, ErrorCode::InternalError, Flag::ClientStalled);
         }
         self.close_downstream(downstream);
     }
 
     /// Ends a call whose client does not read the answer.
-    pub(super) fn cut_call(&mut self, call: u32, code: ErrorCode) {
-        let slot = &self.calls[call];
-        self.downstreams[slot.downstream as usize].http2.reset(slot.stream, code);
-        self.cancel(call, ErrorCode::Cancel, Flag::ClientStalled);
+    pub(super) fn cut_call(&mut self, call: u32, code: ErrorCode, why: Flag) {
+        let slot = &mut self.calls[call];
+        let client = &mut self.downstreams[slot.downstream as usize].http2;
+        // Also where the answer has come to its end, its client misses a part of it.
+        if client.queued(slot.stream) > 0 && slot.measured.flag == Flag::None {
+            slot.measured.flag = why;
+        }
+        client.reset(slot.stream, code);
+        self.cancel(call, ErrorCode::Cancel, why);
     }
 
     pub(super) fn drain_is_over(&mut self) {

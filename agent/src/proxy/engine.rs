@@ -23,6 +23,7 @@ use crate::balance::Random;
 use crate::http2::{FieldList, Limits, Progress};
 use crate::mesh::Protection;
 use crate::mesh::{DestinationId, Pod, Snapshot};
+use crate::telemetry::Telemetry;
 use slab::Slab;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -67,6 +68,8 @@ pub struct Engine {
     pub(super) share_upstreams: bool,
     pub(super) protection: Protection,
     pub(super) ledger: Ledger,
+    /// Where ended calls are counted.
+    pub(super) telemetry: Option<Arc<Telemetry>>,
     pub(super) budgets: Budgets,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) conns: Conns,
@@ -120,6 +123,7 @@ impl Engine {
             budgets: Budgets::new(protection, Arc::clone(&ledger.memory)),
             protection,
             ledger,
+            telemetry: None,
             received: Vec::new(),
             slow: Vec::new(),
             evictable: Vec::new(),
@@ -160,6 +164,13 @@ impl Engine {
     #[must_use]
     pub fn sharing_upstreams(mut self, share: bool) -> Self {
         self.share_upstreams = share;
+        self
+    }
+
+    /// Counts the calls that end.
+    #[must_use]
+    pub fn counting(mut self, telemetry: Option<Arc<Telemetry>>) -> Self {
+        self.telemetry = telemetry;
         self
     }
 

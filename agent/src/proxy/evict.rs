@@ -159,7 +159,7 @@ impl Engine {
                 let conn = self.downstreams[self.calls[call].downstream as usize].conn;
                 if self.calls[call].response == Response::Complete {
                     self.count_memory_refusal(budget);
-                    self.cut_call(call, ErrorCode::EnhanceYourCalm);
+                    self.cut_call(call, ErrorCode::EnhanceYourCalm, Flag::Memory);
                 } else {
                     self.fail_for_memory(call);
                 }

@@ -7,7 +7,7 @@ use super::measure::{self, GrpcStatus};
 use crate::balance::Observation;
 use crate::balance::latency::{self, Sample};
 use crate::http2::{ErrorCode, FieldList, Name};
-use crate::telemetry::Flag;
+use crate::telemetry::{CallEnd, Flag};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// What an attempt says about its endpoint.
@@ -146,11 +146,13 @@ impl Engine {
 
     /// The client does not want the call any more, or can't have it. Of an answer that is out already it has missed a part.
     pub(super) fn cancel(&mut self, call: u32, code: ErrorCode, why: Flag) {
-        self.leave_stage(call, code);
-        let measured = &mut self.calls[call].measured;
-        if measured.flag == Flag::None {
-            measured.flag = why;
+        let slot = &mut self.calls[call];
+        // It has the answer, and keeps the rest of its request: so servers' early answers end.
+        let has_answer = slot.response == Response::Complete && matches!(slot.stage, Stage::Open { .. });
+        if !has_answer && slot.measured.flag == Flag::None {
+            slot.measured.flag = why;
         }
+        self.leave_stage(call, code);
         self.finish(call, Outcome::Cancelled);
         self.end(call);
     }
@@ -260,10 +262,45 @@ impl Engine {
         let slot = &self.calls[call];
         debug_assert!(slot.stage == Stage::Answered && slot.outcome.is_some() && !slot.in_load);
         self.downstreams[slot.downstream as usize].http2.release(slot.stream);
+        self.report(call);
         self.leave_downstream(call);
         self.call_timers.clear(call);
         self.release_call_charge(call);
         self.calls.remove(call);
+    }
+}
+
+impl Engine {
+    /// Lends what is known of a call that is over to whoever counts and tells.
+    fn report(&mut self, call: u32) {
+        let slot = &self.calls[call];
+        let target = &mut self.targets.slots[slot.target as usize];
+        let Some(recorder) = &mut target.recorder else { return };
+        let measured = &slot.measured;
+        let time = |ns: u64| (ns > 0).then_some(ns);
+        let end = CallEnd {
+            source: target.origin.as_pod().map(|pod| &**pod),
+            service_port: &target.service_port,
+            original: target.destination.as_ref().map(|destination| destination.original),
+            endpoint: slot.server.as_deref(),
+            method: target.methods.name(measured.method),
+            request: &slot.request,
+            is_grpc: slot.is_grpc,
+            http_status: (measured.http_status > 0).then_some(measured.http_status),
+            grpc_status: measured.grpc_status.code(),
+            flag: measured.flag,
+            began_ns: slot.arrived_ns,
+            first_sent_ns: time(measured.first_sent_ns),
+            headers_ns: time(measured.headers_ns),
+            ended_ns: self.now_ns,
+            request_bytes: measured.request_bytes,
+            response_bytes: measured.response_bytes,
+            request_messages: measured.request_messages.count,
+            response_messages: measured.response_messages.count,
+            attempts: measured.attempts,
+            on_existing_connection: measured.on_existing_connection,
+        };
+        recorder.record(&end, measured.method);
     }
 }
 

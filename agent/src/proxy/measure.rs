@@ -1,7 +1,7 @@
 //! What a call leaves behind: how much went each way, when, and how it ended. A few integers in the call, filled in by the files
 //! that it passes; [`super::finish`] hands them on.
 
-use crate::telemetry::Flag;
+use crate::telemetry::{Flag, MethodId};
 
 /// What has been seen of a call so far.
 #[derive(Debug, Clone, Copy, Default)]
@@ -22,6 +22,8 @@ pub(super) struct Measured {
     pub(super) http_status: u16,
     /// The `grpc-status` as the client understands the call's end.
     pub(super) grpc_status: GrpcStatus,
+    /// Of gRPC calls, in its target's table.
+    pub(super) method: MethodId,
     /// Endpoints that were chosen for it, one after the other.
     pub(super) attempts: u8,
     /// What went wrong.
@@ -47,7 +49,19 @@ const PREFIX_BYTES: u8 = 5;
 impl Messages {
     /// Takes in a piece of the body.
     #[inline]
-    pub(super) fn take(&mut self, mut piece: &[u8]) {
+    pub(super) fn take(&mut self, piece: &[u8]) {
+        // Nearly always a frame is one message.
+        if self.prefix == 0
+            && let Some((&[_, a, b, c, d], rest)) = piece.split_first_chunk()
+            && rest.len() == u32::from_be_bytes([a, b, c, d]) as usize
+        {
+            self.count = self.count.wrapping_add(1);
+        } else {
+            self.take_any(piece);
+        }
+    }
+
+    fn take_any(&mut self, mut piece: &[u8]) {
         loop {
             if self.prefix == PREFIX_BYTES {
                 let skipped = (self.length as usize).min(piece.len());

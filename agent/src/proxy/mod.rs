@@ -53,6 +53,7 @@ mod workers;
 
 pub use conns::ConnId;
 pub use counters::Counters;
+pub use deadline::{GRACE_NS as DEADLINE_GRACE_NS, parse as parse_timeout};
 pub use engine::{Action, Engine};
 pub use mailbox::Source;
 pub use socket::{Dialer, OwnNamespace};

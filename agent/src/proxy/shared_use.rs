@@ -93,6 +93,13 @@ pub(super) struct Homes {
 }
 
 impl Homes {
+    /// Where the pod stays, of each Service port under session affinity that it has called.
+    pub(super) fn of(&self, pod: &PodKey) -> Vec<(ServicePort, SocketAddr)> {
+        let homes = lock(&self.by_key);
+        let its = homes.iter().filter(|((of, _), _)| of.as_ref() == Some(pod));
+        its.map(|((_, port), address)| (port.clone(), *address)).collect()
+    }
+
     /// The pod has ended.
     pub(super) fn forget(&self, pod: &Option<PodKey>) {
         lock(&self.by_key).retain(|(of, _), _| of != pod);
@@ -178,6 +185,7 @@ mod tests {
         assert_eq!((one.address(), other.address()), (Some(first), Some(first)));
         other.set(second);
         assert_eq!((one.address(), view().address()), (Some(second), Some(second)));
+        assert_eq!(homes.of(pod.as_ref().unwrap()), [(service_port.clone(), second)]);
         homes.forget(&pod);
         assert_eq!(view().address(), None);
     }

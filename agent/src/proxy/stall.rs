@@ -73,7 +73,7 @@ impl Engine {
         self.downstreams[downstream as usize].http2.look_at_queues(LEAST_BYTES, looks, &mut slow);
         for call in slow.drain(..) {
             self.counters.stalled_streams += 1;
-            self.cut_call(call, ErrorCode::EnhanceYourCalm);
+            self.cut_call(call, ErrorCode::EnhanceYourCalm, Flag::ClientStalled);
         }
         self.slow = slow;
     }

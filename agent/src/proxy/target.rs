@@ -7,11 +7,11 @@ use super::conns::Role;
 use super::engine::Engine;
 use super::pool::Pool;
 use super::shared_use::{Circuit, Home};
-use crate::balance::{PickerState, Random};
-use crate::mesh::{Destination, DestinationId, Picker, Pod, PodKey};
-use rustc_hash::{FxBuildHasher, FxHashMap};
+use crate::balance::{self, PickerState, Random};
+use crate::mesh::{Destination, DestinationId, Picker, Pod, PodKey, ServicePort};
+use crate::telemetry::{Methods, Recorder};
+use rustc_hash::FxHashMap;
 use slab::Slab;
-use std::hash::BuildHasher as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -54,16 +54,20 @@ impl Origin {
     /// Stands for whose calls fail: a pod's, or those of all clients of `evenkeel proxy`.
     fn source(&self) -> u64 {
         match self {
-            Self::Pod(pod) => FxBuildHasher.hash_one(&pod.key.uid),
+            Self::Pod(pod) => balance::source_of(&pod.key.uid),
             Self::Agent => 0,
         }
     }
 
-    pub(super) fn pod(&self) -> Option<Arc<Pod>> {
+    pub(super) fn as_pod(&self) -> Option<&Arc<Pod>> {
         match self {
-            Self::Pod(pod) => Some(Arc::clone(pod)),
+            Self::Pod(pod) => Some(pod),
             Self::Agent => None,
         }
+    }
+
+    pub(super) fn pod(&self) -> Option<Arc<Pod>> {
+        self.as_pod().map(Arc::clone)
     }
 }
 
@@ -92,6 +96,20 @@ pub(super) struct Target {
     idle_since_ns: u64,
     /// Calls that wait for an endpoint.
     pub(super) waiting: Vec<u32>,
+    pub(super) service_port: ServicePort,
+    /// The gRPC methods that were called.
+    pub(super) methods: Methods,
+    /// What its calls are counted with.
+    pub(super) recorder: Option<Recorder>,
+}
+
+impl Target {
+    /// Series of endpoints that are none any more are let go of.
+    pub(super) fn keep_series(&mut self) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.keep(self.candidates.endpoints.iter().map(|endpoint| &endpoint.load));
+        }
+    }
 }
 
 impl Target {
@@ -138,8 +156,12 @@ impl Engine {
             return Some(target);
         }
         let destination = self.snapshot.destinations.get(&id)?.clone();
-        let circuit = (key.0.clone(), destination.backend.service_port.clone());
+        let service_port = destination.backend.service_port.clone();
+        let circuit = (key.0.clone(), service_port.clone());
         let source = origin.source();
+        let pod = origin.as_pod().map(|pod| &**pod);
+        let recorder = |telemetry| Recorder::new(Arc::clone(telemetry), pod, service_port.clone());
+        let recorder = self.telemetry.as_ref().map(recorder);
         let target = Target {
             budget: self.budgets.join(&origin),
             home: Home::new(&self.ledger.homes, circuit.clone()),
@@ -153,6 +175,9 @@ impl Engine {
             connections: 1,
             idle_since_ns: self.now_ns,
             waiting: Vec::new(),
+            service_port,
+            methods: Methods::default(),
+            recorder,
         };
         let target = self.targets.slots.insert(target) as u32;
         self.targets.by_key.insert(key, target);
@@ -204,6 +229,7 @@ impl Engine {
         let has_endpoints = !destination.backend.endpoints.is_empty();
         let gone = slot.candidates.choose(&destination.backend, slot.source, self.now_ns);
         slot.destination = Some(destination);
+        slot.keep_series();
         let waiting = if has_endpoints { std::mem::take(&mut slot.waiting) } else { Vec::new() };
         for Left { pool, is_removed } in gone {
             self.leave_pool(pool, is_removed);

@@ -11,12 +11,14 @@ use super::worker::{WAKE, Worker};
 use crate::clock::monotonic_ns;
 use crate::http2::Limits;
 use crate::mesh::Protection;
-use crate::mesh::{DestinationId, PodKey, Snapshot};
+use crate::mesh::{DestinationId, PodKey, ServicePort, Snapshot};
+use crate::telemetry::Telemetry;
 use mio::{Poll, Waker};
 use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::io;
+use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver};
@@ -39,6 +41,8 @@ pub struct WorkersConfig {
     pub give_memory_back: fn(),
     /// Whether pods share connections to servers, which are then opened in the agent's own network namespace.
     pub share_upstreams: bool,
+    /// Where ended calls are counted.
+    pub telemetry: Option<Arc<Telemetry>>,
     /// Seed of all random choices; each worker derives its own.
     pub seed: u64,
 }
@@ -159,6 +163,7 @@ impl Workers {
             tick.store(now, Relaxed);
             let engine = Engine::new(config.limits.clone(), config.seed.wrapping_add(index as u64), now)
                 .sharing_upstreams(config.share_upstreams)
+                .counting(config.telemetry.clone())
                 .protected(config.protection, shared.ledger.clone());
             ready.push(Worker::new(index, Arc::clone(&shared), commands, tick, poll, engine));
         }
@@ -300,6 +305,19 @@ impl Workers {
             answered
         };
         self.shared.mailboxes.iter().map(ask).collect()
+    }
+
+    /// What the pod has under way to a Service port: calls, those of them that wait, and connections to its servers.
+    pub fn circuit(&self, pod: &PodKey, port: &ServicePort) -> [u32; 3] {
+        let found = self.shared.ledger.circuits.find(&(Some(pod.clone()), port.clone()));
+        found.map_or([0; 3], |circuit| {
+            [&circuit.calls, &circuit.pending, &circuit.connections].map(|count| count.load(Relaxed))
+        })
+    }
+
+    /// Where the pod's calls stay, of each Service port under session affinity that it has called.
+    pub fn homes(&self, pod: &PodKey) -> Vec<(ServicePort, SocketAddr)> {
+        self.shared.ledger.homes.of(pod)
     }
 
     /// What all workers together have counted.

@@ -2,7 +2,7 @@
 //!
 //! Rows say what was written, not what follows from it: the rules are in [`control`](crate::control).
 
-use crate::mesh::{Balancing, ObjectName};
+use crate::mesh::{Balancing, ObjectName, Workload};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::IpAddr;
@@ -259,6 +259,8 @@ pub struct PodRow {
     pub ambient: Option<bool>,
     /// `spec.runtimeClassName`.
     pub runtime_class: Option<Arc<str>>,
+    /// What it belongs to.
+    pub workload: Arc<Workload>,
     /// What the agent wrote on it ([`STATUS`](crate::sources::kubernetes::labels::STATUS)).
     pub status_label: Option<Arc<str>>,
 }

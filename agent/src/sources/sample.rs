@@ -4,7 +4,7 @@ use super::rows::{
     Conditions, Enabled, EndpointRow, Hints, NamespaceRow, PodRow, ServiceKind, ServicePortRow, ServiceRow,
     SlicePortRow, SliceRow, Transport, Waypoint,
 };
-use crate::mesh::{Balancing, Endpoint, ObjectName};
+use crate::mesh::{Balancing, Endpoint, ObjectName, Workload};
 use std::sync::Arc;
 
 /// A Service of the namespace `shop`, with a cluster address.
@@ -104,6 +104,7 @@ pub(crate) fn pod(name: &str, enabled: Enabled) -> PodRow {
         with_mesh: None,
         ambient: None,
         runtime_class: None,
+        workload: Arc::new(Workload::named("shop", name, "Pod")),
         status_label: None,
     }
 }

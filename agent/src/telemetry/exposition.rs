@@ -1,6 +1,8 @@
 //! The metrics as OpenMetrics text. A registry is made for each scrape and filled from the counts: nothing is kept twice,
 //! and what is gone from the node is gone from the metrics.
 
+use super::Telemetry;
+use super::calls_text::calls_text;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
@@ -32,6 +34,21 @@ pub struct Numbers {
     pub problems: usize,
     /// How the source's kinds of objects stand.
     pub kinds: Vec<KindCounts>,
+    /// What the worker threads count.
+    pub path: Vec<PathCount>,
+}
+
+/// One of the worker threads' counters, of all of them together.
+#[derive(Debug, Clone, Copy)]
+pub struct PathCount {
+    /// Its name.
+    pub name: &'static str,
+    /// What it counts.
+    pub help: &'static str,
+    /// It says how many there are now, and not how many there have been.
+    pub is_gauge: bool,
+    /// How many.
+    pub value: u64,
 }
 
 /// How one kind of a source's objects stands.
@@ -187,8 +204,18 @@ enum State {
     resting,
 }
 
-/// The text of a scrape.
-pub fn exposition(numbers: &Numbers) -> String {
+/// The text of a scrape: what the control loop knows, and what is counted of calls.
+pub fn scrape(numbers: &Numbers, telemetry: &Telemetry) -> String {
+    const END: &str = "# EOF\n";
+    let mut text = exposition(numbers);
+    let end = text.strip_suffix(END).map_or(text.len(), str::len);
+    text.truncate(end);
+    text.push_str(&calls_text(telemetry, telemetry.has_sizes()));
+    text.push_str(END);
+    text
+}
+
+fn exposition(numbers: &Numbers) -> String {
     let mut registry = Registry::with_prefix("evenkeel");
     let connections = Family::<ConnectionLabels, Counter>::default();
     let opened_before = Family::<OpenedBeforeLabels, Gauge>::default();
@@ -297,6 +324,7 @@ pub fn exposition(numbers: &Numbers) -> String {
     );
     registry.register("source_problems", "What of the source could not be used", problems);
     register_kinds(&numbers.kinds, &mut registry);
+    register_path(&numbers.path, &mut registry);
     let mut text = String::new();
     encode(&mut text, &registry).expect("a String takes whatever is written to it");
     text
@@ -325,8 +353,23 @@ fn register_kinds(kinds: &[KindCounts], registry: &mut Registry) {
     registry.register("source_failures", "Lists and watches that failed", failures);
 }
 
+fn register_path(counts: &[PathCount], registry: &mut Registry) {
+    for PathCount { name, help, is_gauge, value } in counts {
+        let (name, help) = (format!("proxy_{name}"), help.trim().trim_end_matches('.'));
+        if *is_gauge {
+            let gauge = Gauge::<i64>::default();
+            gauge.set(*value as i64);
+            registry.register(name, help, gauge);
+        } else {
+            let counter = Counter::<u64>::default();
+            counter.inc_by(*value);
+            registry.register(name, help, counter);
+        }
+    }
+}
+
 /// A label's value as the format wants it; the encoder writes values as they are.
-fn escaped(value: &str) -> String {
+pub(super) fn escaped(value: &str) -> String {
     value.replace('\\', r"\\").replace('"', r#"\""#).replace('\n', r"\n")
 }
 
@@ -344,7 +387,7 @@ mod tests {
 
     #[test]
     fn counts_come_out_under_their_names_and_labels_are_escaped() {
-        let text = exposition(&Numbers {
+        let numbers = Numbers {
             pods: vec![PodCounts {
                 namespace: "a".into(),
                 pod: "b\"c".into(),
@@ -376,9 +419,19 @@ mod tests {
                 lists: 1,
                 failures: 0,
             }],
+            path: vec![
+                PathCount { name: "circuit_refusals", help: " Calls.", is_gauge: false, value: 8 },
+                PathCount { name: "calls_open", help: " Calls.", is_gauge: true, value: 6 },
+            ],
             ..Numbers::default()
-        });
+        };
+        let text = scrape(&numbers, &Telemetry::new(true));
+        assert!(text.ends_with("# EOF\n") && text.matches("# EOF").count() == 1, "one end: {text}");
         for line in [
+            "evenkeel_proxy_circuit_refusals_total 8",
+            "evenkeel_proxy_calls_open 6",
+            "# TYPE rpc_client_call_duration_seconds histogram",
+            "# TYPE istio_requests counter",
             r#"evenkeel_connections_total{namespace="a",pod="b\"c",outcome="taken"} 3"#,
             r#"evenkeel_pod_memory_bytes{namespace="a",pod="b\"c"} 5"#,
             r#"evenkeel_pod_memory_refused_calls_total{namespace="a",pod="b\"c"} 1"#,

@@ -70,6 +70,9 @@ pub(super) struct Load {
     payload_bytes: u32,
     #[arg(long, default_value_t = 0)]
     reply_bytes: u32,
+    /// The gRPC status that unary calls are to end with (0: a reply).
+    #[arg(long, default_value_t = 0)]
+    fail_with: i32,
     /// Begins no further call while so many are in flight: a machine that is slow must not make a test overload it.
     #[arg(long, default_value_t = usize::MAX)]
     in_flight: usize,
@@ -94,6 +97,7 @@ impl Load {
             replies: STREAM_MESSAGES,
             reply_bytes: self.reply_bytes,
             payload: pattern(self.payload_bytes),
+            fail_with: self.fail_with,
         };
         let start = Instant::now();
         let mut tick = tokio::time::interval(Duration::from_secs(1) / self.rate.clamp(1, 1000));

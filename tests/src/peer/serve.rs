@@ -17,7 +17,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::server::TcpConnectInfo;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 use tower::ServiceExt as _;
 
 /// Replies that wait for a slow reader.
@@ -126,6 +126,9 @@ impl Greeter for Named {
         let peer = peer_of(&request);
         let request = request.into_inner();
         hold(&request).await;
+        if request.fail_with != 0 {
+            return Err(Status::new(Code::from_i32(request.fail_with), "as asked for"));
+        }
         Ok(Response::new(self.reply(peer, 1, &request)))
     }
 

@@ -66,6 +66,7 @@ impl Enrolled {
         let pod = Arc::new(Pod {
             key: PodKey { uid: row.uid.clone(), netns_cookie: cookie },
             name: row.name.clone(),
+            workload: Arc::clone(&row.workload),
             netns: netns.try_clone()?.into_fd(),
         });
         let mut facts = facts_of(netns, &pod.key, wanted, tools)?;

@@ -15,7 +15,7 @@ mod sighting;
 mod soon;
 mod wanted;
 
-pub(super) use show::{EnrolledView, LastingObstacle, Live};
+pub(super) use show::{EnrolledView, EnrolmentFacts, LastingObstacle, Live};
 
 use super::captured::Captured;
 use crate::config::AgentConfig;

@@ -2,6 +2,8 @@
 
 use super::enrolled::Enrolled;
 use super::{Enrolments, State, Tools, Wanted};
+use crate::control::explain;
+use crate::mesh::PodKey;
 use crate::sources::kubernetes::write_back::{Obstacle as PodNoteObstacle, PodNote};
 use crate::sources::rows::PodRow;
 use crate::sources::{Problem, Severity};
@@ -52,6 +54,15 @@ pub(in crate::app) enum Live {
     },
     /// It is enrolled.
     Enrolled(Box<EnrolledView>),
+}
+
+/// How a pod stands that is to be enrolled, for an explanation.
+#[derive(Debug)]
+pub(in crate::app) enum EnrolmentFacts {
+    /// Why it is not enrolled yet, and for how many seconds.
+    Waiting(String, u64),
+    /// Which incarnation is, and what the kernel is told of it.
+    Enrolled(PodKey, explain::Facts),
 }
 
 /// An enrolled pod.
@@ -137,6 +148,26 @@ impl Enrolments {
             State::Enrolled(enrolled) => Live::Enrolled(Box::new(view_of(enrolled, tools))),
         };
         self.wanted.iter().map(|(uid, wanted)| (uid.clone(), show(&wanted.state))).collect()
+    }
+
+    /// How a wanted pod stands.
+    pub(in crate::app) fn facts(&self, uid: &str, tools: &Tools<'_>) -> Option<EnrolmentFacts> {
+        Some(match &self.wanted.get(uid)?.state {
+            State::Waiting { obstacle, since, .. } => {
+                EnrolmentFacts::Waiting(obstacle.text.clone(), since.elapsed().as_secs())
+            }
+            State::Enrolled(enrolled) => {
+                let facts = explain::Facts {
+                    seconds: enrolled.since.elapsed().map_or(0, |since| since.as_secs()),
+                    loopback_down: enrolled.facts.loopback_down,
+                    at_connection_limit: enrolled.facts.at_connection_limit,
+                    ipv6_route: enrolled.facts.ipv6_route,
+                    open_connections: tools.workers.pod_connections(&enrolled.pod.key),
+                    connection_limit: tools.config.max_pod_connections,
+                };
+                EnrolmentFacts::Enrolled(enrolled.pod.key.clone(), facts)
+            }
+        })
     }
 
     /// What the enrolled pods' connections met.

@@ -1,11 +1,13 @@
 //! A simulator: the engine between virtual clients and servers, over a network that cuts, delays and breaks as a seed says.
 //!
 //! `story` says what each call is to do and what its client may see, `network` carries the bytes, `client` and `server` act
-//! the stories out on the project's own HTTP/2 layer, `raw` is what speaks something else, `flood` what speaks too much, `faults` says what goes wrong, and
-//! this file is the world with its clock and its dice. `pods` has several pods' calls without dice, for what they learn of servers, `farther` and `sessions` where their calls go then, and `many_nodes` has the agents of a cluster. Every failure replays:
-//! `SEED=1234 cargo test -p evenkeel --lib proxy::sim`; `SEEDS=10000` lives through more worlds.
+//! the stories out on the project's own HTTP/2 layer, `raw` is what speaks something else, `flood` what speaks too much, `faults` says what goes wrong,
+//! `counts` compares what was counted with what they saw, and this file is the world with its clock and its dice. `pods` has several pods' calls
+//! without dice, for what they learn of servers, `farther` and `sessions` where their calls go then, and `many_nodes` has the agents of a cluster. Every
+//! failure replays: `SEED=1234 cargo test -p evenkeel --lib proxy::sim`; `SEEDS=10000` lives through more worlds.
 
 mod client;
+mod counts;
 mod farther;
 mod faults;
 mod flood;
@@ -31,6 +33,7 @@ use crate::mesh::{
     Backend, Balancing, Destination, DestinationId, Endpoint, HashOn, ObjectName, Picker, ServicePort,
     Snapshot,
 };
+use crate::telemetry::Telemetry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -47,6 +50,7 @@ const MOST_STEPS: usize = 400_000;
 
 struct World {
     engine: Engine,
+    telemetry: Arc<Telemetry>,
     random: Random,
     now_ns: u64,
     faults: Faults,
@@ -76,6 +80,7 @@ fn destination() -> DestinationId {
 impl World {
     fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
+        let telemetry = Arc::new(Telemetry::new(true));
         let faults = Faults::random(&mut random);
         let limits = faults::limits(&mut random);
         let protection = faults::protection(faults, &mut random);
@@ -88,7 +93,10 @@ impl World {
         let stories: Vec<_> =
             (0..1 + random.below(60)).map(|_| Story::random(&mut random, faults.retries)).collect();
         let mut world = Self {
-            engine: Engine::new(limits, seed, MS).protected(protection, Ledger::default()),
+            engine: Engine::new(limits, seed, MS)
+                .counting(Some(Arc::clone(&telemetry)))
+                .protected(protection, Ledger::default()),
+            telemetry,
             now_ns: MS,
             faults,
             links: BTreeMap::new(),
@@ -165,6 +173,7 @@ impl World {
         }
         self.check_results();
         self.check_nothing_is_left();
+        self.check_counts();
     }
 
     fn unfinished(&self) -> Vec<(usize, &Story, &Tally)> {

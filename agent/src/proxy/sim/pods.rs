@@ -6,9 +6,10 @@ use crate::balance::ejection::{BASE_NS, CONSECUTIVE_FAILURES};
 use crate::http2::{Connection, ErrorCode, Event, FieldList, HeadersKind, Limits, Name};
 use crate::mesh::{
     Backend, Balancing, Destination, Ejection, Endpoint, ObjectName, Picker, Pod, PodKey, ServicePort,
-    Snapshot,
+    Snapshot, Workload,
 };
 use crate::proxy::{Action, ConnId, Engine, Origin};
+use crate::telemetry::Telemetry;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -33,6 +34,7 @@ pub(super) type Script = fn(pod: usize, server: usize) -> Answer;
 
 pub(super) struct Node {
     pub(super) engine: Engine,
+    telemetry: Arc<Telemetry>,
     pub(super) now_ns: u64,
     pub(super) endpoints: Vec<Arc<Endpoint>>,
     pub(super) script: Script,
@@ -53,6 +55,7 @@ pub(super) fn origin(pod: usize) -> Origin {
     Origin::Pod(Arc::new(Pod {
         key: PodKey { uid: format!("u-{pod}").into(), netns_cookie: pod as u64 },
         name: ObjectName::new("shop", &format!("client-{pod}")),
+        workload: Arc::new(Workload::named("shop", "client", "Deployment")),
         netns: std::fs::File::open("/proc/self/ns/net").expect("there is one").into(),
     }))
 }
@@ -71,8 +74,10 @@ impl Node {
         script: Script,
     ) -> Self {
         let now_ns = 1_000_000 * MS;
+        let telemetry = Arc::new(Telemetry::new(true));
         let mut node = Self {
-            engine: Engine::new(Limits::default(), seed, now_ns),
+            engine: Engine::new(Limits::default(), seed, now_ns).counting(Some(Arc::clone(&telemetry))),
+            telemetry,
             now_ns,
             endpoints: (0..servers).map(|server| Arc::new(Endpoint::at(address(server)))).collect(),
             script,
@@ -350,6 +355,28 @@ fn a_server_that_fails_all_its_calls_loses_them_to_the_others_and_gets_them_back
         }
         assert_eq!(node.engine.counters().ejections, 2);
         assert_eq!(node.endpoints[1].load.left_out.times(), 2);
+    }
+}
+
+#[test]
+fn what_is_counted_by_pod_and_endpoint_is_what_the_servers_had() {
+    let script: Script = |pod, server| Answer::Status(if pod == server { "7" } else { "0" });
+    let mut node = Node::new(3, 3, Picker::RoundRobin, script);
+    for pod in 0..3 {
+        let (shares, _) = node.calls(pod, 30 * (pod + 1));
+        for (server, share) in shares.into_iter().enumerate() {
+            let status = if pod == server { 7 } else { 0 };
+            let name = format!("client-{pod}");
+            let found: Vec<_> = (node.telemetry.calls().into_iter())
+                .filter(|(key, _)| {
+                    let caller = key.link.caller.as_ref().expect("a pod");
+                    *caller.name.name == *name
+                        && key.endpoint.as_ref().is_some_and(|endpoint| endpoint.address == address(server))
+                })
+                .map(|(key, counts)| (key.method.to_string(), key.status.grpc, counts.calls()))
+                .collect();
+            assert_eq!(found, [("a".to_owned(), Some(status), share as u64)], "{name} at {server}");
+        }
     }
 }
 

@@ -120,8 +120,26 @@ impl Tally {
     }
 }
 
+/// The length of each gRPC message in a call's bodies, with its prefix: smaller and larger than frames.
+fn message_size(call: usize) -> usize {
+    PREFIX + [1, 7, 100, 3_000, 40_000][call % 5]
+}
+
+/// A message's flag byte and length.
+const PREFIX: usize = 5;
+
+/// How many messages have begun in the first bytes of a call's body.
+pub(super) fn messages_in(call: usize, bytes: u64) -> u64 {
+    bytes.checked_sub(PREFIX as u64).map_or(0, |behind| behind / message_size(call) as u64 + 1)
+}
+
 /// The byte of a call's body at a position: neither lost, doubled nor crossed bytes go unseen.
 pub(super) fn byte(call: usize, response: bool, position: usize) -> u8 {
+    let size = message_size(call);
+    let prefix = ((size - PREFIX) as u64).to_be_bytes();
+    if let Some(byte) = prefix[8 - PREFIX..].get(position % size) {
+        return *byte;
+    }
     let mixed = (call as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
         ^ ((position as u64) << 1 | u64::from(response));
     (mixed.wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 56) as u8
@@ -172,6 +190,11 @@ impl Story {
             plot,
             cancel_at: (random.below(10) == 0).then(|| random.below(request_bytes + 1)),
         }
+    }
+
+    /// Its headers end the stream, and say that a body follows.
+    pub(super) fn is_malformed_at_once(&self) -> bool {
+        self.oddity == Some(Oddity::Length) && self.request_bytes == 0 && !self.request_trailers
     }
 
     /// The status that the story's server gives.

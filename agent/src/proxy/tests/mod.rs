@@ -25,6 +25,7 @@ use crate::http2::Limits;
 use crate::mesh::Protection;
 use crate::mesh::{
     Backend, Destination, DestinationId, Endpoint, ObjectName, Picker, Pod, PodKey, ServicePort, Snapshot,
+    Workload,
 };
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::AtomicU64;
@@ -97,6 +98,7 @@ fn config() -> WorkersConfig {
         dialer: Arc::new(OwnNamespace),
         give_memory_back: || (),
         share_upstreams: false,
+        telemetry: None,
         seed: 1,
     }
 }
@@ -134,6 +136,7 @@ fn pod_named(name: &str, cookie: u64) -> Arc<Pod> {
     Arc::new(Pod {
         key: PodKey { uid: format!("u-{cookie}").into(), netns_cookie: cookie },
         name: ObjectName::new("shop", name),
+        workload: Arc::new(Workload::named("shop", "client", "Deployment")),
         netns: std::fs::File::open("/proc/self/ns/net").unwrap().into(),
     })
 }

@@ -48,7 +48,7 @@ impl Access {
     /// [`Fault::Config`] where they can't be used.
     pub async fn client(&self) -> Result<Client, Fault> {
         let config = self.config().await.map_err(Fault::Config)?;
-        client(&config).map_err(|error| Fault::Config(self.named(&error)))
+        client_of(&config).map_err(|error| Fault::Config(self.named(&error)))
     }
 
     async fn config(&self) -> Result<Config, String> {
@@ -56,7 +56,7 @@ impl Access {
             None => Config::incluster().map_err(|error| self.named(&error)),
             Some(path) => {
                 let kubeconfig = Kubeconfig::read_from(path).map_err(|error| self.named(&error))?;
-                if names_a_proxy(&kubeconfig) {
+                if names_a_proxy(&kubeconfig, None) {
                     return Err(format!("{}: its proxy-url is not supported: take it out", path.display()));
                 }
                 let options = KubeConfigOptions::default();
@@ -75,9 +75,10 @@ impl Access {
     }
 }
 
-/// Whether the API server is to be reached through a proxy. To go past it would be another way than was asked for.
-fn names_a_proxy(kubeconfig: &Kubeconfig) -> bool {
-    let context = kubeconfig.current_context.as_deref();
+/// Whether the API server is to be reached through a proxy, in this context or the current one. To go past it would be another way
+/// than was asked for.
+pub(crate) fn names_a_proxy(kubeconfig: &Kubeconfig, context: Option<&str>) -> bool {
+    let context = context.or(kubeconfig.current_context.as_deref());
     let context = kubeconfig.contexts.iter().find(|known| Some(&*known.name) == context);
     let cluster = context.and_then(|known| known.context.as_ref()).map(|context| &context.cluster);
     let cluster = kubeconfig.clusters.iter().find(|known| Some(&known.name) == cluster);
@@ -87,7 +88,7 @@ fn names_a_proxy(kubeconfig: &Kubeconfig) -> bool {
 
 /// kube's own stack, less its retries and its line in the log for each failure, as both are ours to decide, and with
 /// probes for dead connections.
-fn client(config: &Config) -> Result<Client, kube::Error> {
+pub(crate) fn client_of(config: &Config) -> Result<Client, kube::Error> {
     let mut connector = HttpConnector::new();
     connector.enforce_http(false);
     connector.set_nodelay(true);
@@ -151,7 +152,7 @@ async fn read(body: Body) -> Result<Vec<u8>, Fault> {
 }
 
 /// An error with its causes, each said once.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

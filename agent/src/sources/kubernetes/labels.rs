@@ -64,5 +64,26 @@ pub const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 /// the API's has.
 pub const CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
 
+/// Label of a Pod: its application.
+pub const APP: &str = "app";
+
+/// And in Kubernetes' own words.
+pub const APP_NAME: &str = "app.kubernetes.io/name";
+
+/// Label of a Pod: its version.
+pub const VERSION: &str = "version";
+
+/// And in Kubernetes' own words.
+pub const APP_VERSION: &str = "app.kubernetes.io/version";
+
+/// Label of a Pod: what Istio's metrics are to call its application.
+pub const CANONICAL_NAME: &str = "service.istio.io/canonical-name";
+
+/// Label of a Pod: what Istio's metrics are to call its version.
+pub const CANONICAL_REVISION: &str = "service.istio.io/canonical-revision";
+
+/// Label of a Deployment's Pod: what its ReplicaSet's name has behind the Deployment's.
+pub const TEMPLATE_HASH: &str = "pod-template-hash";
+
 /// Label of a Pod that the agent writes, where that is asked for, and reads to know what is written: what became of it.
 pub const STATUS: &str = "evenkeel.dev/status";

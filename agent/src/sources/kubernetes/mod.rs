@@ -23,6 +23,7 @@ mod wire;
 pub mod write_back;
 
 pub use access::Access;
+pub(crate) use access::{chain, client_of, names_a_proxy};
 pub use fault::Fault;
 pub use standing::{KindView, State};
 

@@ -12,6 +12,7 @@ mod sidecars;
 mod slice;
 #[cfg(test)]
 mod tests;
+mod workload;
 
 pub use pod::pod;
 pub use service::service;

@@ -3,7 +3,7 @@
 use super::super::labels;
 use super::fields::{addresses, port_number, transport};
 use super::metadata::{ambient, annotation, enabled, label, object_name, on_enrol, with_mesh};
-use super::{Refusal, Remarks, sidecars};
+use super::{Refusal, Remarks, sidecars, workload};
 use crate::sources::intern::Interner;
 use crate::sources::rows::{PodRow, Transport};
 use k8s_openapi::api::core::v1::Pod;
@@ -37,6 +37,7 @@ pub fn pod(object: &Pod, names: &mut Interner, remarks: &mut Remarks) -> Result<
         Some(ips) if !ips.is_empty() => ips.iter().map(|ip| ip.ip.as_str()).collect(),
         _ => status.and_then(|status| status.pod_ip.as_deref()).into_iter().collect(),
     };
+    let workload = Arc::new(workload::workload(metadata, &name, names));
     Ok(PodRow {
         cgroup_uid: cgroup_uid(metadata, remarks).unwrap_or_else(|| uid.clone()),
         uid,
@@ -55,6 +56,7 @@ pub fn pod(object: &Pod, names: &mut Interner, remarks: &mut Remarks) -> Result<
         runtime_class: spec
             .and_then(|spec| spec.runtime_class_name.as_deref())
             .map(|class| names.intern(class)),
+        workload,
         status_label: label(metadata, labels::STATUS).map(|status| names.intern(status)),
     })
 }

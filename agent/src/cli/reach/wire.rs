@@ -1,0 +1,192 @@
+//! One connection to an admin endpoint, over whatever carries bytes there: questions out, JSON in.
+
+use bytes::Bytes;
+use http::header::{ACCEPT, HOST, USER_AGENT};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use std::fmt;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// The most that is read of one answer: 100,000 endpoints are some 30 MiB.
+const MOST_ANSWER_BYTES: usize = 128 << 20;
+
+/// The most that is repeated of an answer that is an error.
+const MOST_ERROR_CHARS: usize = 400;
+
+/// A question to an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::cli) struct Ask {
+    method: Method,
+    path: String,
+    body: String,
+}
+
+impl Ask {
+    /// For a page.
+    pub(in crate::cli) fn get(path: impl Into<String>) -> Self {
+        Self { method: Method::GET, path: path.into(), body: String::new() }
+    }
+
+    /// For a change, to what the body says.
+    pub(in crate::cli) fn put(path: impl Into<String>, body: impl Into<String>) -> Self {
+        Self { method: Method::PUT, path: path.into(), body: body.into() }
+    }
+
+    /// For a page with these parameters.
+    pub(in crate::cli) fn get_with<'a>(
+        path: &str,
+        parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Self {
+        Self::get(with_parameters(path, parameters))
+    }
+}
+
+fn with_parameters<'a>(path: &str, parameters: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    let mut text = path.to_owned();
+    for (position, (name, value)) in parameters.into_iter().enumerate() {
+        text.push(if position == 0 { '?' } else { '&' });
+        text.push_str(name);
+        text.push('=');
+        for byte in value.bytes() {
+            // RFC 3986 §2.3.
+            match byte {
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => text.push(byte.into()),
+                _ => text.push_str(&format!("%{byte:02X}")),
+            }
+        }
+    }
+    text
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::cli) enum AskError {
+    /// Nobody is there, or the connection broke.
+    Unreachable(String),
+    /// Nothing came in this time.
+    Silent(Duration),
+    /// The agent says no, in its own words.
+    Refused(StatusCode, String),
+    /// What came is not JSON: this is no agent, or a very different one.
+    NotJson(String),
+}
+
+impl AskError {
+    /// Whether the agent does not know what it was asked for: it is an older one.
+    pub(in crate::cli) fn is_unknown_page(&self) -> bool {
+        matches!(self, Self::Refused(StatusCode::NOT_FOUND, _))
+    }
+}
+
+impl fmt::Display for AskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreachable(cause) => f.write_str(cause),
+            Self::Silent(limit) => write!(f, "no answer within {} s (--timeout)", limit.as_secs()),
+            Self::Refused(status, text) if text.is_empty() => write!(f, "the agent says {status}"),
+            Self::Refused(_, text) => write!(f, "the agent says: {text}"),
+            Self::NotJson(cause) => write!(f, "the answer is not an agent's: {cause}"),
+        }
+    }
+}
+
+/// A connection that is open.
+#[derive(Debug)]
+pub(super) struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+}
+
+impl Connection {
+    pub(super) async fn over(
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ) -> Result<Self, AskError> {
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        // Its end is seen by whoever asks next.
+        tokio::spawn(connection);
+        Ok(Self { sender })
+    }
+
+    /// Outer errors are the connection's, which is of no use after them; inner ones are the answer's.
+    pub(super) async fn ask(&mut self, ask: &Ask) -> Result<Result<Value, AskError>, AskError> {
+        self.sender.ready().await?;
+        let request = Request::builder()
+            .method(ask.method.clone())
+            .uri(&ask.path)
+            // Whatever leads there, the endpoint is a local one.
+            .header(HOST, "localhost")
+            .header(ACCEPT, "application/json")
+            .header(USER_AGENT, concat!("evenkeel/", env!("CARGO_PKG_VERSION")))
+            .body(Full::from(ask.body.clone()))
+            .map_err(|error| AskError::Unreachable(error.to_string()))?;
+        let answer = self.sender.send_request(request).await?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), MOST_ANSWER_BYTES).collect().await;
+        let body = body
+            .map_err(|error| AskError::Unreachable(format!("the answer breaks off: {error}")))?
+            .to_bytes();
+        Ok(match status.is_success() {
+            true if body.is_empty() => Ok(Value::Null),
+            true => serde_json::from_slice(&body).map_err(|error| AskError::NotJson(error.to_string())),
+            false => {
+                let text = String::from_utf8_lossy(&body);
+                Err(AskError::Refused(status, text.trim().chars().take(MOST_ERROR_CHARS).collect()))
+            }
+        })
+    }
+}
+
+impl From<hyper::Error> for AskError {
+    fn from(error: hyper::Error) -> Self {
+        Self::Unreachable(crate::sources::kubernetes::chain(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    /// What `ask` makes of an answer, and what was sent for it.
+    async fn answered(ask: Ask, answer: &str) -> (Result<Result<Value, AskError>, AskError>, String) {
+        let (ours, mut theirs) = tokio::io::duplex(4096);
+        let answer = answer.to_owned();
+        let peer = tokio::spawn(async move {
+            let mut request = vec![0; 4096];
+            let read = theirs.read(&mut request).await.unwrap();
+            theirs.write_all(answer.as_bytes()).await.unwrap();
+            String::from_utf8_lossy(&request[..read]).into_owned()
+        });
+        let mut connection = Connection::over(ours).await.unwrap();
+        let outcome = connection.ask(&ask).await;
+        (outcome, peer.await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_question_is_sent_as_one_and_its_answer_read() {
+        let ask = Ask::get_with("/explain", [("pod", "shop/a"), ("to", "cart:50051"), ("header", "x=a b&c")]);
+        let (outcome, sent) = answered(ask, "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{\"a\": 1}\n").await;
+        assert_eq!(outcome, Ok(Ok(serde_json::json!({"a": 1}))));
+        let first = sent.lines().next().unwrap();
+        assert_eq!(first, "GET /explain?pod=shop%2Fa&to=cart%3A50051&header=x%3Da%20b%26c HTTP/1.1");
+        assert!(sent.to_ascii_lowercase().contains("host: localhost\r\n"), "{sent}");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_answer_is_told_from_what_is_no_connection() {
+        let ask = || Ask::get("/pods");
+        let (outcome, _) = answered(ask(), "HTTP/1.1 404 Not Found\r\ncontent-length: 4\r\n\r\nno!\n").await;
+        let refused = outcome.unwrap().unwrap_err();
+        assert_eq!(refused, AskError::Refused(StatusCode::NOT_FOUND, "no!".into()));
+        assert!(refused.is_unknown_page());
+        let (outcome, _) = answered(ask(), "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>").await;
+        assert!(matches!(outcome.unwrap().unwrap_err(), AskError::NotJson(_)));
+        for broken in ["HTTP/1.1 200 OK\r\ncontent-length: 60\r\n\r\n{", "SSH-2.0-OpenSSH_9\r\n", ""] {
+            let (outcome, _) = answered(ask(), broken).await;
+            assert!(matches!(outcome, Err(AskError::Unreachable(_))), "{broken:?}: {outcome:?}");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! One command's talk with its agents: found, asked beside each other, and what did not answer said on standard error.
+
+use super::output::print;
+use super::reach::{self, Ask, AskError, ReachArgs};
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+use std::process::ExitCode;
+
+/// What the agents said.
+pub(super) struct Told {
+    /// Each agent that answered.
+    pub(super) nodes: Vec<NodeTold>,
+    /// The namespace that the person works in, by the kubeconfig.
+    pub(super) namespace: Option<String>,
+    /// Something is missing, which was said.
+    pub(super) incomplete: bool,
+}
+
+/// What one agent said.
+pub(super) struct NodeTold {
+    pub(super) node: String,
+    answers: Vec<Result<Value, AskError>>,
+}
+
+impl NodeTold {
+    /// What it said to the question at this position. `None`: it does not know the page, as an older one.
+    pub(super) fn answer(&self, position: usize) -> Option<&Value> {
+        self.answers.get(position)?.as_ref().ok()
+    }
+}
+
+/// A runtime for one command.
+///
+/// # Errors
+/// When the system gives no event loop.
+pub(super) fn run<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start")?.block_on(work)
+}
+
+/// Finds the agents and asks them all of it. Who does not answer, or has an answer to a question less, is said on standard error.
+///
+/// # Errors
+/// When there is nobody to ask.
+pub(super) async fn ask(args: &ReachArgs, asks: &[Ask]) -> Result<Told> {
+    let found = reach::find(args).await?;
+    let mut told =
+        Told { nodes: Vec::new(), namespace: found.namespace, incomplete: !found.missing.is_empty() };
+    for (node, why) in found.missing {
+        complain(&node, &why);
+    }
+    for (agent, answers) in reach::ask_all(found.agents, asks, args.limit()).await {
+        match answers {
+            Ok(answers) => {
+                for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
+                    told.incomplete = true;
+                    complain(&agent.node, &error.to_string());
+                }
+                told.nodes.push(NodeTold { node: agent.node, answers });
+            }
+            Err(error) => {
+                told.incomplete = true;
+                complain(&agent.node, &error.to_string());
+            }
+        }
+    }
+    Ok(told)
+}
+
+/// One line on standard error, of which the answers on standard output are not a part.
+fn complain(node: &str, why: &str) {
+    let why: String = why.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    eprintln!("evenkeel: {node}: {why}");
+}
+
+impl Told {
+    /// Prints what came of it; success only if nothing is missing.
+    ///
+    /// # Errors
+    /// When standard output cannot be written to.
+    pub(super) fn finish(&self, text: &str) -> Result<ExitCode> {
+        print(text)?;
+        Ok(if self.incomplete || self.nodes.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+
+    /// All agents' lists at this position as one, each row with its node.
+    pub(super) fn merged(&self, position: usize, keep: impl Fn(&Value) -> bool) -> Value {
+        let of_node = |told: &NodeTold| {
+            let rows = told.answer(position).and_then(Value::as_array).cloned().unwrap_or_default();
+            let node = told.node.clone();
+            rows.into_iter().map(move |mut row| {
+                row["node"] = node.clone().into();
+                row
+            })
+        };
+        let rows = self.nodes.iter().flat_map(|told| of_node(told).collect::<Vec<_>>());
+        rows.filter(|row| keep(row)).collect()
+    }
+
+    /// Whether more than one agent was asked, so that the node matters.
+    pub(super) fn are_several(&self) -> bool {
+        self.nodes.len() > 1
+    }
+}
+
+/// What is said where there is nothing to show.
+pub(super) fn nothing(what: &str, namespace: Option<&str>) -> String {
+    match namespace {
+        Some(namespace) => format!("No {what} in the namespace {namespace} (-A shows those of all).\n"),
+        None => format!("No {what}.\n"),
+    }
+}
+
+/// A time as kubectl prints ages.
+pub(super) fn age(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..7_200 => format!("{}m", seconds / 60),
+        7_200..172_800 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// What nodes would have said, for tests.
+#[cfg(test)]
+pub(super) fn told(nodes: &[(&str, &[Value])]) -> Told {
+    let node = |(node, answers): &(&str, &[Value])| NodeTold {
+        node: (*node).to_owned(),
+        answers: answers.iter().cloned().map(Ok).collect(),
+    };
+    Told { nodes: nodes.iter().map(node).collect(), namespace: None, incomplete: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_short() {
+        for (seconds, expected) in [
+            (0, "0s"),
+            (119, "119s"),
+            (120, "2m"),
+            (7_199, "119m"),
+            (7_200, "2h"),
+            (172_799, "47h"),
+            (864_000, "10d"),
+        ] {
+            assert_eq!(age(seconds), expected);
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! What happened between two samples, a line for each of what is looked at.
+
+use super::super::endpoints::{latency, share};
+use super::super::output::{Cell, Paint, Palette, Table};
+use super::By;
+use super::sample::{Count, Sample, Series};
+use clap::ValueEnum;
+use std::collections::BTreeMap;
+
+/// What comes first.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Most calls
+    Calls,
+    /// Most failed calls
+    Errors,
+    /// Longest latency
+    Latency,
+    /// By name
+    Name,
+}
+
+impl Order {
+    pub(super) fn next(self) -> Self {
+        match self {
+            Self::Calls => Self::Errors,
+            Self::Errors => Self::Latency,
+            Self::Latency => Self::Name,
+            Self::Name => Self::Calls,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Calls => "calls",
+            Self::Errors => "errors",
+            Self::Latency => "latency",
+            Self::Name => "name",
+        }
+    }
+}
+
+/// A line.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Line {
+    /// The namespace, then what is looked at.
+    names: Vec<String>,
+    per_second: f64,
+    failed_per_second: f64,
+    active: u64,
+    latency_us: Option<f64>,
+    calls: u64,
+    failures: u64,
+}
+
+/// What is summed up for a line.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    calls: u64,
+    failures: u64,
+    active: u64,
+    /// Latency in all, and of how many calls.
+    latency: (f64, f64),
+}
+
+/// The lines, in no order.
+pub(super) fn rates(before: &Sample, after: &Sample, by: By, namespace: Option<&str>) -> Vec<Line> {
+    let nothing = Default::default();
+    let (counted, earlier) = (after.counted.as_ref().unwrap_or(&nothing), before.counted.as_ref());
+    let seconds = after.at.duration_since(before.at).as_secs_f64().max(1e-3);
+    let mut sums: BTreeMap<Vec<String>, Sum> = BTreeMap::new();
+    for (series, now) in counted {
+        let is_of_no_call = match by {
+            By::Method => series.method.is_empty() && now.calls == 0,
+            By::Pod => series.source.is_empty() && now.calls == 0,
+            By::Service | By::Endpoint => false,
+        };
+        if is_of_no_call {
+            continue;
+        }
+        let names = names(series, by);
+        if namespace.is_some_and(|namespace| names[0] != namespace) {
+            continue;
+        }
+        let last = earlier.and_then(|earlier| earlier.get(series)).copied().unwrap_or_default();
+        let sum = sums.entry(names).or_default();
+        let calls = since(now.calls, last.calls);
+        sum.calls += calls;
+        sum.failures += since(now.failures, last.failures);
+        sum.active += now.active;
+        sum.latency = add_latency(sum.latency, now, &last, calls);
+    }
+    let line = |(names, sum): (Vec<String>, Sum)| Line {
+        names,
+        per_second: sum.calls as f64 / seconds,
+        failed_per_second: sum.failures as f64 / seconds,
+        active: sum.active,
+        latency_us: (sum.latency.1 > 0.0).then(|| sum.latency.0 / sum.latency.1),
+        calls: sum.calls,
+        failures: sum.failures,
+    };
+    sums.into_iter().map(line).collect()
+}
+
+/// What a counter has grown by. One that is lower than it was has begun anew, with its agent.
+fn since(now: u64, last: u64) -> u64 {
+    now.checked_sub(last).unwrap_or(now)
+}
+
+/// Of a line's latency, each call counts as much; of moving averages, each by the calls meanwhile, or else a little, for something to
+/// be seen of who is idle.
+fn add_latency((total, count): (f64, f64), now: &Count, last: &Count, calls: u64) -> (f64, f64) {
+    const IDLE: f64 = 1e-6;
+    match (now.latency_sum_us, now.latency_us) {
+        (Some(sum), _) => (total + since(sum, last.latency_sum_us.unwrap_or(0)) as f64, count + calls as f64),
+        (None, Some(average)) => {
+            let weight = (calls as f64).max(IDLE);
+            (total + average as f64 * weight, count + weight)
+        }
+        (None, None) => (total, count),
+    }
+}
+
+/// The namespace, then the names that make a line.
+fn names(series: &Series, by: By) -> Vec<String> {
+    let parted = |text: &str| {
+        let (namespace, name) = text.split_once('/').unwrap_or(("", text));
+        (namespace.to_owned(), name.to_owned())
+    };
+    let (namespace, service) = parted(&series.service_port);
+    match by {
+        By::Service => vec![namespace, service],
+        By::Endpoint => vec![namespace, service, series.endpoint.clone()],
+        By::Method => vec![namespace, service, series.method.clone()],
+        By::Pod => {
+            let (namespace, pod) = parted(&series.source);
+            vec![namespace, pod]
+        }
+    }
+}
+
+/// What stands above the table.
+pub(super) fn header(lines: &[Line], by: By, order: Order, after: &Sample, palette: Palette) -> String {
+    let all: f64 = lines.iter().map(|line| line.per_second).sum();
+    let failed: f64 = lines.iter().map(|line| line.failed_per_second).sum();
+    let active: u64 = lines.iter().map(|line| line.active).sum();
+    let by = match by {
+        By::Service => "service",
+        By::Endpoint => "endpoint",
+        By::Method => "method",
+        By::Pod => "pod",
+    };
+    let keys = palette.paint("q quit, s sort, b by", Paint::Faint);
+    let mut text = format!(
+        "{} calls/s, {} failed/s, {active} under way   by {by}, sorted by {}   {keys}\n",
+        rate(all),
+        rate(failed),
+        order.name()
+    );
+    for complaint in &after.complaints {
+        let line: String = complaint.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        text.push_str(&format!("{}\n", palette.paint(&line, Paint::Bad)));
+    }
+    text.push('\n');
+    text
+}
+
+/// The lines in their order.
+pub(super) fn table(mut lines: Vec<Line>, by: By, order: Order, with_namespace: bool) -> Table {
+    lines.sort_by(|one, other| {
+        let first = match order {
+            Order::Calls => other.per_second.total_cmp(&one.per_second),
+            Order::Errors => other.failed_per_second.total_cmp(&one.failed_per_second),
+            Order::Latency => other.latency_us.unwrap_or(0.0).total_cmp(&one.latency_us.unwrap_or(0.0)),
+            Order::Name => std::cmp::Ordering::Equal,
+        };
+        first.then_with(|| one.names.cmp(&other.names))
+    });
+    let mut columns = Vec::new();
+    columns.extend(with_namespace.then_some("NAMESPACE"));
+    match by {
+        By::Service => columns.push("SERVICE"),
+        By::Endpoint => columns.extend(["SERVICE", "ENDPOINT"]),
+        By::Method => columns.extend(["SERVICE", "METHOD"]),
+        By::Pod => columns.push("POD"),
+    }
+    columns.extend(["CALLS/S", "SHARE", "FAILED/S", "FAILED", "LATENCY", "ACTIVE"]);
+    let mut table = Table::new(columns);
+    let all: u64 = lines.iter().map(|line| line.calls).sum();
+    for line in lines {
+        let mut cells: Vec<Cell> =
+            line.names.into_iter().skip(usize::from(!with_namespace)).map(Cell::from).collect();
+        let failed = share(line.failures, line.calls.max(line.failures));
+        cells.extend([
+            rate(line.per_second).into(),
+            share(line.calls, all).into(),
+            rate(line.failed_per_second).into(),
+            match failed {
+                Some(failed) if line.failures > 0 => Cell::painted(failed, Paint::Bad),
+                failed => failed.into(),
+            },
+            line.latency_us.map(|us| latency(us as u64)).into(),
+            line.active.into(),
+        ]);
+        table.push(cells);
+    }
+    table
+}
+
+fn rate(per_second: f64) -> String {
+    match per_second {
+        0.0 => "0".to_owned(),
+        ..10.0 => format!("{per_second:.2}"),
+        ..1_000.0 => format!("{per_second:.1}"),
+        _ => format!("{per_second:.0}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{of_calls, of_endpoints};
+    use super::*;
+    use serde_json::{Value, json};
+    use std::time::Duration;
+    use tokio::time::Instant;
+
+    fn row(address: &str, calls: u64, failures: u64) -> Value {
+        json!({
+            "service_port": "shop/cart:80", "address": address, "calls": calls, "failures": failures, "active": 2,
+            "latency_us": 1_000,
+        })
+    }
+
+    fn sample(at: Instant, rows: &[Value]) -> Sample {
+        let counted = Some(of_endpoints("n1", &rows.iter().cloned().collect()).unwrap());
+        Sample { at, counted, is_coarse: true, complaints: Vec::new() }
+    }
+
+    #[test]
+    fn two_samples_make_rates() {
+        let start = Instant::now();
+        let before = sample(start, &[row("10.0.0.1:80", 100, 1), row("10.0.0.2:80", 500, 0)]);
+        let after = sample(
+            start + Duration::from_secs(2),
+            // The second has begun anew, and the third is new.
+            &[row("10.0.0.1:80", 400, 4), row("10.0.0.2:80", 60, 0), row("10.0.0.3:80", 40, 40)],
+        );
+        let of = |by, order, namespace| {
+            table(rates(&before, &after, by, namespace), by, order, namespace.is_none())
+                .render(true, Palette::Plain)
+        };
+        let expected = "\
+NAMESPACE   SERVICE   ENDPOINT      CALLS/S   SHARE   FAILED/S   FAILED   LATENCY   ACTIVE
+shop        cart:80   10.0.0.1:80   150.0     75.0%   1.50       1.0%     1.0ms     2
+shop        cart:80   10.0.0.2:80   30.0      15.0%   0          0.0%     1.0ms     2
+shop        cart:80   10.0.0.3:80   20.0      10.0%   20.0       100.0%   1.0ms     2
+";
+        assert_eq!(of(By::Endpoint, Order::Calls, None), expected);
+        let by_errors = of(By::Endpoint, Order::Errors, Some("shop"));
+        assert!(by_errors.lines().nth(1).unwrap().starts_with("cart:80   10.0.0.3:80 "), "{by_errors}");
+        let expected = "\
+SERVICE   CALLS/S   SHARE    FAILED/S   FAILED   LATENCY   ACTIVE
+cart:80   200.0     100.0%   21.5       10.8%    1.0ms     6
+";
+        assert_eq!(of(By::Service, Order::Name, Some("shop")), expected);
+        assert_eq!(rates(&before, &after, By::Service, Some("other")), []);
+    }
+
+    #[test]
+    fn what_is_counted_by_call_is_shown_by_whatever_is_asked_for() {
+        let row = |pod: &str, method: &str, status: u8, flag: &str, calls: u64, sum_ms: f64| {
+            json!({
+                "namespace": "web", "pod": pod, "service": "shop/cart:80", "method": method, "endpoint": "10.0.0.1:80",
+                "http_status": 200, "grpc_status": status, "flag": flag, "calls": calls, "latency": {"sum_ms": sum_ms},
+            })
+        };
+        let at = Instant::now();
+        let sample = |at, rows: &[Value]| {
+            let counted = Some(of_calls("n1", &rows.iter().cloned().collect()).unwrap());
+            Sample { at, counted, is_coarse: false, complaints: Vec::new() }
+        };
+        let before = sample(at, &[row("a", "p.S/M", 0, "-", 10, 100.0)]);
+        let rows = [
+            row("a", "p.S/M", 0, "-", 20, 120.0),
+            row("a", "p.S/M", 14, "no_endpoint", 5, 5.0),
+            row("b", "p.S/N", 5, "-", 5, 50.0),
+            row("b", "p.S/N", 1, "client_cancelled", 5, 50.0),
+        ];
+        let after = sample(at + Duration::from_secs(1), &rows);
+        let of =
+            |by| table(rates(&before, &after, by, None), by, Order::Calls, true).render(true, Palette::Plain);
+        let expected = "\
+NAMESPACE   SERVICE   METHOD   CALLS/S   SHARE   FAILED/S   FAILED   LATENCY   ACTIVE
+shop        cart:80   p.S/M    15.0      60.0%   5.00       33.3%    1.7ms     0
+shop        cart:80   p.S/N    10.0      40.0%   0          0.0%     10.0ms    0
+";
+        assert_eq!(of(By::Method), expected);
+        let by_pod = of(By::Pod);
+        assert!(by_pod.lines().nth(1).unwrap().starts_with("web         a     15.0 "), "{by_pod}");
+    }
+
+    #[test]
+    fn who_does_not_answer_is_named_above_the_table() {
+        let mut after = sample(Instant::now(), &[]);
+        after.complaints.push("n2: no answer\u{1b}".to_owned());
+        let shown = header(&[], By::Service, Order::Calls, &after, Palette::Plain);
+        assert_eq!(
+            shown,
+            "0 calls/s, 0 failed/s, 0 under way   by service, sorted by calls   q quit, s sort, b by\nn2: no answer \n\n"
+        );
+    }
+}

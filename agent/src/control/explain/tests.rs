@@ -1,0 +1,510 @@
+//! Worlds in which something is said, questions, and what is answered.
+
+use super::name::{Meaning, meaning};
+use super::question::Host;
+use super::*;
+use crate::control::{Settings, World};
+use crate::mesh::{Balancing, Ejection, EjectionReason, HashOn, ObjectName, Picker};
+use crate::sources::rows::{
+    Change, Conditions, Enabled, EndpointRow, NamespaceRow, NodeRow, PodRow, Row, ServiceKind,
+    ServicePortRow, ServiceRow,
+};
+use crate::sources::sample;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+const NOW_NS: u64 = 1_000_000_000_000;
+const REASON: EjectionReason = EjectionReason::ConsecutiveFailures;
+
+fn world(rows: impl IntoIterator<Item = Row>) -> World {
+    let mut world = World::new(Settings {
+        node: Some("node-1".into()),
+        own_pod_uid: Some("uid-agent".into()),
+        addresses: 100,
+        ids: 100,
+        explicit_ports: Vec::new(),
+    });
+    world.apply(rows.into_iter().map(Change::Set).collect());
+    world
+}
+
+fn enabled() -> Row {
+    Row::Namespace(Arc::new(sample::namespace(Enabled::Yes)))
+}
+
+fn pod(change: impl FnOnce(&mut PodRow)) -> Row {
+    let mut pod = sample::pod("web", Enabled::Unset);
+    change(&mut pod);
+    Row::Pod(Arc::new(pod))
+}
+
+fn service(name: &str, ips: &[&str], ports: &[ServicePortRow], change: impl FnOnce(&mut ServiceRow)) -> Row {
+    let mut service = ServiceRow {
+        cluster_ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
+        ports: ports.to_vec(),
+        ..sample::service(name)
+    };
+    change(&mut service);
+    Row::Service(Arc::new(service))
+}
+
+fn slice(name: &str, endpoints: impl IntoIterator<Item = EndpointRow>) -> Row {
+    Row::Slice(Arc::new(sample::slice(&format!("{name}-1"), name, &[("grpc", 9000)], endpoints)))
+}
+
+/// The Service `cart` at 10.96.0.1:80, with three endpoints.
+fn cart(change: impl FnOnce(&mut ServiceRow)) -> [Row; 2] {
+    let endpoints = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(sample::endpoint);
+    [service("cart", &["10.96.0.1"], &[sample::service_port("grpc", 80)], change), slice("cart", endpoints)]
+}
+
+/// A namespace that is enrolled, the pod `web` in it, and `cart`.
+fn shop() -> Vec<Row> {
+    [enabled(), pod(|_| ())].into_iter().chain(cart(|_| ())).collect()
+}
+
+fn enrolled() -> Live {
+    let facts = Facts { seconds: 90, ipv6_route: true, connection_limit: 100, ..Facts::default() };
+    Live { serving: true, mark: 0x1000, pod: Standing::Enrolled(facts), homes: Vec::new() }
+}
+
+fn ask(world: &World, to: &str, headers: &[&str], live: &Live) -> Explanation {
+    let headers: Vec<String> = headers.iter().map(|header| (*header).to_owned()).collect();
+    let question = Question::parse("shop/web", to, Some("/shop.Cart/Add"), &headers).unwrap();
+    world.explain(&question, live, NOW_NS)
+}
+
+/// The answer to the question that begins so.
+fn answer<'a>(told: &'a Explanation, question: &str) -> &'a Step {
+    let found = told.steps.iter().find(|step| step.question.starts_with(question));
+    found.unwrap_or_else(|| panic!("{question} is not asked: {told:#?}"))
+}
+
+#[test]
+fn a_call_that_is_balanced_is_followed_to_its_endpoints() {
+    let world = world(shop());
+    let told = ask(&world, "cart:80", &[], &enrolled());
+    assert_eq!((told.outcome, told.reason), (Outcome::Balanced, None), "{told:#?}");
+    assert_eq!(told.summary, "The connection is taken; each call goes to one of 3 endpoints.");
+    assert_eq!(told.address, Some("10.96.0.1:80".parse().unwrap()));
+    assert_eq!(told.service_port.as_deref(), Some("shop/cart:80"));
+    for (question, expected) in [
+        ("Is the pod enrolled?", "yes, for 1 min"),
+        ("What does cart stand for?", "the Service shop/cart"),
+        ("Whose is 10.96.0.1:80?", "the Service port shop/cart:80"),
+        ("Are connections to it taken?", "yes"),
+        ("What do the kernel programs say", "takes the connection"),
+        ("What does the agent do", "looks at its first bytes"),
+        ("Which backend", "shop/cart:80"),
+        ("Which endpoints may serve it?", "3"),
+        ("Which of them are left out", "none"),
+        ("How is one chosen?", "ewma: by chance, with the odds below"),
+    ] {
+        let step = answer(&told, question);
+        assert_eq!((step.answer.as_str(), step.hypothetical), (expected, false), "{question}");
+    }
+    let odds: Vec<_> = told.endpoints.iter().map(|one| (one.state, one.odds_percent)).collect();
+    assert_eq!(odds, [("candidate", Some(33.3)); 3]);
+}
+
+#[test]
+fn a_host_means_what_dns_would_say_of_it() {
+    let headless = |row: &mut ServiceRow| row.kind = ServiceKind::Headless;
+    let external = |row: &mut ServiceRow| row.kind = ServiceKind::ExternalName;
+    let mut rows = shop();
+    let not_ready = Conditions { ready: Some(false), ..Conditions::default() };
+    rows.extend([
+        service("db", &[], &[], headless),
+        slice(
+            "db",
+            [
+                sample::endpoint("10.0.1.1"),
+                EndpointRow { conditions: not_ready, ..sample::endpoint("10.0.1.2") },
+            ],
+        ),
+        service("empty", &[], &[], headless),
+        service("bank", &[], &[], external),
+    ]);
+    let world = world(rows);
+    let named = |name: &str| ObjectName::new("shop", name);
+    let at = |name: &str, ip: &str| Meaning::Service(named(name), vec![ip.parse().unwrap()]);
+    for (namespace, host, expected) in [
+        ("shop", "cart", at("cart", "10.96.0.1")),
+        ("other", "cart", Meaning::NoSuchService(ObjectName::new("other", "cart"))),
+        ("other", "cart.shop", at("cart", "10.96.0.1")),
+        ("other", "cart.shop.svc", at("cart", "10.96.0.1")),
+        ("other", "cart.shop.svc.cluster.local", at("cart", "10.96.0.1")),
+        ("shop", "nobody.shop.svc.cluster.local", Meaning::NoSuchService(named("nobody"))),
+        ("shop", "db", at("db", "10.0.1.1")),
+        ("shop", "empty", Meaning::NoAddress(named("empty"))),
+        ("shop", "bank", Meaning::ExternalName(named("bank"))),
+        ("shop", "db-0.db", Meaning::PodOf(named("db"))),
+        ("other", "db-0.db", Meaning::Outside),
+        ("other", "db-0.db.shop.svc.cluster.local", Meaning::PodOf(named("db"))),
+        ("other", "cart-0.cart.shop.svc.cluster.local", Meaning::NoSuchService(named("cart"))),
+        ("shop", "example.com", Meaning::Outside),
+        ("shop", "api.example.com", Meaning::Outside),
+    ] {
+        assert_eq!(meaning(&world, namespace, &Host::Name(host.into())), expected, "{host} in {namespace}");
+    }
+}
+
+#[test]
+fn a_question_is_understood_or_it_is_said_what_is_wrong_with_it() {
+    for (to, expected) in [
+        ("cart:80", "cart:80"),
+        ("Cart.Shop.svc.:80", "cart.shop.svc:80"),
+        ("dns:///cart.shop:80", "cart.shop:80"),
+        ("10.96.0.1:80", "10.96.0.1:80"),
+        ("[fd00::1]:80", "[fd00::1]:80"),
+        ("[::ffff:10.96.0.1]:80", "10.96.0.1:80"),
+    ] {
+        assert_eq!(Question::parse("shop/web", to, None, &[]).unwrap().to.to_string(), expected, "{to}");
+    }
+    let header = |text: &str| vec![text.to_owned()];
+    for (pod, to, method, headers, said) in [
+        ("web", "cart:80", None, vec![], "pod=\"web\": expected namespace/name"),
+        ("a/b/c", "cart:80", None, vec![], "pod="),
+        ("shop/web", "cart", None, vec![], "to=\"cart\": expected host:port"),
+        ("shop/web", "cart:0", None, vec![], "to="),
+        ("shop/web", "cart:65536", None, vec![], "to="),
+        ("shop/web", ":80", None, vec![], "to="),
+        ("shop/web", "a b:80", None, vec![], "to="),
+        ("shop/web", "http://cart:80", None, vec![], "to="),
+        ("shop/web", "cart:80", Some("shop.Cart/Add"), vec![], "method="),
+        ("shop/web", "cart:80", Some("/"), vec![], "method="),
+        ("shop/web", "cart:80", None, header("x-user"), "header=\"x-user\": expected name=value"),
+        ("shop/web", "cart:80", None, header("=x"), "header="),
+        ("shop/web", "cart:80", None, header("x=a\nb"), "header="),
+        ("shop/web", "cart:80", None, vec!["x=y".to_owned(); 101], "101 headers"),
+    ] {
+        let wrong = Question::parse(pod, to, method, &headers).unwrap_err();
+        assert!(wrong.starts_with(said), "{wrong}");
+    }
+    let long = Question::parse(&"x".repeat(100_000), "cart:80", None, &[]).unwrap_err();
+    assert!(long.len() < 200, "{long}");
+}
+
+#[test]
+fn why_a_connection_goes_straight_is_said_by_the_first_thing_that_makes_it_so() {
+    let facts = |change: fn(&mut Facts)| {
+        let mut live = enrolled();
+        let Standing::Enrolled(facts) = &mut live.pod else { unreachable!() };
+        change(facts);
+        live
+    };
+    let waiting = Live { pod: Standing::Waiting { reason: "no process".into(), seconds: 3 }, ..enrolled() };
+    let with = |more: Vec<Row>| {
+        let mut rows = shop();
+        rows.extend(more);
+        rows
+    };
+    let v6 = service("six", &["fd00::1"], &[sample::service_port("grpc", 80)], |_| ());
+    let v6 = vec![v6, slice("six", [sample::endpoint("fd00:1::1")])];
+    let headless = |row: &mut ServiceRow| row.kind = ServiceKind::Headless;
+    let db = vec![
+        service("db", &[], &[sample::service_port("grpc", 9000)], headless),
+        slice("db", [sample::endpoint("10.0.1.1")]),
+    ];
+    let claimed = vec![service("bus", &["10.96.0.9"], &[sample::service_port("grpc", 80)], |row| {
+        row.external_ips = vec!["10.96.0.1".parse().unwrap()];
+    })];
+    for (what, rows, to, live, reason, said) in [
+        (
+            "an unlabelled namespace",
+            vec![Row::Namespace(Arc::new(sample::namespace(Enabled::No)))],
+            "cart:80",
+            enrolled(),
+            None,
+            "the pod is not enrolled (the namespace is not labelled",
+        ),
+        (
+            "a host-network pod",
+            vec![pod(|pod| pod.host_network = true)],
+            "cart:80",
+            enrolled(),
+            None,
+            "hostNetwork",
+        ),
+        (
+            "a pod of another node",
+            vec![pod(|pod| pod.node = Some("node-2".into()))],
+            "cart:80",
+            enrolled(),
+            None,
+            "on another node, node-2",
+        ),
+        ("a pod that waits", vec![], "cart:80", waiting, None, "not enrolled yet (no process)"),
+        ("a name outside", vec![], "example.com:443", enrolled(), None, "example.com is no Service's name"),
+        (
+            "an address outside",
+            vec![],
+            "192.0.2.1:80",
+            enrolled(),
+            Some("unknown_destination"),
+            "the address of no Service",
+        ),
+        (
+            "a port that it has not",
+            vec![],
+            "cart:81",
+            enrolled(),
+            Some("unknown_destination"),
+            "shop/cart has no TCP port 81; it has 80",
+        ),
+        (
+            "an endpoint's own address",
+            vec![],
+            "10.0.0.1:9000",
+            enrolled(),
+            Some("unknown_destination"),
+            "dialled by its own address",
+        ),
+        ("a headless Service", db, "db:9000", enrolled(), Some("unknown_destination"), "shop/db is headless"),
+        (
+            "a port of another protocol",
+            cart(|row| row.ports[0].app_protocol = Some("https".into())).into(),
+            "cart:80",
+            enrolled(),
+            Some("unknown_destination"),
+            "not gRPC: appProtocol is \"https\"",
+        ),
+        (
+            "no endpoint",
+            vec![slice("cart", [])],
+            "cart:80",
+            enrolled(),
+            Some("no_endpoint"),
+            "no endpoint is ready",
+        ),
+        (
+            "lo that is down",
+            vec![],
+            "cart:80",
+            facts(|facts| facts.loopback_down = true),
+            Some("loopback_down"),
+            "lo is down",
+        ),
+        (
+            "too many connections",
+            vec![],
+            "cart:80",
+            facts(|facts| facts.at_connection_limit = true),
+            Some("connection_limit"),
+            "of 100 at most",
+        ),
+        (
+            "no IPv6 route",
+            v6,
+            "six:80",
+            facts(|facts| facts.ipv6_route = false),
+            Some("no_ipv6_route"),
+            "no route",
+        ),
+        (
+            "an agent that does not serve",
+            vec![],
+            "cart:80",
+            Live { serving: false, ..enrolled() },
+            Some("agent_silent"),
+            "does not serve",
+        ),
+        (
+            "lo before the heart",
+            vec![],
+            "cart:80",
+            Live { serving: false, ..facts(|facts| facts.loopback_down = true) },
+            Some("loopback_down"),
+            "lo is down",
+        ),
+    ] {
+        let told = ask(&world(with(rows)), to, &[], &live);
+        assert_eq!((told.outcome, told.reason), (Outcome::Straight, reason), "{what}: {told:#?}");
+        assert!(told.summary.contains(said), "{what}: {}", told.summary);
+        assert_eq!(told.endpoint, None, "{what}");
+    }
+    // Its own by the stronger right.
+    let told = ask(&world(with(claimed)), "cart:80", &[], &enrolled());
+    assert_eq!(told.outcome, Outcome::Balanced);
+    assert!(answer(&told, "Whose is").detail[0].contains("shop/bus:80 claim it too"), "{told:#?}");
+    let nobody = ask(&world(shop()), "nobody:80", &[], &enrolled());
+    assert_eq!(nobody.outcome, Outcome::Unresolved);
+    assert_eq!(answer(&nobody, "What does nobody stand for?").answer, "nothing");
+}
+
+#[test]
+fn what_would_be_if_it_were_otherwise_is_told_as_such() {
+    let mut rows = shop();
+    rows.push(pod(|pod| pod.enabled = Enabled::No));
+    let told = ask(&world(rows), "cart:80", &[], &enrolled());
+    assert!(!told.steps[0].hypothetical, "that it is not enrolled is so");
+    assert!(told.steps[1..].iter().all(|step| step.hypothetical));
+    assert!(told.endpoints.len() == 3 && told.summary.contains("the pod's label says no"), "{told:#?}");
+    let gone = world([enabled()].into_iter().chain(cart(|_| ())));
+    let told = ask(&gone, "cart.shop:80", &[], &enrolled());
+    assert!(told.summary.contains("node-1 has no pod shop/web"), "{}", told.summary);
+    assert_eq!(answer(&told, "How is one chosen?").answer, "ewma: by chance, with the odds below");
+}
+
+fn endpoint_of(world: &World, address: &str) -> Arc<crate::mesh::Endpoint> {
+    let port = crate::mesh::ServicePort { service: ObjectName::new("shop", "cart"), port: 80 };
+    let backend = world.backend(&port).unwrap();
+    let found = backend.endpoints.iter().find(|endpoint| endpoint.address == address.parse().unwrap());
+    found.unwrap().clone()
+}
+
+#[test]
+fn who_is_left_out_is_said_for_this_pod_and_why() {
+    let world = world(shop());
+    let (own, other) = (crate::balance::source_of("uid-web"), 99);
+    let until_ns = NOW_NS + 5_000_000_000;
+    let [first, second] = ["10.0.0.1:9000", "10.0.0.2:9000"].map(|address| endpoint_of(&world, address));
+    first.load.left_out.add(own, until_ns, REASON, NOW_NS);
+    second.load.left_out.add(other, until_ns, REASON, NOW_NS);
+    let told = ask(&world, "cart:80", &[], &enrolled());
+    let step = answer(&told, "Which of them are left out");
+    assert_eq!(step.answer, "1 of 3");
+    assert_eq!(
+        step.detail,
+        [
+            "10.0.0.1:9000: it failed this pod's calls; for 5 s more",
+            "10.0.0.2:9000: by another pod alone, which is no word on this one's calls"
+        ]
+    );
+    let states: Vec<_> = told.endpoints.iter().map(|one| (one.state, one.odds_percent)).collect();
+    assert_eq!(states, [("ejected", Some(0.0)), ("candidate", Some(50.0)), ("candidate", Some(50.0))]);
+    // Two of three: fewer than half are left, so all are used.
+    second.load.left_out.add(own, until_ns, REASON, NOW_NS);
+    let told = ask(&world, "cart:80", &[], &enrolled());
+    let step = answer(&told, "Which of them are left out");
+    assert_eq!(step.answer, "2 of 3 would be, so none is");
+    assert!(told.endpoints.iter().all(|one| one.state == "candidate"), "{told:#?}");
+}
+
+#[test]
+fn of_an_endpoint_that_its_check_says_is_ill_that_is_said() {
+    let world = world(shop());
+    endpoint_of(&world, "10.0.0.3:9000").load.left_out.set_unhealthy(NOW_NS + 1);
+    let told = ask(&world, "cart:80", &[], &enrolled());
+    assert_eq!(told.endpoints[2].state, "unhealthy");
+    assert!(answer(&told, "Which of them are left out").detail[0].contains("its health check"), "{told:#?}");
+}
+
+#[test]
+fn the_picker_says_by_what_it_chooses_and_what_it_would_choose() {
+    let balanced = |picker, hash_on: &str| {
+        let hash_on: HashOn = hash_on.parse().unwrap();
+        let change =
+            move |row: &mut ServiceRow| row.balancing = Balancing { picker, hash_on, ..Balancing::default() };
+        world([enabled(), pod(|_| ())].into_iter().chain(cart(change)))
+    };
+    // The slower one is not among those that lose to none, and so is never the better of two.
+    let world_of_one_slow = balanced(Picker::Ewma, "source");
+    for (address, latency_ns) in
+        [("10.0.0.1:9000", 90_000_000), ("10.0.0.2:9000", 2_000_000), ("10.0.0.3:9000", 2_000_000)]
+    {
+        let load = &endpoint_of(&world_of_one_slow, address).load;
+        load.latency_ewma_ns.store(latency_ns, Relaxed);
+        load.latency_at_ns.store(NOW_NS, Relaxed);
+    }
+    let told = ask(&world_of_one_slow, "cart:80", &[], &enrolled());
+    let shown: Vec<_> = told.endpoints.iter().map(|one| (one.odds_percent, one.cost_us)).collect();
+    assert_eq!(shown, [(Some(0.0), Some(90_000)), (Some(50.0), Some(2_000)), (Some(50.0), Some(2_000))]);
+
+    for picker in [Picker::RingHash, Picker::Maglev] {
+        let by_user = balanced(picker, "header:x-user");
+        let chosen = |header: &str| ask(&by_user, "cart:80", &[header], &enrolled()).endpoint;
+        let all: std::collections::BTreeSet<_> =
+            (0..20).filter_map(|user| chosen(&format!("x-user={user}"))).collect();
+        assert!(all.len() > 1, "users are spread: {all:?}");
+        assert!(chosen("x-user=anna").is_some() && chosen("x-user=anna") == chosen("X-User: anna"));
+        let told = ask(&by_user, "cart:80", &[], &enrolled());
+        assert_eq!(told.endpoint, None);
+        assert!(answer(&told, "How is one chosen?").detail[1].contains("no header x-user"), "{told:#?}");
+        let by_source = ask(&balanced(picker, "source"), "cart:80", &[], &enrolled());
+        assert!(by_source.summary.contains("this call goes to 10.0.0."), "{}", by_source.summary);
+    }
+    let stays = [enabled(), pod(|_| ())].into_iter().chain(cart(|row| row.source_affinity = true));
+    let stays = world(stays);
+    let told = ask(&stays, "cart:80", &[], &enrolled());
+    assert!(
+        told.endpoint.is_some()
+            && answer(&told, "How is one chosen?").answer.starts_with("source-hash: 10.0.0.")
+    );
+    // A session that has begun stays where it is, wherever the hash leads.
+    let port = crate::mesh::ServicePort { service: ObjectName::new("shop", "cart"), port: 80 };
+    for home in ["10.0.0.1:9000", "10.0.0.2:9000", "10.0.0.3:9000"].map(|text| text.parse().unwrap()) {
+        let live = Live { homes: vec![(port.clone(), home)], ..enrolled() };
+        assert_eq!(ask(&stays, "cart:80", &[], &live).endpoint, Some(home));
+    }
+    let gone = Live { homes: vec![(port, "10.0.0.9:9000".parse().unwrap())], ..enrolled() };
+    assert_eq!(ask(&stays, "cart:80", &[], &gone).endpoint, told.endpoint);
+}
+
+#[test]
+fn where_ejection_is_off_health_checks_alone_leave_an_endpoint_out() {
+    let off = |row: &mut ServiceRow| row.balancing.ejection = Ejection::Off;
+    let world = world([enabled(), pod(|_| ())].into_iter().chain(cart(off)));
+    let own = crate::balance::source_of("uid-web");
+    endpoint_of(&world, "10.0.0.1:9000").load.left_out.add(own, NOW_NS + 1_000_000_000, REASON, NOW_NS);
+    endpoint_of(&world, "10.0.0.2:9000").load.left_out.set_unhealthy(NOW_NS + 1);
+    let told = ask(&world, "cart:80", &[], &enrolled());
+    let states: Vec<_> = told.endpoints.iter().map(|one| one.state).collect();
+    assert_eq!(states, ["candidate", "unhealthy", "candidate"], "{told:#?}");
+}
+
+#[test]
+fn endpoints_that_serve_others_are_shown_with_the_reason() {
+    let hinted = |address: &str, zone: &str| EndpointRow {
+        hints: sample::hints(&[zone], &[]),
+        ..sample::endpoint(address)
+    };
+    let not_ready = Conditions { ready: Some(false), ..Conditions::default() };
+    let mut rows = shop();
+    rows.extend([
+        Row::Node(Arc::new(NodeRow { name: "node-1".into(), zone: Some("a".into()) })),
+        slice(
+            "cart",
+            [
+                hinted("10.0.0.1", "a"),
+                hinted("10.0.0.2", "b"),
+                EndpointRow { conditions: not_ready, ..hinted("10.0.0.3", "a") },
+            ],
+        ),
+    ]);
+    let world = world(rows);
+    let told = ask(&world, "cart:80", &[], &enrolled());
+    let step = answer(&told, "Which endpoints may serve it?");
+    assert_eq!(step.answer, "1", "{told:#?}");
+    assert_eq!(
+        step.detail[..2],
+        ["1 not: hinted for other zones, and others for this one", "1 not: not ready"]
+    );
+    let states: Vec<_> = told.endpoints.iter().map(|one| one.state).collect();
+    assert_eq!(states, ["candidate", "unused", "unused"]);
+    // Those nearby fail, and calls go farther.
+    let own = crate::balance::source_of("uid-web");
+    endpoint_of(&world, "10.0.0.1:9000").load.left_out.add(own, NOW_NS + 1_000_000_000, REASON, NOW_NS);
+    let told = ask(&world, "cart:80", &[], &enrolled());
+    let states: Vec<_> = told.endpoints.iter().map(|one| (one.state, one.odds_percent)).collect();
+    assert_eq!(states, [("ejected", Some(0.0)), ("farther", Some(100.0)), ("unused", None)], "{told:#?}");
+}
+
+#[test]
+fn whatever_is_asked_the_answer_says_something() {
+    let namespace = |name: &str| {
+        Row::Namespace(Arc::new(NamespaceRow { name: name.into(), ..sample::namespace(Enabled::Yes) }))
+    };
+    let empty = world([namespace("shop")]);
+    for to in ["a:1", "a.b:1", "a.b.svc:1", "a.b.c.svc:1", "127.0.0.1:1", "[::1]:1", "0.0.0.0:65535"] {
+        for world in [&empty, &world(shop())] {
+            let told = ask(
+                world,
+                to,
+                &[],
+                &Live { serving: false, mark: 1, pod: Standing::Unknown, homes: Vec::new() },
+            );
+            assert!(!told.summary.is_empty() && told.outcome != Outcome::Balanced, "{to}: {told:#?}");
+        }
+    }
+}

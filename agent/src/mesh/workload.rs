@@ -1,0 +1,100 @@
+//! What a pod belongs to, as people know it: the name that dashboards sort by.
+
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// A pod's workload, with what its labels say of it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Workload {
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its name: a Deployment's, a StatefulSet's, … or, where nobody made the pod for it, the pod's own.
+    pub name: Arc<str>,
+    /// Its kind: `Deployment`, `StatefulSet`, …, or `Pod`.
+    pub kind: Arc<str>,
+    /// The label `app`, or `app.kubernetes.io/name`.
+    pub app: Option<Arc<str>>,
+    /// The label `version`, or `app.kubernetes.io/version`.
+    pub version: Option<Arc<str>>,
+    /// The label `service.istio.io/canonical-name`.
+    pub canonical_name: Option<Arc<str>>,
+    /// The label `service.istio.io/canonical-revision`.
+    pub canonical_revision: Option<Arc<str>>,
+}
+
+impl Workload {
+    /// A workload of which nothing else is known.
+    pub fn named(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>, kind: &str) -> Self {
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+            kind: kind.into(),
+            app: None,
+            version: None,
+            canonical_name: None,
+            canonical_revision: None,
+        }
+    }
+
+    /// A workload as far as the name of one of its pods tells, which is all that an EndpointSlice says. Controllers make pods' names
+    /// of their own and a random part out of 27 characters that spell no words (`SafeEncodeString` of `k8s.io/apimachinery`):
+    /// `-HASH-RANDOM` is a Deployment's, `-RANDOM` another's that has no order, `-NUMBER` a StatefulSet's. `None` if the name
+    /// is of no such form. A pod that a person called so is taken for one that a controller made.
+    pub fn of_pod_name(namespace: &str, pod: &str) -> Option<Self> {
+        let (rest, last) = pod.rsplit_once('-')?;
+        if rest.is_empty() || last.is_empty() {
+            return None;
+        }
+        let is_random = last.len() == RANDOM_CHARACTERS && last.bytes().all(is_safe);
+        let hash = rest.rsplit_once('-').filter(|(name, hash)| {
+            !name.is_empty() && HASH_CHARACTERS.contains(&hash.len()) && hash.bytes().all(is_safe)
+        });
+        let (name, kind) = match hash {
+            Some((name, _)) if is_random => (name, "Deployment"),
+            _ if last.len() < RANDOM_CHARACTERS && last.bytes().all(|byte| byte.is_ascii_digit()) => {
+                (rest, "StatefulSet")
+            }
+            _ if is_random => (rest, "DaemonSet"),
+            _ => return None,
+        };
+        Some(Self::named(namespace, name, kind))
+    }
+}
+
+/// The random end of a generated name.
+const RANDOM_CHARACTERS: usize = 5;
+/// The hash of a pod template: a 32-bit number in decimal digits, each in its safe form.
+const HASH_CHARACTERS: std::ops::RangeInclusive<usize> = 8..=10;
+
+/// The characters of generated parts: no vowels, and nothing that looks like one.
+fn is_safe(byte: u8) -> bool {
+    b"bcdfghjklmnpqrstvwxz2456789".contains(&byte)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pods_name_tells_its_workload() {
+        for (pod, expected) in [
+            ("cart-6d4cf56db6-x2x8z", Some(("cart", "Deployment"))),
+            ("my-cart-v1-7f9c5b6d4-bcdfg", Some(("my-cart-v1", "Deployment"))),
+            ("ledger-0", Some(("ledger", "StatefulSet"))),
+            ("ledger-4321", Some(("ledger", "StatefulSet"))),
+            // What a template's hash can't be belongs to the name.
+            ("log-agent-x2x8z", Some(("log-agent", "DaemonSet"))),
+            ("cart-abcdefgh-x2x8z", Some(("cart-abcdefgh", "DaemonSet"))),
+            ("cart", None),
+            ("cart-blue", None),
+            ("cart-x2x8", None),
+            ("cart-", None),
+            ("-x2x8z", None),
+            ("", None),
+        ] {
+            let found = Workload::of_pod_name("shop", pod);
+            let found = found.as_ref().map(|workload| (&*workload.name, &*workload.kind));
+            assert_eq!(found, expected, "{pod}");
+        }
+    }
+}

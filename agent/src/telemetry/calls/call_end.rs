@@ -1,0 +1,54 @@
+//! The record of a call that is over: what metrics count, and what logs and traces tell. The call path makes one for each call, exactly
+//! once, and lends it to whoever wants to know ([`super::Recorder`]).
+
+use super::Flag;
+use crate::http2::FieldList;
+use crate::mesh::{Endpoint, Pod, ServicePort};
+use std::net::SocketAddr;
+
+/// A call that is over for everyone: answered and read, cancelled, or lost with its client. Times are nanoseconds of the monotonic
+/// clock.
+#[derive(Debug)]
+pub struct CallEnd<'a> {
+    /// The pod that called; `None`: a client of `evenkeel proxy`.
+    pub source: Option<&'a Pod>,
+    /// The Service port that it called.
+    pub service_port: &'a ServicePort,
+    /// The address that it dialled; `None` if the Service has gone meanwhile.
+    pub original: Option<SocketAddr>,
+    /// The endpoint that was chosen last; `None` if none ever was.
+    pub endpoint: Option<&'a Endpoint>,
+    /// Of a gRPC call, `package.Service/Method`; `other` beyond [`MOST_METHODS`](super::MOST_METHODS). Empty for other requests, whose paths
+    /// have no bound.
+    pub method: &'a str,
+    /// The request's fields as they went to the server; empty where large ones were let go when the answer began.
+    pub request: &'a FieldList,
+    /// It is a gRPC call.
+    pub is_grpc: bool,
+    /// Of the response, be it the agent's own; `None`: none has begun.
+    pub http_status: Option<u16>,
+    /// Of a gRPC call, the status as its client understands the end; `None`: the client did not wait for it.
+    pub grpc_status: Option<u8>,
+    /// What went wrong.
+    pub flag: Flag,
+    /// When its request came.
+    pub began_ns: u64,
+    /// When it was first sent to a server: what was before, it waited for an endpoint, a connection or a stream.
+    pub first_sent_ns: Option<u64>,
+    /// When a server's response headers came.
+    pub headers_ns: Option<u64>,
+    /// When it was over: its answer was written to the client's connection, or would never be.
+    pub ended_ns: u64,
+    /// Body bytes that came from the client.
+    pub request_bytes: u64,
+    /// Body bytes that came from a server.
+    pub response_bytes: u64,
+    /// Of a gRPC call: messages that the client began.
+    pub request_messages: u32,
+    /// And that a server began.
+    pub response_messages: u32,
+    /// Endpoints that were chosen for it, one after the other; 255 stands for more as well.
+    pub attempts: u8,
+    /// The client's connection had carried a call before.
+    pub on_existing_connection: bool,
+}
