@@ -203,22 +203,25 @@ fn check_metrics(text: &str, rows: &Rows) -> Outcome {
 }
 
 #[test]
-fn istios_metrics_can_be_left_out() -> Outcome {
+fn less_or_nothing_is_counted_where_that_is_asked_for() -> Outcome {
     if !privileged() {
         return Ok(());
     }
     let shop = Shop::enrolled(2)?;
-    let options = evenkeel_tests::agent::Options {
-        arguments: vec!["--istio-metrics=false".into()],
-        ..Default::default()
-    };
-    let agent = Agent::start_with(&shop.cluster, &options)?;
-    shop.client.call(&shop.v4(), 20, &[])?.is_clean()?;
-    eventually("the calls are counted", || {
-        agent.metrics().is_ok_and(|text| {
-            metric(&text, "rpc_client_call_duration_seconds_count", &[]).is_ok_and(|calls| calls == 20.0)
-        })
-    })?;
-    ensure!(!agent.metrics()?.contains("istio_"));
+    for (what, counted) in [("otel", 20.0), ("none", 0.0)] {
+        let options = evenkeel_tests::agent::Options {
+            arguments: vec![format!("--call-metrics={what}")],
+            ..Default::default()
+        };
+        let agent = Agent::start_with(&shop.cluster, &options)?;
+        shop.client.call(&shop.v4(), 20, &[])?.is_clean()?;
+        eventually("the calls are over for the agent too", || {
+            agent.admin("/workers").is_ok_and(|workers| workers["calls"] == 20)
+                && agent.active_calls().is_ok_and(|calls| calls == 0)
+        })?;
+        let text = agent.metrics()?;
+        let calls = metric(&text, "rpc_client_call_duration_seconds_count", &[])?;
+        ensure!(calls == counted && !text.contains("istio_"), "{what}: {calls} calls\n{text}");
+    }
     Ok(())
 }

@@ -13,7 +13,7 @@ use super::start_workers;
 use super::stop::StopSignals;
 use crate::admin::{self, Admin, Readiness};
 use crate::clock::monotonic_ns;
-use crate::config::{AgentConfig, UpstreamSockets};
+use crate::config::{AgentConfig, CallMetrics, UpstreamSockets};
 use crate::control::{Live, Settings, World};
 use crate::health::{self, HealthChecks};
 use crate::kernel::{Held, Kernel, LoadOptions};
@@ -65,7 +65,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     let metrics_at = admin::bind("the metrics", "--metrics", config.metrics).await?;
     let (ask, mut questions) = admin::questions();
     let (scrape, mut scrapes) = admin::scrapes();
-    let telemetry = Arc::new(Telemetry::new(config.istio_metrics));
+    let telemetry = Arc::new(Telemetry::new(config.call_metrics == CallMetrics::Istio));
     tokio::spawn(tidy(Arc::clone(&telemetry)));
     let openapi = Arc::new(admin::openapi(page_schema));
     let admin =
@@ -105,6 +105,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         UpstreamSockets::Pod => Arc::new(PodDialer { mark: config.mark }),
         UpstreamSockets::Node => Arc::new(NodeDialer { mark: config.mark }),
     };
+    let is_counting = config.call_metrics != CallMetrics::None;
     let share_upstreams = config.upstream_sockets == UpstreamSockets::Node;
     let workers = start_workers(
         config.workers,
@@ -112,7 +113,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         share_upstreams,
         config.protection,
         config.max_pod_connections,
-        Some(telemetry),
+        is_counting.then_some(telemetry),
         inherited.ticks,
     )?;
     let limit_crossings = workers.limit_crossings();

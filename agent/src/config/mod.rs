@@ -9,7 +9,7 @@ mod protection;
 mod proxy;
 mod values;
 
-pub use agent::{AgentArgs, AgentConfig, UpstreamSockets};
+pub use agent::{AgentArgs, AgentConfig, CallMetrics, UpstreamSockets};
 pub use cluster::{ClusterArgs, ClusterConfig};
 pub use protection::CircuitArgs;
 pub use proxy::{ProxyArgs, ProxyConfig, Upstreams};
