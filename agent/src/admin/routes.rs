@@ -9,7 +9,7 @@ use super::guard::Access;
 use super::page::{Leads, Page, ROUTES, Route};
 use super::refusal::Refusal;
 use super::{log, text, ui};
-use crate::telemetry::{Telemetry, calls_view, profile};
+use crate::telemetry::{Audience, Telemetry, calls_view, profile};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -55,6 +55,8 @@ pub struct Admin {
     pub questions: mpsc::Sender<Question>,
     /// What is counted of calls: read where the worker threads write it, and asked of nobody.
     pub telemetry: Arc<Telemetry>,
+    /// Who is told of single calls: taps are opened there.
+    pub audience: Arc<Audience>,
     /// Who may ask.
     pub access: Access,
     /// The description of the endpoint: [`openapi`](super::openapi()).

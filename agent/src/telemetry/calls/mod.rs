@@ -6,12 +6,14 @@
 mod call_end;
 mod family;
 mod flag;
+mod grpc_code;
 pub(super) mod histogram;
 mod recorder;
 mod series;
 
 pub use call_end::CallEnd;
 pub use flag::Flag;
+pub use grpc_code::{GRPC_CODES, grpc_code_name};
 pub use recorder::{MOST_METHODS, MethodId, Methods, Recorder, TIDY_EVERY, Telemetry};
 pub use series::{
     CallCounts, CallGroup, CallKey, Caller, DurationBuckets, EdgeCounts, EdgeGroup, EndpointName, Link,
