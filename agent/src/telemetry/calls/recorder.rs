@@ -1,148 +1,18 @@
 //! A worker's own way to its series: one small table for each pod and Service port that it serves, in which a call finds what it counts
 //! in with one look-up.
 
-use super::CallEnd;
-use super::family::Family;
-use super::series::{
-    Amounts, CallCounts, CallGroup, CallKey, CallSeries, Caller, EdgeCounts, EdgeGroup, EdgeKey, EdgeSeries,
-    EndpointName, Link, Status,
-};
+use super::series::{Amounts, CallKey, CallSeries, Caller, EdgeKey, EdgeSeries, EndpointName, Link, Status};
+use super::{CallEnd, MethodId, Telemetry};
 use crate::mesh::{Endpoint, Load, Pod, ServicePort};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-/// Methods that are counted by name, for each pod and Service port; the largest APIs have some hundred, and of a client's inventions
-/// there is no end. Calls of others count as `other`.
-pub const MOST_METHODS: usize = 100;
-/// A name that is longer is nobody's method.
-const LONGEST_METHOD_BYTES: usize = 256;
 /// Series for each pod and Service port on a worker, a few hundred bytes each: 100 endpoints, 20 methods and a handful of statuses. Beyond, calls
 /// are counted without their method, beyond twice as many also without their endpoint and with no more than their HTTP status' class.
 const MOST_SERIES: usize = 8_192;
 
-/// How often what writers have left is taken in, if nobody reads.
-pub const TIDY_EVERY: Duration = Duration::from_secs(30);
-
-/// Everything that is counted of calls.
-#[derive(Debug)]
-pub struct Telemetry {
-    calls: Family<CallSeries>,
-    edges: Family<EdgeSeries>,
-    has_sizes: bool,
-}
-
-impl Telemetry {
-    /// Nothing counted yet. The distributions of sizes are Istio's metrics' alone: counted where those are wanted.
-    pub fn new(has_sizes: bool) -> Self {
-        Self { calls: Family::default(), edges: Family::default(), has_sizes }
-    }
-
-    /// Whether [`Self::sizes`] are counted.
-    pub fn has_sizes(&self) -> bool {
-        self.has_sizes
-    }
-
-    /// Calls by pod, Service port, endpoint, method and status.
-    pub fn calls(&self) -> Vec<(CallKey, CallCounts)> {
-        self.calls.rows(Instant::now()).into_iter().collect()
-    }
-
-    /// Calls by workloads, Service port, method and status: sums that never fall.
-    pub fn call_groups(&self) -> Vec<(CallGroup, CallCounts)> {
-        self.calls.groups(Instant::now()).into_iter().collect()
-    }
-
-    /// Calls' sizes by workloads, Service port and status: sums that never fall.
-    pub fn sizes(&self) -> Vec<(EdgeGroup, EdgeCounts)> {
-        self.edges.groups(Instant::now()).into_iter().collect()
-    }
-
-    /// Takes in what former writers left. To be called every [`TIDY_EVERY`].
-    pub fn tidy(&self) {
-        self.calls.tidy(Instant::now());
-        self.edges.tidy(Instant::now());
-    }
-
-    /// How many series there are.
-    pub fn series(&self) -> usize {
-        self.calls.len() + self.edges.len()
-    }
-}
-
-/// A method by its number in its [`Recorder`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct MethodId(u16);
-
-impl MethodId {
-    /// No gRPC call.
-    pub const NONE: Self = Self(0);
-    /// One of too many.
-    const OTHER: Self = Self(1);
-}
-
-/// The names of methods, each held once.
-#[derive(Debug)]
-pub struct Methods {
-    names: Vec<Arc<str>>,
-    by_path: FxHashMap<Box<[u8]>, MethodId>,
-    /// By the last bits of the paths' hashes, which methods came last: nearly always it is that one.
-    recent: [MethodId; RECENT],
-}
-
+/// Entries that are found without a look-up: a pod's usual methods at a Service port's endpoints.
 const RECENT: usize = 64;
-
-impl Default for Methods {
-    fn default() -> Self {
-        Self {
-            names: vec!["".into(), "other".into()],
-            by_path: FxHashMap::default(),
-            recent: [MethodId::NONE; RECENT],
-        }
-    }
-}
-
-impl Methods {
-    /// The number of a path (`/package.Service/Method`). The hash is the same for the same path, and guards nothing.
-    #[inline]
-    pub fn intern(&mut self, path: &[u8], hash: u32) -> MethodId {
-        let recent = self.recent[hash as usize % RECENT];
-        if path.split_first().is_some_and(|(_, name)| self.names[usize::from(recent.0)].as_bytes() == name)
-            && path[0] == b'/'
-            && recent != MethodId::NONE
-        {
-            return recent;
-        }
-        self.intern_rare(path, hash)
-    }
-
-    #[cold]
-    fn intern_rare(&mut self, path: &[u8], hash: u32) -> MethodId {
-        let id = match self.by_path.get(path) {
-            Some(id) => *id,
-            None => match path.strip_prefix(b"/").map(str::from_utf8) {
-                Some(Ok(name))
-                    if self.by_path.len() < MOST_METHODS
-                        && !name.is_empty()
-                        && path.len() <= LONGEST_METHOD_BYTES =>
-                {
-                    let id = MethodId(self.names.len() as u16);
-                    self.names.push(name.into());
-                    self.by_path.insert(path.into(), id);
-                    id
-                }
-                _ => return MethodId::OTHER,
-            },
-        };
-        self.recent[hash as usize % RECENT] = id;
-        id
-    }
-
-    /// A method's name.
-    pub fn name(&self, id: MethodId) -> &Arc<str> {
-        &self.names[usize::from(id.0)]
-    }
-}
 
 /// The series of one pod's calls to one Service port, on one worker.
 #[derive(Debug)]
@@ -274,7 +144,7 @@ impl Recorder {
             server.map(|endpoint| EndpointName { address: endpoint.address, pod: endpoint.pod.clone() });
         let Self { telemetry, link, entries, by_key, edges, .. } = self;
         *by_key.entry(key).or_insert_with(|| {
-            let edge = telemetry.has_sizes.then(|| {
+            let edge = telemetry.has_sizes().then(|| {
                 let of_all_methods = Kind { method: MethodId::NONE, ..kind }.key(endpoint);
                 let edge = edges.entry(of_all_methods).or_insert_with(|| {
                     let (link, endpoint) = (Arc::clone(link), name.clone());
@@ -312,7 +182,7 @@ impl Recorder {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Flag;
+    use super::super::{Flag, MOST_METHODS, Methods};
     use super::*;
     use crate::http2::FieldList;
     use crate::mesh::ObjectName;
