@@ -120,10 +120,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         share_upstreams,
         config.protection,
         config.max_pod_connections,
-        Observers {
-            telemetry: is_counting.then_some(telemetry),
-            audience: Arc::clone(&telling.audience),
-        },
+        Observers { telemetry: is_counting.then_some(telemetry), audience: Arc::clone(&telling.audience) },
         inherited.ticks,
     )?;
     let limit_crossings = workers.limit_crossings();
