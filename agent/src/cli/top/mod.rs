@@ -1,4 +1,4 @@
-//! `evenkeel top`: what happens now. Two [`sample`]s of what agents have counted make [`rates`]; the [`screen`] draws them again and again,
+//! `evenkeel top`: what happens now. Two [`sample`]s of what agents have counted make [`mod@rates`]; the [`screen`] draws them again and again,
 //! or, where nobody looks, they are printed once.
 
 mod rates;
