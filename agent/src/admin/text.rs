@@ -14,6 +14,8 @@ pub(super) fn text(leads: Leads, answer: &Value) -> String {
         Leads::Index => index(answer),
         Leads::Page(page) => page_text(page, answer),
         Leads::Calls => calls(answer),
+        // It is no one value, and has lines of its own.
+        Leads::Tap => String::new(),
         Leads::Log => names_and_values(answer),
         Leads::Cpu => cpu(answer),
         Leads::Heap => heap(answer),
