@@ -4,7 +4,7 @@ use super::accept::Form;
 use super::refusal::Refusal;
 use crate::control::explain;
 use crate::mesh::{ObjectName, ServiceFilter, ServicePort};
-use crate::telemetry::Link;
+use crate::telemetry::{Link, TapFilter};
 use serde_json::{Value, json};
 use std::str::FromStr;
 
@@ -12,6 +12,9 @@ use std::str::FromStr;
 pub(super) const USUAL_ROWS: usize = 1_000;
 /// And the most that it may say: an answer of some megabytes, which costs each worker thread some milliseconds.
 pub(super) const MOST_ROWS: usize = 10_000;
+
+/// The most records that `/tap` may be told to end after: a larger number is no end.
+const MOST_RECORDS: usize = 1_000_000;
 
 /// For how long `/profile/cpu` looks where the request does not say: many of the scheduler's turns.
 const USUAL_SECONDS: u32 = 5;
@@ -29,7 +32,13 @@ pub(super) enum Parameter {
     To,
     Method,
     Header,
+    /// The methods that `/tap` shows.
+    Methods,
+    Status,
+    Headers,
     Limit,
+    /// After how many records `/tap` ends.
+    Records,
     Seconds,
     Format,
 }
@@ -53,6 +62,12 @@ pub struct Filter {
     method: Option<String>,
     /// Headers of that call.
     headers: Vec<String>,
+    /// Which calls `/tap` shows, by method and status.
+    pub(super) tap: TapFilter,
+    /// With their headers.
+    pub(super) with_headers: bool,
+    /// And how many.
+    pub(super) records: Option<usize>,
     /// The most rows of `/connections` and `/streams`.
     pub rows: usize,
     /// For how long `/profile/cpu` looks, in seconds.
@@ -70,6 +85,9 @@ impl Default for Filter {
             to: None,
             method: None,
             headers: Vec::new(),
+            tap: TapFilter::default(),
+            with_headers: false,
+            records: None,
             rows: USUAL_ROWS,
             seconds: USUAL_SECONDS,
         }
@@ -85,9 +103,11 @@ impl Parameter {
             Self::Service => "service",
             Self::Pod => "pod",
             Self::To => "to",
-            Self::Method => "method",
+            Self::Method | Self::Methods => "method",
             Self::Header => "header",
-            Self::Limit => "limit",
+            Self::Status => "status",
+            Self::Headers => "headers",
+            Self::Limit | Self::Records => "limit",
             Self::Seconds => "seconds",
             Self::Format => "format",
         }
@@ -104,6 +124,12 @@ impl Parameter {
             Self::To => "what the pod dials: HOST:PORT, a Service's name or an address",
             Self::Method => "what it calls there: /PACKAGE.SERVICE/METHOD",
             Self::Header => "a header of the call: NAME=VALUE; may be there several times",
+            Self::Methods => "calls of this method alone: PACKAGE.SERVICE/METHOD, or the start of it and *",
+            Self::Status => {
+                "calls that ended so alone: error, a gRPC status by name or number, or an HTTP status"
+            }
+            Self::Headers => "true: with the headers of requests, secrets masked",
+            Self::Records => "how many calls, and then the end: 1 to 1000000; without it, no end",
             Self::Limit => "the most rows: 1 to 10000; 1000 where nothing is said",
             Self::Seconds => "for how long is looked: 1 to 60; 5 where nothing is said",
             Self::Format => "json or text, whatever Accept says",
@@ -123,7 +149,10 @@ impl Parameter {
             Self::Namespace | Self::Name => json!({ "type": "string", "minLength": 1 }),
             Self::Service => json!({ "type": "string", "pattern": "^[^/:]+/[^/:]+(:[0-9]+)?$" }),
             Self::Pod => json!({ "type": "string", "pattern": "^[^/]+/[^/]+$" }),
-            Self::Enrolled => json!({ "type": "boolean" }),
+            Self::Enrolled | Self::Headers => json!({ "type": "boolean" }),
+            Self::Methods => json!({ "type": "string", "pattern": "^[^*]+$|^[^*]*\\*$" }),
+            Self::Status => json!({ "type": "string", "pattern": "^([A-Za-z_-]+|[0-9]{1,3})$" }),
+            Self::Records => json!({ "type": "integer", "minimum": 1, "maximum": MOST_RECORDS }),
             Self::To => json!({ "type": "string", "pattern": ":[0-9]+$" }),
             Self::Method => json!({ "type": "string", "pattern": "^/." }),
             Self::Header => json!({ "type": "array", "items": { "type": "string", "pattern": "[=:]" } }),
@@ -161,6 +190,16 @@ impl Filter {
             Parameter::To => self.to = Some(value.into()),
             Parameter::Method => self.method = Some(value.into()),
             Parameter::Header => self.headers.push(value.into()),
+            Parameter::Methods => self.tap.method = Some(value.parse().map_err(refuse)?),
+            Parameter::Status => self.tap.status = Some(value.parse().map_err(refuse)?),
+            Parameter::Headers => {
+                self.with_headers = one_of(value, &[("true", true), ("false", false)]).map_err(refuse)?;
+            }
+            Parameter::Records => {
+                let records = value.parse().ok().filter(|records| (1..=MOST_RECORDS).contains(records));
+                let expected = || refuse(format!("expected a number from 1 to {MOST_RECORDS}"));
+                self.records = Some(records.ok_or_else(expected)?);
+            }
             Parameter::Limit => {
                 let rows = value.parse().ok().filter(|rows| (1..=MOST_ROWS).contains(rows));
                 self.rows = rows.ok_or_else(|| refuse(format!("expected a number from 1 to {MOST_ROWS}")))?;
@@ -186,6 +225,11 @@ impl Filter {
         const NEEDED: &str = "/explain needs pod=NAMESPACE/NAME and to=HOST:PORT";
         let (Some(pod), Some(to)) = (&self.pod, &self.to) else { return Err(NEEDED.into()) };
         explain::Question::parse(&pod.to_string(), to, self.method.as_deref(), &self.headers)
+    }
+
+    /// The calls that `/tap` is to show.
+    pub(super) fn of_tap(self) -> TapFilter {
+        TapFilter { namespace: self.namespace, pod: self.pod, service: self.service, ..self.tap }
     }
 
     /// Whether a Service port is asked for.

@@ -8,7 +8,7 @@ use super::filter::Filter;
 use super::guard::Access;
 use super::page::{Leads, Page, ROUTES, Route};
 use super::refusal::Refusal;
-use super::{log, text, ui};
+use super::{log, tap, text, ui};
 use crate::telemetry::{Audience, Telemetry, calls_view, profile};
 use axum::Router;
 use axum::body::Body;
@@ -100,6 +100,7 @@ impl Admin {
                 });
                 read.await.map_err(|_| Refusal::busy())?
             }
+            Leads::Tap => return tap::answer(&self.audience, asked.filter, asked.form),
             Leads::Log if matches!(request.method, Method::GET | Method::HEAD) => json(log::show()?),
             Leads::Log => json(log::change(body).await?),
             Leads::Cpu => {
@@ -152,8 +153,8 @@ impl Asked {
         let accept: Vec<_> =
             request.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
         let accepted = || match accept.is_empty() {
-            true => Form::accepted(None),
-            false => Form::accepted(Some(&accept.join(","))),
+            true => Form::accepted(None, route.is_stream()),
+            false => Form::accepted(Some(&accept.join(",")), route.is_stream()),
         };
         let form = form.or_else(accepted).ok_or_else(|| Refusal::not_acceptable(route))?;
         Ok(Self { route, filter, form })
@@ -216,7 +217,9 @@ pub fn json(answer: impl Serialize) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use super::super::accept::NDJSON;
     use super::*;
+    use crate::telemetry::StatusFilter;
 
     fn asked(method: &str, uri: &str, accept: Option<&str>) -> Result<Asked, (u16, String)> {
         let mut request = axum::http::Request::builder().method(method).uri(uri);
@@ -237,6 +240,13 @@ mod tests {
         assert_eq!((some.filter.enrolled, some.form), (Some(false), Form::Text));
         let of_one = asked("GET", "/endpoints?service=shop/cart:50051", Some("text/plain")).unwrap();
         assert_eq!(of_one.filter.service, Some("shop/cart:50051".parse().unwrap()));
+        let tapped =
+            asked("GET", "/tap?status=unavailable&method=a.B/*&headers=true&limit=7", Some(NDJSON)).unwrap();
+        assert_eq!(tapped.filter.tap.status, Some(StatusFilter::Grpc(14)));
+        assert_eq!(
+            (tapped.filter.with_headers, tapped.filter.records, tapped.form),
+            (true, Some(7), Form::Json)
+        );
         for (method, uri, accept, status, said) in [
             ("GET", "/pod", None, 404, "did you mean /pods?"),
             ("GET", "/pods/", None, 404, "did you mean /pods?"),
@@ -256,6 +266,14 @@ mod tests {
             ("GET", "/pods?format=yaml", None, 400, "expected json or text"),
             ("GET", "/endpoints?service=cart", None, 400, "expected NAMESPACE/NAME"),
             ("GET", "/pods", Some("image/png"), 406, "application/json"),
+            ("GET", "/pods", Some("application/x-ndjson"), 406, "application/json"),
+            ("GET", "/tap", Some("image/png"), 406, "application/x-ndjson"),
+            ("POST", "/tap", None, 405, "takes GET, HEAD"),
+            ("GET", "/tap?status=bad", None, 400, "a gRPC status by name or number"),
+            ("GET", "/tap?method=a*b", None, 400, "as shop.Cart/*"),
+            ("GET", "/tap?headers=yes", None, 400, "expected true or false"),
+            ("GET", "/tap?limit=0", None, 400, "from 1 to 1000000"),
+            ("GET", "/tap?pods=shop/a", None, 400, "did you mean pod?"),
         ] {
             let (refused, message) = asked(method, uri, accept).unwrap_err();
             assert_eq!(refused, status, "{method} {uri}: {message}");

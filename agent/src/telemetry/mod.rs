@@ -28,7 +28,7 @@ pub use exposition::{
     PodObstacle, scrape,
 };
 pub use outlet::{DropCount, Inlet, Outlet, PAUSE, outlet};
-pub use printable::{json_line, printable};
+pub use printable::{is_obeyed, json_line, printable_word};
 pub use records::{
     Audience, CallRecord, LoggedCalls, MOST_TAPS, MethodFilter, OpenTap, RecordDestination, RecordEndpoint,
     RecordSource, SECRET_NAMES, StatusFilter, TapFilter, TooManyTaps,

@@ -153,7 +153,11 @@ mod tests {
         let taken = std::thread::scope(|scope| {
             for _ in 0..4 {
                 let outlet = outlet.clone();
-                scope.spawn(move || (0..TOLD).for_each(|number| drop(outlet.tell(|| number))));
+                scope.spawn(move || {
+                    for number in 0..TOLD {
+                        outlet.tell(|| number);
+                    }
+                });
             }
             drop(outlet);
             let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");

@@ -1,6 +1,6 @@
 //! How a call looks in a line.
 
-use crate::telemetry::{CallRecord, json_line, printable};
+use crate::telemetry::{CallRecord, json_line, printable_word};
 use clap::ValueEnum;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -42,18 +42,22 @@ fn parts(record: &CallRecord, line: &mut String) -> std::fmt::Result {
         _ => line.push_str(" -"),
     }
     match &record.source {
-        Some(source) => write!(line, " {}/{}", printable(&source.namespace), printable(&source.pod))?,
+        Some(source) => {
+            write!(line, " {}/{}", printable_word(&source.namespace), printable_word(&source.pod))?;
+        }
         None => line.push_str(" -"),
     }
     let to = &record.destination;
-    write!(line, " -> {}/{}:{}", printable(&to.namespace), printable(&to.service), to.port)?;
+    write!(line, " -> {}/{}:{}", printable_word(&to.namespace), printable_word(&to.service), to.port)?;
     match &record.endpoint {
         Some(endpoint) => write!(line, " at {}", endpoint.address)?,
         None => line.push_str(" at -"),
     }
     match (&record.method, &record.http_method, &record.path) {
-        (Some(method), ..) => write!(line, " {}", printable(method))?,
-        (None, Some(method), Some(path)) => write!(line, " {} {}", printable(method), printable(path))?,
+        (Some(method), ..) => write!(line, " {}", printable_word(method))?,
+        (None, Some(method), Some(path)) => {
+            write!(line, " {} {}", printable_word(method), printable_word(path))?;
+        }
         _ => line.push_str(" -"),
     }
     write!(line, " {:.3}ms", record.duration_ms)?;
@@ -70,7 +74,7 @@ fn parts(record: &CallRecord, line: &mut String) -> std::fmt::Result {
     let connection = if record.new_connection { "new" } else { "existing" };
     write!(line, " attempts={} connection={connection}", record.attempts)?;
     if let Some(source) = &record.source {
-        write!(line, " workload={}", printable(&source.workload))?;
+        write!(line, " workload={}", printable_word(&source.workload))?;
     }
     if let Some(address) = to.address {
         write!(line, " dialled={address}")?;
@@ -78,15 +82,15 @@ fn parts(record: &CallRecord, line: &mut String) -> std::fmt::Result {
     if let Some(endpoint) = &record.endpoint {
         for (name, value) in [("pod", &endpoint.pod), ("node", &endpoint.node), ("zone", &endpoint.zone)] {
             if let Some(value) = value {
-                write!(line, " {name}={}", printable(value))?;
+                write!(line, " {name}={}", printable_word(value))?;
             }
         }
     }
     if let Some(id) = &record.trace_id {
-        write!(line, " trace={}", printable(id))?;
+        write!(line, " trace={}", printable_word(id))?;
     }
     for (name, value) in record.headers.iter().flatten() {
-        write!(line, " {}={}", printable(name), printable(value))?;
+        write!(line, " {}={}", printable_word(name), printable_word(value))?;
     }
     if record.headers_cut {
         line.push_str(" …");
