@@ -238,7 +238,14 @@ fn admin_port(pod: &Pod) -> Result<u16, String> {
         Some(address) => address
             .rsplit_once(':')
             .and_then(|(_, port)| port.parse().ok())
-            .ok_or_else(|| format!("its admin endpoint is at {address}, where no port-forward leads")),
+            .ok_or_else(|| {
+                format!(
+                    "its admin endpoint is at {address}, where no port-forward leads: \
+                     kubectl exec -n {} {} -- evenkeel status --address {address}",
+                    pod.metadata.namespace.as_deref().unwrap_or_default(),
+                    pod.metadata.name.as_deref().unwrap_or_default(),
+                )
+            }),
     }
 }
 
