@@ -13,9 +13,10 @@ pub mod profile;
 
 pub use calls::{
     CallCounts, CallEnd, CallGroup, CallKey, Caller, DurationBuckets, EdgeCounts, EdgeGroup, EndpointName,
-    Flag, Link, MOST_METHODS, MethodId, Methods, Recorder, SizeBuckets, Status, TIDY_EVERY, Telemetry,
+    Flag, Link, MOST_METHODS, MethodId, Methods, RESOURCE_EXHAUSTED, Recorder, SizeBuckets, Status,
+    TIDY_EVERY, Telemetry, is_grpc_failure, is_http_failure,
 };
-pub use calls_view::{CallsView, LatencyView, calls_view};
+pub use calls_view::{By, CallsView, Dimension, calls_view};
 pub use exposition::{
     EndpointCounts, KindCounts, LegacyAttachment, MemoryCounts, Numbers, OpenedBefore, PathCount, PodCounts,
     PodObstacle, scrape,

@@ -1,8 +1,8 @@
 //! A worker's own way to its series: one small table for each pod and Service port that it serves, in which a call finds what it counts
 //! in with one look-up.
 
-use super::series::{Amounts, CallKey, CallSeries, Caller, EdgeKey, EdgeSeries, EndpointName, Link, Status};
-use super::{CallEnd, MethodId, Telemetry};
+use super::series::{Amounts, CallKey, CallSeries, Caller, EdgeKey, EdgeSeries, EndpointName, Link};
+use super::{CallEnd, MethodId, Status, Telemetry};
 use crate::mesh::{Endpoint, Load, Pod, ServicePort};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
