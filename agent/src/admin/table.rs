@@ -1,5 +1,7 @@
 //! Aligned tables, for people.
 
+use crate::telemetry::is_obeyed;
+
 /// Between two columns.
 const GAP: &str = "  ";
 
@@ -73,11 +75,7 @@ impl Table {
 
 /// The text without anything that a terminal obeys.
 pub fn printable(text: &str) -> String {
-    let obeyed = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    let escape = |c: char| if obeyed(c) { c.escape_default().collect() } else { c.to_string() };
+    let escape = |c: char| if is_obeyed(c) { c.escape_default().collect() } else { c.to_string() };
     text.chars().map(escape).collect()
 }
 

@@ -44,8 +44,8 @@ pub(super) struct StreamsView {
 }
 
 fn wanted(filter: &Filter) -> Wanted {
-    let Filter { pod, service, calls_of, rows, .. } = filter.clone();
-    Wanted { pod, service, method: calls_of, rows }
+    let Filter { pod, service, tap, rows, .. } = filter.clone();
+    Wanted { pod, service, method: tap.method, rows }
 }
 
 /// Asks the workers for their connections. The answer comes by itself.

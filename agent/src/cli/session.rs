@@ -68,7 +68,7 @@ pub(super) async fn ask(args: &ReachArgs, asks: &[Ask]) -> Result<Told> {
 }
 
 /// One line on standard error, of which the answers on standard output are not a part.
-fn complain(node: &str, why: &str) {
+pub(super) fn complain(node: &str, why: &str) {
     let why: String = why.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     eprintln!("evenkeel: {node}: {why}");
 }

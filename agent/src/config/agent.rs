@@ -1,7 +1,10 @@
 //! `evenkeel agent`.
 
 use super::protection::parse_memory;
-use super::{CircuitArgs, ClusterArgs, ClusterConfig, PortRange, Source, workers_or_cores};
+use super::{
+    AccessLogArgs, AccessLogConfig, CircuitArgs, ClusterArgs, ClusterConfig, PortRange, Source,
+    workers_or_cores,
+};
 use crate::admin::AdminAddress;
 use crate::mesh::{Protection, protection};
 use clap::{ArgAction, Args, ValueEnum};
@@ -62,6 +65,8 @@ pub struct AgentArgs {
     /// Whether the metrics have Istio's standard set beside Evenkeel's own, for Kiali and Istio's dashboards
     #[arg(long, env = "EVENKEEL_ISTIO_METRICS", value_name = "true|false", default_value_t = true, action = ArgAction::Set)]
     istio_metrics: bool,
+    #[command(flatten)]
+    access_log: AccessLogArgs,
     /// How long calls may go on after SIGTERM, in seconds
     #[arg(long, env = "EVENKEEL_DRAIN_SECONDS", value_name = "N", default_value = "20")]
     drain_seconds: u32,
@@ -112,6 +117,8 @@ pub struct AgentConfig {
     pub max_pod_connections: u32,
     /// The metrics have Istio's standard set.
     pub istio_metrics: bool,
+    /// The access log; `None`: there is none.
+    pub access_log: Option<AccessLogConfig>,
     /// From SIGTERM to the end of the last call.
     pub drain: Duration,
 }
@@ -120,7 +127,7 @@ impl AgentArgs {
     /// Checks what one flag alone cannot say.
     ///
     /// # Errors
-    /// What the source needs, or has no use for.
+    /// What the source needs, or has no use for; an access log that makes no sense.
     pub fn check(self) -> Result<AgentConfig, String> {
         Ok(AgentConfig {
             cluster: self.cluster.check(&self.source)?,
@@ -143,6 +150,7 @@ impl AgentArgs {
             },
             max_pod_connections: self.max_pod_connections,
             istio_metrics: self.istio_metrics,
+            access_log: self.access_log.check()?,
             drain: Duration::from_secs(self.drain_seconds.into()),
         })
     }

@@ -32,40 +32,38 @@ impl FromStr for ServiceFilter {
     }
 }
 
-/// A gRPC method, or those whose names begin alike.
+/// A method, or all that begin alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MethodFilter {
-    /// `package.Service/Method`.
-    Exactly(String),
-    /// What a name begins with.
-    Prefix(String),
-}
-
-impl MethodFilter {
-    /// Whether a method is meant: `package.Service/Method`, with or without a slash before it.
-    pub fn takes(&self, method: &str) -> bool {
-        let method = method.strip_prefix('/').unwrap_or(method);
-        match self {
-            Self::Exactly(name) => method == name,
-            Self::Prefix(start) => method.starts_with(start.as_str()),
-        }
-    }
+pub struct MethodFilter {
+    start: String,
+    is_prefix: bool,
 }
 
 impl FromStr for MethodFilter {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let name = text.strip_prefix('/').unwrap_or(text);
-        let (name, is_prefix) = name.strip_suffix('*').map_or((name, false), |start| (start, true));
-        let has_both =
-            name.split_once('/').is_some_and(|(service, method)| !service.is_empty() && !method.is_empty());
-        if name.contains('*') || !(is_prefix || has_both) {
-            return Err(
-                "expected PACKAGE.SERVICE/METHOD, or the beginning of one and a *, as shop.Cart/*".into()
-            );
+        // As they stand in a request, too.
+        let text = text.strip_prefix('/').unwrap_or(text);
+        let (start, is_prefix) = text.strip_suffix('*').map_or((text, false), |start| (start, true));
+        match (start.is_empty() && !is_prefix) || start.contains('*') {
+            true => Err(
+                "expected PACKAGE.SERVICE/METHOD, as shop.Cart/Add, or the start of it and *, as shop.Cart/*"
+                    .into(),
+            ),
+            false => Ok(Self { start: start.to_owned(), is_prefix }),
         }
-        Ok(if is_prefix { Self::Prefix(name.into()) } else { Self::Exactly(name.into()) })
+    }
+}
+
+impl MethodFilter {
+    /// Whether a path is meant, with or without its first slash.
+    pub fn takes(&self, path: &[u8]) -> bool {
+        let path = path.strip_prefix(b"/").unwrap_or(path);
+        match self.is_prefix {
+            true => path.starts_with(self.start.as_bytes()),
+            false => path == self.start.as_bytes(),
+        }
     }
 }
 
@@ -96,9 +94,9 @@ mod tests {
             ("shop.Cart/*", "shop.Carts/Add", false),
         ] {
             let filter: MethodFilter = filter.parse().unwrap();
-            assert_eq!(filter.takes(method), expected, "{filter:?} {method}");
+            assert_eq!(filter.takes(method.as_bytes()), expected, "{filter:?} {method}");
         }
-        for wrong in ["", "/", "Add", "shop.Cart/", "/Add", "*Add", "shop.*/Add", "shop.Cart/**"] {
+        for wrong in ["", "/", "*Add", "shop.*/Add", "shop.Cart/**"] {
             assert!(wrong.parse::<MethodFilter>().is_err(), "{wrong}");
         }
     }

@@ -214,7 +214,8 @@ impl Engine {
         let targets = self.wanted_targets(wanted);
         let mut shown = Shown { rows: Vec::new(), total: 0 };
         let is_wanted = |call: &Call| {
-            let is_method = |filter: &MethodFilter| method(call).is_some_and(|method| filter.takes(&method));
+            let is_method =
+                |filter: &MethodFilter| method(call).is_some_and(|method| filter.takes(method.as_bytes()));
             targets.contains(&call.target) && wanted.method.as_ref().is_none_or(is_method)
         };
         for call in self.calls.under_way().filter(|call| is_wanted(call)) {

@@ -18,6 +18,8 @@ pub(super) fn text(leads: Leads, answer: &Value) -> String {
         Leads::Index => inside::index(answer),
         Leads::Page(page) => page_text(page, answer),
         Leads::Calls => traffic::calls(answer),
+        // It is no one value, and has lines of its own.
+        Leads::Tap => String::new(),
         Leads::Log => names_and_values(answer),
         Leads::Cpu => inside::cpu(answer),
         Leads::Heap => inside::heap(answer),

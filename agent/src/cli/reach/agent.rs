@@ -3,7 +3,7 @@
 use super::Answers;
 use super::address::Address;
 use super::cluster::AgentPod;
-use super::wire::{Ask, AskError, Connection};
+use super::wire::{Ask, AskError, Connection, Lines};
 use kube::Client;
 use tokio::net::{TcpStream, UnixStream};
 
@@ -43,6 +43,11 @@ impl Agent {
         let answers = ask_over(&mut connection, asks).await?;
         self.connection = Some(connection);
         Ok(answers)
+    }
+
+    /// Asks for an answer that goes on and on, over a connection of its own.
+    pub(in crate::cli) async fn follow(&self, ask: &Ask) -> Result<Lines, AskError> {
+        self.way.open().await?.follow(ask).await
     }
 
     /// Ends the connection, if there is one: what is asked next opens another.

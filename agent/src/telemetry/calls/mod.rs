@@ -8,6 +8,7 @@
 mod call_end;
 mod family;
 mod flag;
+mod grpc_code;
 pub(super) mod histogram;
 mod methods;
 mod recorder;
@@ -17,6 +18,7 @@ mod telemetry;
 
 pub use call_end::CallEnd;
 pub use flag::Flag;
+pub use grpc_code::{GRPC_CODES, grpc_code_name};
 pub use methods::{MOST_METHODS, MethodId, Methods};
 pub use recorder::Recorder;
 pub use series::{

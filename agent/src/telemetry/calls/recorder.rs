@@ -85,15 +85,7 @@ impl Recorder {
     /// Counts a call. `method` is what [`CallEnd::method`] names.
     #[inline]
     pub fn record(&mut self, end: &CallEnd<'_>, method: MethodId) {
-        let kind = Kind {
-            method,
-            status: Status {
-                is_grpc: end.is_grpc,
-                http: end.http_status.unwrap_or(0),
-                grpc: end.grpc_status,
-                flag: end.flag,
-            },
-        };
+        let kind = Kind { method, status: end.status() };
         let amounts = Amounts {
             duration_ns: end.ended_ns.saturating_sub(end.began_ns),
             request_bytes: end.request_bytes,
