@@ -32,6 +32,8 @@ pub struct AccessLogArgs {
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 enum Which {
     /// None
+    // What YAML makes of a bare `off`, as in the chart's values.
+    #[value(alias = "false")]
     Off,
     /// Those that end in an error
     Errors,
@@ -95,6 +97,7 @@ mod tests {
     #[test]
     fn flags_say_which_calls_are_logged_or_what_is_wrong_with_them() {
         assert_eq!(check(&[]), Ok(None));
+        assert_eq!(check(&["--access-log", "false"]), Ok(None));
         let calls = |further: &[&str]| check(further).map(|log| log.map(|log| log.calls));
         assert_eq!(calls(&["--access-log", "errors"]), Ok(Some(LoggedCalls::Errors)));
         assert_eq!(calls(&["--access-log", "all"]), Ok(Some(LoggedCalls::All(1.0))));

@@ -95,6 +95,8 @@ fn every_flag_of_the_agent_is_a_value_or_the_charts_own() {
         "source",
         "kubeconfig",
         "netns-annotation",
+        // The agent's container has no file that it may write.
+        "access-log-to",
     ];
     let schema = std::fs::read_to_string(deploy::chart().join("values.schema.json")).unwrap();
     let schema: Value = serde_json::from_str(&schema).unwrap();
@@ -120,10 +122,15 @@ fn kebab(camel: &str) -> String {
 
 #[test]
 fn values_reach_the_agent_as_they_are_written() {
-    let chart = chart(&["--set=agent.maxDestinations=1000000,agent.mark=8192,agent.drainSeconds=0"]);
+    let chart = chart(&[
+        "--set=agent.maxDestinations=1000000,agent.mark=8192,agent.drainSeconds=0",
+        "--set=agent.accessLog=all,agent.accessLogSample=0.05",
+    ]);
     assert_eq!(argument(&chart, "--max-destinations").as_deref(), Some("1000000"));
     assert_eq!(argument(&chart, "--mark").as_deref(), Some("8192"));
     assert_eq!(argument(&chart, "--drain-seconds").as_deref(), Some("0"));
+    assert_eq!(argument(&chart, "--access-log").as_deref(), Some("all"));
+    assert_eq!(argument(&chart, "--access-log-sample").as_deref(), Some("0.05"));
     assert_eq!(argument(&chart, "--max-pods"), None, "what is not set is the agent's own default");
 }
 
@@ -223,6 +230,8 @@ fn bad_values_are_refused_by_name() {
     for (value, complaint) in [
         ("agent.drainSeconds=soon", "at '/agent/drainSeconds': got string, want integer"),
         ("agent.drainSecond=20", "at '/agent': additional properties 'drainSecond' not allowed"),
+        ("agent.accessLog=some", "at '/agent/accessLog': value must be one of"),
+        ("agent.accessLogSample=2", "at '/agent/accessLogSample'"),
         ("agent.maxPods=0", "at '/agent/maxPods': minimum: got 0, want 1"),
         ("agent.podMemory=512Ki", "at '/agent/podMemory'"),
         ("agent.mark=none", "at '/agent/mark'"),
