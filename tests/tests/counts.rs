@@ -22,7 +22,7 @@ struct Rows(Vec<Value>);
 
 impl Rows {
     fn of(agent: &Agent) -> Result<Self> {
-        Ok(Self(agent.admin("/calls")?.as_array().context("/calls is a list")?.clone()))
+        Ok(Self(agent.admin("/calls")?["calls"].as_array().context("there is a list")?.clone()))
     }
 
     /// The sum of a column over the rows that are so.
@@ -91,8 +91,16 @@ fn what_is_counted_of_calls_is_what_clients_and_servers_count() -> Outcome {
         ("pod=shop/client&service=shop/greeter:50051", rows.calls(|_| true)),
         ("pod=shop/server-1", 0),
         ("service=shop/greeter:1", 0),
+        (
+            "method=evenkeel.test.Greeter/*",
+            rows.calls(|row| row["method"].as_str().is_some_and(|name| !name.is_empty())),
+        ),
+        ("method=evenkeel.test.Greeter/None", 0),
+        ("by=service", rows.calls(|_| true)),
+        ("by=workload,endpoint,status", rows.calls(|_| true)),
     ] {
-        let asked = Rows(agent.admin(&format!("/calls?{query}"))?.as_array().cloned().unwrap_or_default());
+        let asked = agent.admin(&format!("/calls?{query}"))?;
+        let asked = Rows(asked["calls"].as_array().cloned().unwrap_or_default());
         ensure!(asked.calls(|_| true) == expected, "{query}: {:#?}", asked.0);
     }
     let table = agent.ask("GET", "/calls", &[("Accept", "text/plain")], "")?.body;

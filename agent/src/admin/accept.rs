@@ -107,9 +107,11 @@ mod tests {
             (Some(""), None),
         ] {
             assert_eq!(Form::accepted(accept, false), expected, "{accept:?}");
-            assert_eq!(Form::accepted(accept, true), expected, "{accept:?}");
         }
-        assert_eq!(Form::accepted(Some(NDJSON), true), Some(Form::Json));
+        for accept in [None, Some("*/*"), Some("application/json"), Some(NDJSON)] {
+            assert_eq!(Form::accepted(accept, true), Some(Form::Json), "{accept:?}");
+        }
+        assert_eq!(Form::accepted(Some("text/html"), true), Some(Form::Text));
         assert_eq!(Form::accepted(Some(NDJSON), false), None);
     }
 }

@@ -19,10 +19,10 @@ mod records;
 
 pub use calls::{
     CallCounts, CallEnd, CallGroup, CallKey, Caller, DurationBuckets, EdgeCounts, EdgeGroup, EndpointName,
-    Flag, GRPC_CODES, Link, MOST_METHODS, MethodId, Methods, Recorder, SizeBuckets, Status, TIDY_EVERY,
-    Telemetry, grpc_code_name,
+    Flag, GRPC_CODES, Link, MOST_METHODS, MethodId, Methods, RESOURCE_EXHAUSTED, Recorder, SizeBuckets,
+    Status, TIDY_EVERY, Telemetry, grpc_code_name, is_grpc_failure, is_http_failure,
 };
-pub use calls_view::{CallsView, LatencyView, calls_view};
+pub use calls_view::{By, CallsView, Dimension, calls_view};
 pub use exposition::{
     EndpointCounts, KindCounts, LegacyAttachment, MemoryCounts, Numbers, OpenedBefore, PathCount, PodCounts,
     PodObstacle, scrape,
@@ -30,6 +30,6 @@ pub use exposition::{
 pub use outlet::{DropCount, Inlet, Outlet, PAUSE, outlet};
 pub use printable::{is_obeyed, json_line, printable_word};
 pub use records::{
-    Audience, CallRecord, LoggedCalls, MOST_TAPS, MethodFilter, OpenTap, RecordDestination, RecordEndpoint,
-    RecordSource, SECRET_NAMES, StatusFilter, TapFilter, TooManyTaps,
+    Audience, CallRecord, LoggedCalls, MOST_TAPS, OpenTap, RecordDestination, RecordEndpoint, RecordSource,
+    SECRET_NAMES, StatusFilter, TapFilter, TooManyTaps,
 };

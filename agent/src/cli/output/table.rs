@@ -188,8 +188,8 @@ mod tests {
         assert_eq!(line("a"), "a        1       \\u{1b}x\n");
         assert_eq!(line("a-longer-name"), "a-longer-name   1       \\u{1b}x\n");
         assert_eq!(line("a"), "a               1       \\u{1b}x\n");
-        assert_eq!(line(&"x".repeat(100)).len(), 100 + 3 + 8 + 7);
-        assert_eq!(line("a").len(), WIDEST + 3 + 8 + 7);
+        assert_eq!(line(&"x".repeat(100)).len(), 100 + 3 + 8 + 8);
+        assert_eq!(line("a").len(), WIDEST + 3 + 8 + 8);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The record of a call that is over: what metrics count, and what logs and traces tell. The call path makes one for each call, exactly
 //! once, and lends it to whoever wants to know ([`super::Recorder`]).
 
-use super::Flag;
+use super::{Flag, Status};
 use crate::http2::{FieldList, Name};
 use crate::mesh::{Endpoint, Pod, ServicePort};
 use std::net::SocketAddr;
@@ -54,6 +54,16 @@ pub struct CallEnd<'a> {
 }
 
 impl CallEnd<'_> {
+    /// How it ended.
+    pub fn status(&self) -> Status {
+        Status {
+            is_grpc: self.is_grpc,
+            http: self.http_status.unwrap_or(0),
+            grpc: self.grpc_status,
+            flag: self.flag,
+        }
+    }
+
     /// Whether it counts as an error where those alone are told: something went wrong, or its status is not OK, or, without gRPC, from
     /// 400 on.
     pub fn is_error(&self) -> bool {

@@ -11,6 +11,6 @@ mod taps;
 
 pub use audience::{Audience, LoggedCalls};
 pub use call_record::{CallRecord, RecordDestination, RecordEndpoint, RecordSource};
-pub use filter::{MethodFilter, StatusFilter, TapFilter};
+pub use filter::{StatusFilter, TapFilter};
 pub use secrets::SECRET_NAMES;
 pub use taps::{MOST_TAPS, OpenTap, TooManyTaps};
