@@ -367,6 +367,7 @@ impl Node {
     pub(super) fn numbers(&mut self, source: &Discovery) -> Numbers {
         let ids = self.world.ids();
         Numbers {
+            ready: self.readiness.is_ready(),
             pods: self.with_tools(|pods, tools| pods.counts(tools)),
             pods_waiting: self.pods.obstacles(),
             pods_refused: self.refused().collect(),

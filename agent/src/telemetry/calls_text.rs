@@ -6,7 +6,7 @@
 use super::calls::histogram::{DURATION_BOUNDS_NS, SIZE_BOUNDS, add};
 use super::exposition::escaped;
 use super::{
-    CallCounts, CallGroup, DurationBuckets, EdgeGroup, SizeBuckets, Status, Telemetry, grpc_code_name,
+    CallCounts, CallGroup, DurationBuckets, EdgeGroup, Flag, SizeBuckets, Status, Telemetry, grpc_code_name,
 };
 use crate::mesh::{ServicePort, Workload};
 use rustc_hash::FxHashMap;
@@ -65,6 +65,16 @@ fn code_name(status: Status) -> &'static str {
     status.grpc.map_or("CANCELLED", grpc_code_name)
 }
 
+/// OTel's `error.type` of a call: where something went wrong on its way, what; else its status, where that is an error. With this, what a
+/// server answered (capitals) is told from what became of the call before it could.
+fn error_type(status: Status) -> &'static str {
+    match (status.flag, code_name(status)) {
+        (Flag::None, "OK") => "",
+        (Flag::None, code) => code,
+        (flag, _) => flag.name(),
+    }
+}
+
 /// The part of a scrape that is about calls. Without an end mark.
 pub(super) fn calls_text(telemetry: &Telemetry, istio: bool) -> String {
     let mut text = String::new();
@@ -76,9 +86,11 @@ pub(super) fn calls_text(telemetry: &Telemetry, istio: bool) -> String {
 }
 
 fn otel(groups: &[(CallGroup, CallCounts)], text: &mut String) -> fmt::Result {
-    let mut sums: FxHashMap<(&ServicePort, &str, &str), (DurationBuckets, u64)> = FxHashMap::default();
+    type Key<'a> = (&'a ServicePort, &'a str, &'static str, &'static str);
+    let mut sums: FxHashMap<Key<'_>, (DurationBuckets, u64)> = FxHashMap::default();
     for (group, counts) in groups.iter().filter(|(group, _)| group.edge.status.is_grpc) {
-        let key = (&group.edge.service_port, &*group.method, code_name(group.edge.status));
+        let EdgeGroup { service_port, status, .. } = &group.edge;
+        let key = (service_port, &*group.method, code_name(*status), error_type(*status));
         let (buckets, sum) = sums.entry(key).or_default();
         add(buckets, &counts.durations);
         *sum += counts.duration_sum_ns;
@@ -88,13 +100,16 @@ fn otel(groups: &[(CallGroup, CallCounts)], text: &mut String) -> fmt::Result {
     let mut sums: Vec<_> = sums.into_iter().collect();
     sums.sort_unstable_by_key(|(this, _)| *this);
     let bounds: Vec<u64> = FINER_BOUNDS_NS.into_iter().chain(OTEL_BOUNDS_NS).collect();
-    for ((service_port, method, code), (buckets, sum_ns)) in sums {
+    for ((service_port, method, code, error), (buckets, sum_ns)) in sums {
         let mut labels = String::new();
         write!(
             labels,
             "rpc_system_name=\"grpc\",service=\"{service_port}\",rpc_method=\"{}\",rpc_response_status_code=\"{code}\"",
             escaped(method),
         )?;
+        if !error.is_empty() {
+            push(&mut labels, "", "error_type", error);
+        }
         durations(text, NAME, &labels, &buckets, &bounds, sum_ns, 1e9)?;
     }
     Ok(())
@@ -325,10 +340,10 @@ mod tests {
             ),
             format!("rpc_client_call_duration_seconds_sum{{{labels},rpc_response_status_code=\"OK\"}} 0.006"),
             format!(
-                "rpc_client_call_duration_seconds_count{{{labels},rpc_response_status_code=\"UNAVAILABLE\"}} 1"
+                "rpc_client_call_duration_seconds_count{{{labels},rpc_response_status_code=\"UNAVAILABLE\",error_type=\"server_lost\"}} 1"
             ),
             format!(
-                "rpc_client_call_duration_seconds_count{{{labels},rpc_response_status_code=\"CANCELLED\"}} 1"
+                "rpc_client_call_duration_seconds_count{{{labels},rpc_response_status_code=\"CANCELLED\",error_type=\"client_cancelled\"}} 1"
             ),
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\nis not in\n{text}");

@@ -4,11 +4,13 @@
 use super::Telemetry;
 use super::access_log::AccessLogCounts;
 use super::calls_text::calls_text;
+use super::process::process_text;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use std::fmt::Debug;
 use std::hash::Hash;
@@ -17,6 +19,8 @@ use std::sync::atomic::AtomicU64;
 /// What the metrics are made of.
 #[derive(Debug, Default)]
 pub struct Numbers {
+    /// Whether this agent serves, as `/readyz` says.
+    pub ready: bool,
     /// The enrolled pods.
     pub pods: Vec<PodCounts>,
     /// Pods that are to be enrolled and are not, or not yet.
@@ -207,15 +211,72 @@ enum State {
     resting,
 }
 
-/// The text of a scrape: what the control loop knows, and what is counted of calls.
-pub fn scrape(numbers: &Numbers, telemetry: &Telemetry) -> String {
+/// In which of Prometheus' two text formats a scrape is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScrapeFormat {
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+    /// The older one, for who does not say that it reads OpenMetrics.
+    Classic,
+}
+
+impl ScrapeFormat {
+    /// The one that a scraper with such an `Accept` header reads.
+    pub fn accepted(accept: Option<&str>) -> Self {
+        let is_asked_for = accept.is_some_and(|accept| accept.contains("application/openmetrics-text"));
+        if is_asked_for { Self::OpenMetrics } else { Self::Classic }
+    }
+
+    /// What it is called in `Content-Type`.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Classic => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
+
+/// The text of a scrape: what the control loop knows, what is counted of calls, and what the process uses.
+pub fn scrape(numbers: &Numbers, telemetry: &Telemetry, format: ScrapeFormat) -> String {
     const END: &str = "# EOF\n";
     let mut text = exposition(numbers);
     let end = text.strip_suffix(END).map_or(text.len(), str::len);
     text.truncate(end);
     text.push_str(&calls_text(telemetry, telemetry.has_sizes()));
-    text.push_str(END);
-    text
+    text.push_str(&process_text());
+    match format {
+        ScrapeFormat::OpenMetrics => text + END,
+        ScrapeFormat::Classic => classic(&text),
+    }
+}
+
+/// OpenMetrics text in the classic format: there a counter's and an information's suffix is a part of their names, also where they are
+/// described, and there is no information but a gauge that is 1.
+fn classic(text: &str) -> String {
+    let mut classic = String::with_capacity(text.len());
+    let mut help = None;
+    for line in text.lines() {
+        // The encoder describes first, and then says of what type it was.
+        if let Some(described) = line.strip_prefix("# HELP ") {
+            help = described.split_once(' ');
+            continue;
+        }
+        let described = line.strip_prefix("# TYPE ").and_then(|described| described.split_once(' '));
+        let Some((name, kind)) = described else {
+            classic.extend([line, "\n"]);
+            continue;
+        };
+        let (suffix, kind) = match kind {
+            "counter" => ("_total", kind),
+            "info" => ("_info", "gauge"),
+            _ => ("", kind),
+        };
+        if let Some((_, help)) = help.take().filter(|(of, _)| *of == name) {
+            classic.extend(["# HELP ", name, suffix, " ", help, "\n"]);
+        }
+        classic.extend(["# TYPE ", name, suffix, " ", kind, "\n"]);
+    }
+    classic
 }
 
 fn exposition(numbers: &Numbers) -> String {
@@ -268,9 +329,22 @@ fn exposition(numbers: &Numbers) -> String {
         (State::refused, numbers.pods_refused.len()),
     ]);
     let destinations = states(&[(State::live, numbers.destinations), (State::resting, numbers.resting_ids)]);
-    let problems = Gauge::<i64>::default();
-    problems.set(numbers.problems as i64);
+    let [problems, ready] = [numbers.problems as i64, numbers.ready.into()].map(|value| {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(value);
+        gauge
+    });
 
+    registry.register(
+        "build",
+        "The agent's version",
+        Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
+    );
+    registry.register(
+        "ready",
+        "1 where all pods of the node that should be are enrolled, as far as they can be; 0 at the start and the stop",
+        ready,
+    );
     registry.register(
         "connections",
         "Connections of enrolled pods, by what became of them at connect()",
@@ -400,6 +474,7 @@ mod tests {
     #[test]
     fn counts_come_out_under_their_names_and_labels_are_escaped() {
         let numbers = Numbers {
+            ready: true,
             pods: vec![PodCounts {
                 namespace: "a".into(),
                 pod: "b\"c".into(),
@@ -437,7 +512,7 @@ mod tests {
             ],
             ..Numbers::default()
         };
-        let text = scrape(&numbers, &Telemetry::new(true));
+        let text = scrape(&numbers, &Telemetry::new(true), ScrapeFormat::OpenMetrics);
         assert!(text.ends_with("# EOF\n") && text.matches("# EOF").count() == 1, "one end: {text}");
         for line in [
             "evenkeel_proxy_circuit_refusals_total 8",
@@ -446,6 +521,10 @@ mod tests {
             "evenkeel_access_log_dropped_total 0",
             "# TYPE rpc_client_call_duration_seconds histogram",
             "# TYPE istio_requests counter",
+            "# TYPE evenkeel_build info",
+            concat!("evenkeel_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+            "evenkeel_ready 1",
+            "# TYPE process_cpu_seconds counter",
             r#"evenkeel_connections_total{namespace="a",pod="b\"c",outcome="taken"} 3"#,
             r#"evenkeel_pod_memory_bytes{namespace="a",pod="b\"c"} 5"#,
             r#"evenkeel_pod_memory_refused_calls_total{namespace="a",pod="b\"c"} 1"#,
@@ -463,5 +542,31 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\nis not in\n{text}");
         }
+    }
+
+    #[test]
+    fn the_classic_format_has_suffixes_in_the_names_that_are_described_and_no_end() {
+        let path = vec![PathCount { name: "retries", help: " Calls.", is_gauge: false, value: 8 }];
+        let numbers = Numbers { path, ..Numbers::default() };
+        let text = scrape(&numbers, &Telemetry::new(true), ScrapeFormat::Classic);
+        for lines in [
+            "# HELP evenkeel_proxy_retries_total Calls.\n# TYPE evenkeel_proxy_retries_total counter\nevenkeel_proxy_retries_total 8\n",
+            "# HELP evenkeel_build_info The agent's version.\n# TYPE evenkeel_build_info gauge\nevenkeel_build_info{",
+            "# TYPE evenkeel_ready gauge\nevenkeel_ready 0\n",
+            "# TYPE istio_requests_total counter\n",
+            "# TYPE rpc_client_call_duration_seconds histogram\n",
+        ] {
+            assert!(text.contains(lines), "{lines}\nis not in\n{text}");
+        }
+        assert!(!text.contains("# EOF"));
+    }
+
+    #[test]
+    fn who_does_not_ask_for_openmetrics_gets_the_classic_format() {
+        let prometheus =
+            "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        assert_eq!(ScrapeFormat::accepted(Some(prometheus)), ScrapeFormat::OpenMetrics);
+        assert_eq!(ScrapeFormat::accepted(Some("text/plain")), ScrapeFormat::Classic);
+        assert_eq!(ScrapeFormat::accepted(None), ScrapeFormat::Classic);
     }
 }

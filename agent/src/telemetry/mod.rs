@@ -1,10 +1,10 @@
 //! What is counted, and what is told of it.
 //!
 //! [`calls`] has what the worker threads count of calls; [`scrape()`] makes the text of it that Prometheus reads, together with what the
-//! control loop knows ([`Numbers`]), and [`calls_view()`] rows for programs. Other counts live where they are made: in the kernel's
-//! maps, in [`mesh::Load`](crate::mesh::Load), in the workers. What is told of single calls is in [`records`]: it leaves the worker threads by an
-//! [`mod@outlet`], and is written down by the [`access_log`], or shown to who taps, with nothing in it that a terminal would obey
-//! ([`mod@printable`]). [`log`] is what the program itself says, [`profile`] what it costs.
+//! control loop knows ([`Numbers`]) and what the process uses, and [`calls_view()`] rows for programs. Other counts live where they are made:
+//! in the kernel's maps, in [`mesh::Load`](crate::mesh::Load), in the workers. What is told of single calls is in [`records`]: it leaves the
+//! worker threads by an [`mod@outlet`], and is written down by the [`access_log`], or shown to who taps, with nothing in it that a terminal
+//! would obey ([`mod@printable`]). [`log`] is what the program itself says, [`profile`] what it costs.
 
 pub mod access_log;
 mod calls;
@@ -14,6 +14,7 @@ mod exposition;
 pub mod log;
 mod outlet;
 mod printable;
+mod process;
 pub mod profile;
 mod records;
 
@@ -25,7 +26,7 @@ pub use calls::{
 pub use calls_view::{By, CallsView, Dimension, calls_view};
 pub use exposition::{
     EndpointCounts, KindCounts, LegacyAttachment, MemoryCounts, Numbers, OpenedBefore, PathCount, PodCounts,
-    PodObstacle, scrape,
+    PodObstacle, ScrapeFormat, scrape,
 };
 pub use outlet::{DropCount, Inlet, Outlet, PAUSE, outlet};
 pub use printable::{is_obeyed, json_line, printable_word};
