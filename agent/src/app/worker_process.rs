@@ -10,7 +10,7 @@ use super::node::{APPLIED_POLL, Node};
 use super::place::Place;
 use super::schemas::page_schema;
 use super::stop::StopSignals;
-use super::telling::Telling;
+use super::telling::{Telling, TracesOf};
 use super::{Observers, start_workers};
 use crate::admin::{self, Admin, Readiness};
 use crate::clock::monotonic_ns;
@@ -68,7 +68,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     let (scrape, mut scrapes) = admin::scrapes();
     let telemetry = Arc::new(Telemetry::new(config.call_metrics == CallMetrics::Istio));
     tokio::spawn(tidy(Arc::clone(&telemetry)));
-    let telling = Telling::begin(config.access_log.as_ref())?;
+    let telling = Telling::begin(config.access_log.as_ref(), TracesOf::agent(&config))?;
     let openapi = Arc::new(admin::openapi(page_schema));
     let admin = Admin {
         questions: ask,
@@ -120,7 +120,11 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         share_upstreams,
         config.protection,
         config.max_pod_connections,
-        Observers { telemetry: is_counting.then_some(telemetry), audience: Arc::clone(&telling.audience) },
+        Observers {
+            telemetry: is_counting.then_some(telemetry),
+            audience: Arc::clone(&telling.audience),
+            tracer: telling.tracer.clone(),
+        },
         inherited.ticks,
     )?;
     let limit_crossings = workers.limit_crossings();
@@ -142,6 +146,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         readiness: readiness.clone(),
         serving: false,
         access_log: telling.counts(),
+        spans: telling.span_counts(),
         started: process_began,
     };
     node.meet(Neighbours::look(node.place.clone()).await);

@@ -2,8 +2,8 @@
 
 use super::protection::parse_memory;
 use super::{
-    AccessLogArgs, AccessLogConfig, CircuitArgs, ClusterArgs, ClusterConfig, PortRange, Source,
-    workers_or_cores,
+    AccessLogArgs, AccessLogConfig, CircuitArgs, ClusterArgs, ClusterConfig, PortRange, Source, TracesArgs,
+    TracesConfig, workers_or_cores,
 };
 use crate::admin::AdminAddress;
 use crate::mesh::{Protection, protection};
@@ -67,6 +67,8 @@ pub struct AgentArgs {
     call_metrics: CallMetrics,
     #[command(flatten)]
     access_log: AccessLogArgs,
+    #[command(flatten)]
+    traces: TracesArgs,
     /// How long calls may go on after SIGTERM, in seconds
     #[arg(long, env = "EVENKEEL_DRAIN_SECONDS", value_name = "N", default_value = "20")]
     drain_seconds: u32,
@@ -131,6 +133,8 @@ pub struct AgentConfig {
     pub call_metrics: CallMetrics,
     /// The access log; `None`: there is none.
     pub access_log: Option<AccessLogConfig>,
+    /// Traces; `None`: calls' contexts are not looked at.
+    pub traces: Option<TracesConfig>,
     /// From SIGTERM to the end of the last call.
     pub drain: Duration,
 }
@@ -139,7 +143,7 @@ impl AgentArgs {
     /// Checks what one flag alone cannot say.
     ///
     /// # Errors
-    /// What the source needs, or has no use for; an access log that makes no sense.
+    /// What the source needs, or has no use for; an access log that makes no sense; traces that nobody takes.
     pub fn check(self) -> Result<AgentConfig, String> {
         Ok(AgentConfig {
             cluster: self.cluster.check(&self.source)?,
@@ -163,6 +167,7 @@ impl AgentArgs {
             max_pod_connections: self.max_pod_connections,
             call_metrics: self.call_metrics,
             access_log: self.access_log.check()?,
+            traces: self.traces.check(|name| std::env::var(name).ok())?,
             drain: Duration::from_secs(self.drain_seconds.into()),
         })
     }

@@ -290,6 +290,9 @@ impl Engine {
         slot.target = connection.target;
         slot.budget = self.conns.budget(connection.conn);
         call::take_list(&mut self.fields, &mut slot.request);
+        if let Some(tracer) = &self.tracer {
+            slot.trace = tracer.begin(&mut slot.request, || self.random.next());
+        }
         slot.request_ended = end_stream;
         slot.arrived_ns = self.now_ns;
         slot.measured.on_existing_connection = mem::replace(&mut connection.has_carried, true);

@@ -279,6 +279,9 @@ impl Engine {
 impl Engine {
     /// Lends what is known of a call that is over to whoever counts and tells.
     fn report(&mut self, call: u32) {
+        if let Some(trace) = self.calls[call].trace.take() {
+            self.end_span(call, trace);
+        }
         let slot = &self.calls[call];
         let target = &mut self.targets.slots[slot.target as usize];
         let is_told = self.audience.is_there();

@@ -9,7 +9,7 @@ use super::pool::Pool;
 use super::shared_use::{Circuit, Home};
 use crate::balance::{self, PickerState, Random};
 use crate::mesh::{Destination, DestinationId, Picker, Pod, PodKey, ServicePort};
-use crate::telemetry::{Methods, Recorder};
+use crate::telemetry::{Link, Methods, Recorder};
 use rustc_hash::FxHashMap;
 use slab::Slab;
 use std::net::SocketAddr;
@@ -101,6 +101,8 @@ pub(super) struct Target {
     pub(super) methods: Methods,
     /// What its calls are counted with.
     pub(super) recorder: Option<Recorder>,
+    /// Whose calls, and to what, as spans tell it.
+    pub(super) link: Arc<Link>,
 }
 
 impl Target {
@@ -162,6 +164,10 @@ impl Engine {
         let pod = origin.as_pod().map(|pod| &**pod);
         let recorder = |telemetry| Recorder::new(Arc::clone(telemetry), pod, service_port.clone());
         let recorder = self.telemetry.as_ref().map(recorder);
+        let link = match &recorder {
+            Some(recorder) => Arc::clone(recorder.link()),
+            None => Arc::new(Link::new(pod, service_port.clone())),
+        };
         let target = Target {
             budget: self.budgets.join(&origin),
             home: Home::new(&self.ledger.homes, circuit.clone()),
@@ -178,6 +184,7 @@ impl Engine {
             service_port,
             methods: Methods::default(),
             recorder,
+            link,
         };
         let target = self.targets.slots.insert(target) as u32;
         self.targets.by_key.insert(key, target);

@@ -4,6 +4,7 @@
 use super::Telemetry;
 use super::access_log::AccessLogCounts;
 use super::calls_text::calls_text;
+use super::otlp::TraceCounts;
 use super::process::process_text;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
@@ -43,6 +44,8 @@ pub struct Numbers {
     pub path: Vec<PathCount>,
     /// What became of the access log's records.
     pub access_log: AccessLogCounts,
+    /// What became of traced calls' spans.
+    pub spans: TraceCounts,
 }
 
 /// One of the worker threads' counters, of all of them together.
@@ -189,6 +192,11 @@ struct LegacyLabels {
 struct EndpointLabels {
     service: String,
     endpoint: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -408,12 +416,33 @@ fn exposition(numbers: &Numbers) -> String {
         "Records of the access log that had no room, or could not be written",
         log_dropped,
     );
+    register_spans(&numbers.spans, &mut registry);
     registry.register("source_problems", "What of the source could not be used", problems);
     register_kinds(&numbers.kinds, &mut registry);
     register_path(&numbers.path, &mut registry);
     let mut text = String::new();
     encode(&mut text, &registry).expect("a String takes whatever is written to it");
     text
+}
+
+fn register_spans(counts: &TraceCounts, registry: &mut Registry) {
+    let spans = Family::<OutcomeLabel, Counter>::default();
+    for (outcome, count) in [
+        ("sent", counts.sent()),
+        ("dropped", counts.dropped()),
+        ("failed", counts.failed()),
+        ("rejected", counts.rejected()),
+    ] {
+        spans.get_or_create(&OutcomeLabel { outcome }).inc_by(count);
+    }
+    let failures = Counter::<u64>::default();
+    failures.inc_by(counts.failed_exports());
+    registry.register(
+        "trace_spans",
+        "Spans of traced calls: sent to the collector, without room, of a batch that failed, and rejected by the collector",
+        spans,
+    );
+    registry.register("trace_export_failures", "Tries to send a batch of spans that failed", failures);
 }
 
 fn register_kinds(kinds: &[KindCounts], registry: &mut Registry) {
@@ -519,6 +548,8 @@ mod tests {
             "evenkeel_proxy_calls_open 6",
             "evenkeel_access_log_lines_total 0",
             "evenkeel_access_log_dropped_total 0",
+            r#"evenkeel_trace_spans_total{outcome="sent"} 0"#,
+            "evenkeel_trace_export_failures_total 0",
             "# TYPE rpc_client_call_duration_seconds histogram",
             "# TYPE istio_requests counter",
             "# TYPE evenkeel_build info",

@@ -4,7 +4,8 @@
 //! control loop knows ([`Numbers`]) and what the process uses, and [`calls_view()`] rows for programs. Other counts live where they are made:
 //! in the kernel's maps, in [`mesh::Load`](crate::mesh::Load), in the workers. What is told of single calls is in [`records`]: it leaves the
 //! worker threads by an [`mod@outlet`], and is written down by the [`access_log`], or shown to who taps, with nothing in it that a terminal
-//! would obey ([`mod@printable`]). [`log`] is what the program itself says, [`profile`] what it costs.
+//! would obey ([`mod@printable`]). Calls of sampled traces have spans ([`traces`]), which go to a collector by [`otlp`]. [`log`] is what the
+//! program itself says, [`profile`] what it costs.
 
 pub mod access_log;
 mod calls;
@@ -12,11 +13,13 @@ mod calls_text;
 mod calls_view;
 mod exposition;
 pub mod log;
+pub mod otlp;
 mod outlet;
 mod printable;
 mod process;
 pub mod profile;
 mod records;
+mod traces;
 
 pub use calls::{
     CallCounts, CallEnd, CallGroup, CallKey, Caller, DurationBuckets, EdgeCounts, EdgeGroup, EndpointName,
@@ -34,3 +37,4 @@ pub use records::{
     Audience, CallRecord, LoggedCalls, MOST_TAPS, OpenTap, RecordDestination, RecordEndpoint, RecordSource,
     SECRET_NAMES, StatusFilter, TapFilter, TooManyTaps,
 };
+pub use traces::{CallTrace, Ratio, Retry, RetryCause, Span, Tracer};

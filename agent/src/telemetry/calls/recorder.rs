@@ -1,7 +1,7 @@
 //! A worker's own way to its series: one small table for each pod and Service port that it serves, in which a call finds what it counts
 //! in with one look-up.
 
-use super::series::{Amounts, CallKey, CallSeries, Caller, EdgeKey, EdgeSeries, EndpointName, Link};
+use super::series::{Amounts, CallKey, CallSeries, EdgeKey, EdgeSeries, EndpointName, Link};
 use super::{CallEnd, MethodId, Status, Telemetry};
 use crate::mesh::{Endpoint, Load, Pod, ServicePort};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -72,14 +72,14 @@ impl Kind {
 impl Recorder {
     /// A recorder that has counted nothing.
     pub fn new(telemetry: Arc<Telemetry>, source: Option<&Pod>, service_port: ServicePort) -> Self {
-        let caller = source.map(|pod| Caller {
-            uid: Arc::clone(&pod.key.uid),
-            name: pod.name.clone(),
-            workload: Arc::clone(&pod.workload),
-        });
-        let link = Arc::new(Link { caller, service_port });
+        let link = Arc::new(Link::new(source, service_port));
         let (by_key, edges) = (FxHashMap::default(), FxHashMap::default());
         Self { telemetry, link, entries: Vec::new(), by_key, recent: [0; RECENT], edges }
+    }
+
+    /// From whom and to what its calls go.
+    pub fn link(&self) -> &Arc<Link> {
+        &self.link
     }
 
     /// Counts a call. `method` is what [`CallEnd::method`] names.

@@ -3,7 +3,7 @@
 use super::Status;
 use super::family::Series;
 use super::histogram::{Cell, DURATION_BOUNDS_NS, SIZE_BOUNDS, add, of_duration, of_size, read};
-use crate::mesh::{ObjectName, ServicePort, Workload};
+use crate::mesh::{ObjectName, Pod, ServicePort, Workload};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -25,6 +25,18 @@ pub struct Link {
     pub caller: Option<Caller>,
     /// The Service port.
     pub service_port: ServicePort,
+}
+
+impl Link {
+    /// From that pod, or from clients of `evenkeel proxy`, to that Service port.
+    pub fn new(source: Option<&Pod>, service_port: ServicePort) -> Self {
+        let caller = source.map(|pod| Caller {
+            uid: Arc::clone(&pod.key.uid),
+            name: pod.name.clone(),
+            workload: Arc::clone(&pod.workload),
+        });
+        Self { caller, service_port }
+    }
 }
 
 /// An endpoint, by its names.
