@@ -157,7 +157,7 @@ test("the tap asks for what its filters say, and shows what it is told", () => {
   const row = rowOf(record, 1, statusName);
   assert.deepEqual(
     [row.from, row.service, row.endpoint, row.status, row.isFailure, row.took, row.remarks, row.headers],
-    ["shop/web-1", "shop/cart:1", "shop/cart-1", "UNAVAILABLE (no endpoint)", true, 12.5, "2 attempts, new connection, waited 3 ms", "x-user: <b>anna</b>\ncookie: ***\n: "],
+    ["shop/web-1", "shop/cart:1", "cart-1", "UNAVAILABLE (no endpoint)", true, 12.5, "2 attempts, new connection, waited 3 ms", "x-user: <b>anna</b>\ncookie: ***\n: "],
   );
   const bare = rowOf({ headers: [["a", "v".repeat(5_000)]] }, 2, statusName);
   assert.deepEqual([bare.from, bare.service, bare.status, bare.took], ["", "", "no answer", undefined]);
