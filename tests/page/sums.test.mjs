@@ -50,10 +50,13 @@ test("how long calls took is of the last ones alone", () => {
   assert.deepEqual([rates.over(10).took("a"), rates.over(10).took("b")], [5, undefined]);
 });
 
-test("a count that falls began anew, and calls of a pause belong to no bar", () => {
+test("a sum that falls says nothing of calls meanwhile, and calls of a pause belong to no bar", () => {
   const rates = new Rates();
-  rates.take(counts(500), 0);
-  rates.take(counts(30), 1_000);
+  rates.take(counts(500_000), 0);
+  rates.take(counts(400_000), 1_000);
+  assert.equal(rates.over(10).calls("a"), 0);
+  rates.take(counts(10), 2_000);
+  rates.take(counts(40), 3_000);
   assert.equal(rates.over(10).calls("a"), 30);
   rates.take(counts(9_000), 60_000);
   assert.equal(rates.over(180).calls("a"), 30);
@@ -157,7 +160,7 @@ test("the tap asks for what its filters say, and shows what it is told", () => {
   const row = rowOf(record, 1, statusName);
   assert.deepEqual(
     [row.from, row.service, row.endpoint, row.status, row.isFailure, row.took, row.remarks, row.headers],
-    ["shop/web-1", "shop/cart:1", "shop/cart-1", "UNAVAILABLE (no endpoint)", true, 12.5, "2 attempts, new connection, waited 3 ms", "x-user: <b>anna</b>\ncookie: ***\n: "],
+    ["shop/web-1", "shop/cart:1", "cart-1", "UNAVAILABLE (no endpoint)", true, 12.5, "2 attempts, new connection, waited 3 ms", "x-user: <b>anna</b>\ncookie: ***\n: "],
   );
   const bare = rowOf({ headers: [["a", "v".repeat(5_000)]] }, 2, statusName);
   assert.deepEqual([bare.from, bare.service, bare.status, bare.took], ["", "", "no answer", undefined]);

@@ -65,11 +65,11 @@ export class Rates {
       const deltas = new Map();
       for (const [key, total] of totals) {
         const before = this.baseline.get(key) ?? (isPart || this.wasPart ? total : NONE);
-        // A count that fell began anew: the agent's worker process is another one.
-        const isNew = total.calls < before.calls;
-        const calls = isNew ? total.calls : total.calls - before.calls;
-        const failed = isNew ? total.failed : Math.max(total.failed - before.failed, 0);
-        const ms = (total.ms ?? 0) - (isNew ? 0 : (before.ms ?? 0));
+        // A sum falls where a part of it is forgotten (a pod that is gone), or with another worker process: what came meanwhile is not known.
+        if (total.calls < before.calls) continue;
+        const calls = total.calls - before.calls;
+        const failed = Math.max(total.failed - before.failed, 0);
+        const ms = Math.max((total.ms ?? 0) - (before.ms ?? 0), 0);
         if (calls > 0 || failed > 0) deltas.set(key, { calls, failed, ms });
       }
       this.samples.push({ at, seconds, deltas });

@@ -76,6 +76,9 @@ const named = (object) => (object?.namespace === undefined ? text(object?.pod) :
 
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3 });
 
+/** A pod's name; its namespace is said already where it is the Service's. */
+const bare = (name, namespace) => (name.startsWith(`${text(namespace)}/`) ? name.slice(name.indexOf("/") + 1) : name);
+
 /** A record as a row of the panel. */
 export function rowOf(record, place, statusName) {
   const { source, destination, endpoint } = record;
@@ -94,7 +97,7 @@ export function rowOf(record, place, statusName) {
     isFailure: record.failed === true,
     from: named(source),
     service: destination === undefined ? "" : `${named({ namespace: destination.namespace, pod: destination.service })}${port}`,
-    endpoint: text(endpoint?.pod ?? endpoint?.address),
+    endpoint: bare(text(endpoint?.pod ?? endpoint?.address), destination?.namespace),
     took: Number.isFinite(record.duration_ms) ? record.duration_ms : undefined,
     remarks: remarks.join(", "),
     headers: list(record.headers).map((header) => `${text(header?.[0])}: ${text(header?.[1])}`).join("\n"),
