@@ -22,7 +22,7 @@ pub struct CallsView {
     pub workload: Option<Arc<str>>,
     /// The Service port: `namespace/name:port`.
     pub service: String,
-    /// `package.Service/Method`; empty for what is not gRPC, `other` beyond the limit.
+    /// `package.Service/Method`; empty for what is not gRPC, `_OTHER` beyond the limit.
     pub method: Arc<str>,
     /// The endpoint; absent where none was ever chosen.
     #[serde(skip_serializing_if = "Option::is_none")]

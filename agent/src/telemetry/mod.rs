@@ -18,9 +18,9 @@ pub mod profile;
 mod records;
 
 pub use calls::{
-    CallCounts, CallEnd, CallGroup, CallKey, Caller, DurationBuckets, EdgeCounts, EdgeGroup, EndpointName,
-    Flag, GRPC_CODES, Link, MOST_METHODS, MethodId, Methods, Recorder, SizeBuckets, Status, TIDY_EVERY,
-    Telemetry, grpc_code_name,
+    CallCounts, CallEnd, CallGroup, CallKey, CallSums, Caller, DurationBuckets, EdgeCounts, EdgeGroup,
+    EndpointName, Flag, GRPC_CODES, Link, MOST_METHODS, MethodId, Methods, OTHER_METHOD, Recorder,
+    SizeBuckets, Status, TIDY_EVERY, Telemetry, grpc_code_name,
 };
 pub use calls_view::{CallsView, LatencyView, calls_view};
 pub use exposition::{
