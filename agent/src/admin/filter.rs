@@ -3,12 +3,12 @@
 use super::accept::Form;
 use super::refusal::Refusal;
 use crate::control::explain;
-use crate::mesh::{ObjectName, ServiceFilter, ServicePort};
-use crate::telemetry::Link;
+use crate::mesh::{MethodFilter, ObjectName, ServiceFilter, ServicePort};
+use crate::telemetry::{By, Dimension};
 use serde_json::{Value, json};
 use std::str::FromStr;
 
-/// The rows that `/connections` and `/streams` have at most where the request does not say another number.
+/// The rows that `/calls`, `/connections` and `/streams` have at most where the request does not say another number.
 pub(super) const USUAL_ROWS: usize = 1_000;
 /// And the most that it may say: an answer of some megabytes, which costs each worker thread some milliseconds.
 pub(super) const MOST_ROWS: usize = 10_000;
@@ -28,6 +28,8 @@ pub(super) enum Parameter {
     Pod,
     To,
     Method,
+    CallsOf,
+    By,
     Header,
     Limit,
     Seconds,
@@ -47,13 +49,17 @@ pub struct Filter {
     pub service: Option<ServiceFilter>,
     /// Of this source pod alone.
     pub pod: Option<ObjectName>,
+    /// Of this method alone, or of those whose names begin so.
+    pub calls_of: Option<MethodFilter>,
+    /// What the rows of `/calls` are told apart by.
+    pub(super) by: By,
     /// What the pod would dial, by `/explain`.
     to: Option<String>,
     /// The method that it would call.
     method: Option<String>,
     /// Headers of that call.
     headers: Vec<String>,
-    /// The most rows of `/connections` and `/streams`.
+    /// The most rows of `/calls`, `/connections` and `/streams`.
     pub rows: usize,
     /// For how long `/profile/cpu` looks, in seconds.
     pub(super) seconds: u32,
@@ -67,6 +73,8 @@ impl Default for Filter {
             enrolled: None,
             service: None,
             pod: None,
+            calls_of: None,
+            by: By::ALL,
             to: None,
             method: None,
             headers: Vec::new(),
@@ -85,7 +93,8 @@ impl Parameter {
             Self::Service => "service",
             Self::Pod => "pod",
             Self::To => "to",
-            Self::Method => "method",
+            Self::Method | Self::CallsOf => "method",
+            Self::By => "by",
             Self::Header => "header",
             Self::Limit => "limit",
             Self::Seconds => "seconds",
@@ -103,6 +112,13 @@ impl Parameter {
             Self::Pod => "those of this source pod alone: NAMESPACE/NAME",
             Self::To => "what the pod dials: HOST:PORT, a Service's name or an address",
             Self::Method => "what it calls there: /PACKAGE.SERVICE/METHOD",
+            Self::CallsOf => {
+                "calls of this method alone: PACKAGE.SERVICE/METHOD, or those whose names begin so: PACKAGE.SERVICE/*"
+            }
+            Self::By => {
+                "what rows are told apart by: some of pod, workload, service, method, endpoint, status, with commas between them; the rest is \
+                 summed up; all where nothing is said"
+            }
             Self::Header => "a header of the call: NAME=VALUE; may be there several times",
             Self::Limit => "the most rows: 1 to 10000; 1000 where nothing is said",
             Self::Seconds => "for how long is looked: 1 to 60; 5 where nothing is said",
@@ -126,6 +142,12 @@ impl Parameter {
             Self::Enrolled => json!({ "type": "boolean" }),
             Self::To => json!({ "type": "string", "pattern": ":[0-9]+$" }),
             Self::Method => json!({ "type": "string", "pattern": "^/." }),
+            Self::CallsOf => json!({ "type": "string", "pattern": "^/?([^/*]+/[^/*]+|[^*]*\\*)$" }),
+            Self::By => {
+                let names: Vec<_> = Dimension::ALL.iter().map(|dimension| dimension.name()).collect();
+                let one = format!("({})", names.join("|"));
+                json!({ "type": "string", "pattern": format!("^{one}(,{one})*$") })
+            }
             Self::Header => json!({ "type": "array", "items": { "type": "string", "pattern": "[=:]" } }),
             Self::Limit => {
                 json!({ "type": "integer", "minimum": 1, "maximum": MOST_ROWS, "default": USUAL_ROWS })
@@ -160,6 +182,8 @@ impl Filter {
             Parameter::Pod => self.pod = Some(ObjectName::from_str(value).map_err(refuse)?),
             Parameter::To => self.to = Some(value.into()),
             Parameter::Method => self.method = Some(value.into()),
+            Parameter::CallsOf => self.calls_of = Some(value.parse().map_err(refuse)?),
+            Parameter::By => self.by = value.parse().map_err(refuse)?,
             Parameter::Header => self.headers.push(value.into()),
             Parameter::Limit => {
                 let rows = value.parse().ok().filter(|rows| (1..=MOST_ROWS).contains(rows));
@@ -193,10 +217,9 @@ impl Filter {
         self.service.as_ref().is_none_or(|service| service.takes(port))
     }
 
-    /// Whether calls of a pod to a Service port are asked for.
-    pub fn takes_link(&self, link: &Link) -> bool {
-        let caller = link.caller.as_ref().map(|caller| &caller.name);
-        self.takes_port(&link.service_port) && self.pod.as_ref().is_none_or(|pod| caller == Some(pod))
+    /// Whether calls of a method to a Service port are asked for, whichever pod they are of.
+    pub fn takes_calls(&self, service_port: &ServicePort, method: &str) -> bool {
+        self.takes_port(service_port) && self.calls_of.as_ref().is_none_or(|wanted| wanted.takes(method))
     }
 
     /// Whether an object is asked for.

@@ -32,6 +32,43 @@ impl FromStr for ServiceFilter {
     }
 }
 
+/// A gRPC method, or those whose names begin alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MethodFilter {
+    /// `package.Service/Method`.
+    Exactly(String),
+    /// What a name begins with.
+    Prefix(String),
+}
+
+impl MethodFilter {
+    /// Whether a method is meant: `package.Service/Method`, with or without a slash before it.
+    pub fn takes(&self, method: &str) -> bool {
+        let method = method.strip_prefix('/').unwrap_or(method);
+        match self {
+            Self::Exactly(name) => method == name,
+            Self::Prefix(start) => method.starts_with(start.as_str()),
+        }
+    }
+}
+
+impl FromStr for MethodFilter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let name = text.strip_prefix('/').unwrap_or(text);
+        let (name, is_prefix) = name.strip_suffix('*').map_or((name, false), |start| (start, true));
+        let has_both =
+            name.split_once('/').is_some_and(|(service, method)| !service.is_empty() && !method.is_empty());
+        if name.contains('*') || !(is_prefix || has_both) {
+            return Err(
+                "expected PACKAGE.SERVICE/METHOD, or the beginning of one and a *, as shop.Cart/*".into()
+            );
+        }
+        Ok(if is_prefix { Self::Prefix(name.into()) } else { Self::Exactly(name.into()) })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,6 +81,25 @@ mod tests {
         assert_eq!([all.takes(&port(1)), one.takes(&port(50051)), one.takes(&port(1))], [true, true, false]);
         for wrong in ["", "cart", "shop/", "/cart", "shop/cart:", "shop/cart:x", "shop/cart:70000", "a/b/c"] {
             assert!(wrong.parse::<ServiceFilter>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_method_is_meant_by_its_name_or_by_how_it_begins() {
+        for (filter, method, expected) in [
+            ("shop.Cart/Add", "shop.Cart/Add", true),
+            ("/shop.Cart/Add", "/shop.Cart/Add", true),
+            ("shop.Cart/Add", "shop.Cart/AddAll", false),
+            ("shop.Cart/*", "/shop.Cart/AddAll", true),
+            ("shop.*", "shop.Cart/Add", true),
+            ("*", "", true),
+            ("shop.Cart/*", "shop.Carts/Add", false),
+        ] {
+            let filter: MethodFilter = filter.parse().unwrap();
+            assert_eq!(filter.takes(method), expected, "{filter:?} {method}");
+        }
+        for wrong in ["", "/", "Add", "shop.Cart/", "/Add", "*Add", "shop.*/Add", "shop.Cart/**"] {
+            assert!(wrong.parse::<MethodFilter>().is_err(), "{wrong}");
         }
     }
 }

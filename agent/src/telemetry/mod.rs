@@ -19,10 +19,10 @@ mod records;
 
 pub use calls::{
     CallCounts, CallEnd, CallGroup, CallKey, CallSums, Caller, DurationBuckets, EdgeCounts, EdgeGroup,
-    EndpointName, Flag, GRPC_CODES, Link, MOST_METHODS, MethodId, Methods, OTHER_METHOD, Recorder,
-    SizeBuckets, Status, TIDY_EVERY, Telemetry, grpc_code_name,
+    EndpointName, Flag, GRPC_CODES, Link, MOST_METHODS, MethodId, Methods, OTHER_METHOD, RESOURCE_EXHAUSTED,
+    Recorder, SizeBuckets, Status, TIDY_EVERY, Telemetry, grpc_code_name, is_grpc_failure, is_http_failure,
 };
-pub use calls_view::{CallsView, LatencyView, calls_view};
+pub use calls_view::{By, CallsView, Dimension, calls_view};
 pub use exposition::{
     EndpointCounts, KindCounts, LegacyAttachment, MemoryCounts, Numbers, OpenedBefore, PathCount, PodCounts,
     PodObstacle, scrape,

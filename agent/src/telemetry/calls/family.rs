@@ -14,6 +14,8 @@ use std::time::Instant;
 pub(super) trait Series {
     /// What it is of.
     type Key: Clone + Debug + Eq + Hash;
+    /// What of a key is told where it is told the most coarsely: keys of one of these end together.
+    type Row: Clone + Debug + Eq + Hash;
     /// What series are summed up to.
     type Group: Clone + Debug + Eq + Hash;
     /// Whom a group is between. What is told of the groups of one of these is told of no other's, so they end together.
@@ -26,6 +28,7 @@ pub(super) trait Series {
     type Counts: Clone + Debug + Default;
 
     fn key(&self) -> &Self::Key;
+    fn row(key: &Self::Key) -> Self::Row;
     fn group(key: &Self::Key) -> Self::Group;
     fn pair(group: &Self::Group) -> Self::Pair;
     fn place(pair: &Self::Pair) -> Self::Place;
@@ -154,6 +157,7 @@ mod tests {
 
     impl Series for One {
         type Key = Key;
+        type Row = Key;
         type Group = (u8, u32, u8);
         type Pair = (u8, u32);
         type Rest = u8;
@@ -162,6 +166,10 @@ mod tests {
 
         fn key(&self) -> &Key {
             &self.key
+        }
+
+        fn row(key: &Key) -> Key {
+            *key
         }
 
         fn group(&(place, pair, kind, _): &Key) -> (u8, u32, u8) {

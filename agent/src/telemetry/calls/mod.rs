@@ -1,8 +1,9 @@
 //! What is counted of calls.
 //!
-//! A call that is over is a [`CallEnd`], with a [`Flag`] for what went wrong and a number for its method ([`Methods`]). The call path lends it
-//! to a [`Recorder`], which finds the call's series (`series`) and adds to them, in the buckets of [`histogram`]; `admission` is how many may
-//! be told apart. `family` is where readers find them all, by way of [`Telemetry`], and `past` what stays of those whose writer is gone.
+//! A call that is over is a [`CallEnd`], with a [`Flag`] for what went wrong and a number for its method ([`Methods`]); [`Status`] says which ends
+//! are failures. The call path lends it to a [`Recorder`], which finds the call's series (`series`) and adds to them, in the buckets of
+//! [`histogram`]; `admission` is how many may be told apart. `family` is where readers find them all, by way of [`Telemetry`], and `past` what
+//! stays of those whose writer is gone.
 
 mod admission;
 mod call_end;
@@ -14,6 +15,7 @@ mod methods;
 mod past;
 mod recorder;
 mod series;
+mod status;
 mod telemetry;
 
 pub use admission::{MOST_METHODS, OTHER_METHOD};
@@ -24,6 +26,7 @@ pub use methods::{MethodId, Methods};
 pub use recorder::Recorder;
 pub use series::{
     CallCounts, CallGroup, CallKey, Caller, DurationBuckets, EdgeCounts, EdgeGroup, EndpointName, Link,
-    SizeBuckets, Status,
+    SizeBuckets,
 };
+pub use status::{RESOURCE_EXHAUSTED, Status, is_grpc_failure, is_http_failure};
 pub use telemetry::{CallSums, TIDY_EVERY, Telemetry};

@@ -1,7 +1,8 @@
 //! What stays of series whose writer is gone.
 //!
 //! Counters must not fall while anything of what they sum up is left: a monitoring system takes a smaller number for a new beginning, and the
-//! rest for calls of that moment. So what a writer leaves stays, as numbers: for [`KEPT_FOR`] under its own key; then as a part of its
+//! rest for calls of that moment. So what a writer leaves stays, as numbers: under its own key, until nothing has been of its row for
+//! [`KEPT_FOR`]; then as a part of its
 //! group's sum, until nothing has been between the group's pair for [`PAIR_KEPT_FOR`], when all groups of the pair end together; and of what
 //! is told without pairs, until nothing has been at the place for as long again.
 
@@ -59,8 +60,9 @@ impl<S: Series> Past<S> {
 
     /// Adds former series to those that have a writer.
     pub(super) fn add_rows(&mut self, rows: &mut Rows<S>, now: Instant) {
+        let live: FxHashSet<S::Row> = rows.keys().map(S::row).collect();
         for (key, left) in &mut self.keys {
-            if rows.contains_key(key) {
+            if live.contains(&S::row(key)) {
                 left.seen = now;
             }
         }

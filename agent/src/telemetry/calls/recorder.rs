@@ -3,8 +3,8 @@
 
 use super::admission::{Admission, Statuses, coarse};
 use super::family::Series as _;
-use super::series::{Amounts, CallKey, CallSeries, Caller, EdgeKey, EdgeSeries, EndpointName, Link, Status};
-use super::{CallEnd, MethodId, Methods, OTHER_METHOD, Telemetry};
+use super::series::{Amounts, CallKey, CallSeries, Caller, EdgeKey, EdgeSeries, EndpointName, Link};
+use super::{CallEnd, MethodId, Methods, OTHER_METHOD, Status, Telemetry};
 use crate::mesh::{Endpoint, Load, Pod, ServicePort};
 use rustc_hash::FxHashMap;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! What is counted of calls, by whom they came from, where they went and how they ended.
 
-use super::Flag;
+use super::Status;
 use super::family::Series;
 use super::histogram::{Cell, DURATION_BOUNDS_NS, SIZE_BOUNDS, add, of_duration, of_size, read};
 use crate::mesh::{ObjectName, ServicePort, Workload};
@@ -44,19 +44,6 @@ impl EndpointName {
             Workload::of_pod_name(namespace, name).unwrap_or_else(|| Workload::named(namespace, name, "Pod")),
         )
     }
-}
-
-/// How calls ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Status {
-    /// They are gRPC calls.
-    pub is_grpc: bool,
-    /// `:status`; 0 where no answer had begun.
-    pub http: u16,
-    /// `grpc-status`, where there was one.
-    pub grpc: Option<u8>,
-    /// What went wrong.
-    pub flag: Flag,
 }
 
 /// What one [`CallSeries`] is of.
@@ -235,15 +222,20 @@ impl CallSeries {
 
 impl Series for CallSeries {
     type Key = CallKey;
+    type Row = (Arc<Link>, Option<EndpointName>);
     type Group = CallGroup;
     type Pair = Pair;
-    /// OTel's metric knows no workloads.
+    /// OTel's metric knows no workloads, nor do some forms of `/calls`.
     type Rest = (Arc<str>, Status);
     type Place = ServicePort;
     type Counts = CallCounts;
 
     fn key(&self) -> &CallKey {
         &self.key
+    }
+
+    fn row(key: &CallKey) -> Self::Row {
+        (Arc::clone(&key.link), key.endpoint.clone())
     }
 
     fn group(key: &CallKey) -> CallGroup {
@@ -260,7 +252,7 @@ impl Series for CallSeries {
     }
 
     fn rest(group: &CallGroup) -> Option<Self::Rest> {
-        group.edge.status.is_grpc.then(|| (Arc::clone(&group.method), group.edge.status))
+        Some((Arc::clone(&group.method), group.edge.status))
     }
 
     fn read(&self) -> CallCounts {
@@ -337,6 +329,7 @@ impl EdgeSeries {
 
 impl Series for EdgeSeries {
     type Key = EdgeKey;
+    type Row = (Arc<Link>, Option<EndpointName>);
     type Group = EdgeGroup;
     type Pair = Pair;
     type Rest = ();
@@ -345,6 +338,10 @@ impl Series for EdgeSeries {
 
     fn key(&self) -> &EdgeKey {
         &self.key
+    }
+
+    fn row(key: &EdgeKey) -> Self::Row {
+        (Arc::clone(&key.link), key.endpoint.clone())
     }
 
     fn group(key: &EdgeKey) -> EdgeGroup {

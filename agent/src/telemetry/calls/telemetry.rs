@@ -41,7 +41,7 @@ type Between = (Option<WorkloadName>, ServicePort);
 pub struct CallSums {
     /// By workloads, Service port, method and status.
     pub groups: Vec<(CallGroup, CallCounts)>,
-    /// gRPC calls between workloads that have long been silent, by Service port, method and status alone.
+    /// Calls between workloads that have long been silent, by Service port, method and status alone.
     pub rest: Vec<(ServicePort, Arc<str>, Status, CallCounts)>,
 }
 
@@ -58,7 +58,12 @@ impl Telemetry {
 
     /// Calls by pod, Service port, endpoint, method and status.
     pub fn calls(&self) -> Vec<(CallKey, CallCounts)> {
-        self.calls.rows(Instant::now()).into_iter().collect()
+        self.calls_at(Instant::now())
+    }
+
+    /// The same as of a moment.
+    pub(in crate::telemetry) fn calls_at(&self, now: Instant) -> Vec<(CallKey, CallCounts)> {
+        self.calls.rows(now).into_iter().collect()
     }
 
     /// Calls, summed up as metrics tell of them at a moment: not before one that was asked for.
