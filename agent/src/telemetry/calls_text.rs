@@ -537,7 +537,7 @@ mod tests {
         client.call("shop.Cart/Config", Some(&server), Some(0), Flag::None);
         client.call("shop.Cart/Add", Some(&server), Some(0), Flag::None);
         let first = calls_text(&telemetry, true, start);
-        let mut before =
+        let mut before: BTreeMap<String, f64> =
             samples(&first).into_iter().map(|(series, value)| (series.to_owned(), value)).collect();
         drop(job);
         client.recorder.keep(std::iter::empty());
