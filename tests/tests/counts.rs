@@ -5,6 +5,7 @@ use anyhow::{Context, Result, ensure};
 use evenkeel_tests::host::privileged;
 use evenkeel_tests::{Agent, Outcome, Shop, Tally, eventually};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// Of each kind of call; there are four.
 const OF_EACH_KIND: u64 = 50;
@@ -160,8 +161,25 @@ fn check_rows(rows: &Rows, answered: &Tally, cancelled: &Tally) -> Outcome {
     Ok(())
 }
 
+/// A monitoring system takes each series once, and the samples of a metric where they stand together.
+fn check_series(text: &str) -> Outcome {
+    let (mut family, mut families, mut series) = ("", BTreeSet::new(), BTreeSet::new());
+    for line in text.lines() {
+        if let Some(head) = line.strip_prefix("# TYPE ") {
+            family = head.split(' ').next().unwrap_or_default();
+            ensure!(families.insert(family), "{family} comes twice");
+        } else if !line.starts_with('#') {
+            let (of, _) = line.rsplit_once(' ').with_context(|| format!("a sample: {line}"))?;
+            ensure!(of.starts_with(family), "{of} stands under {family}");
+            ensure!(series.insert(of), "{of} comes twice");
+        }
+    }
+    Ok(())
+}
+
 /// The metrics are the same counts under other names.
 fn check_metrics(text: &str, rows: &Rows) -> Outcome {
+    check_series(text)?;
     let reporter = "reporter=\"source\"";
     for (labels, otel, is_so) in [
         (
@@ -205,6 +223,15 @@ fn check_metrics(text: &str, rows: &Rows) -> Outcome {
         "connection_security_policy=\"unknown\"",
     ];
     ensure!(metric(text, "istio_requests_total", &labels)? > 0.0, "{labels:?}");
+    let labels = [
+        "server_address=\"greeter.shop.svc.cluster.local\"",
+        "server_port=\"50051\"",
+        "error_type=\"FAILED_PRECONDITION\"",
+    ];
+    let found = metric(text, "rpc_client_call_duration_seconds_count", &labels)?;
+    ensure!(found == FAILED as f64, "{labels:?}: {found}, not {FAILED}");
+    ensure!(!text.lines().any(|line| line.contains("code=\"OK\"") && line.contains("error_type")), "{text}");
+    ensure!(text.contains("\nevenkeel_call_series_evicted_total 0"), "{text}");
     ensure!(text.contains("evenkeel_proxy_circuit_refusals_total 0"), "the worker threads' own counters");
     ensure!(text.ends_with("# EOF\n"));
     Ok(())

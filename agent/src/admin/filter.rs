@@ -4,7 +4,7 @@ use super::accept::Form;
 use super::refusal::Refusal;
 use crate::control::explain;
 use crate::mesh::{ObjectName, ServiceFilter, ServicePort};
-use crate::telemetry::{By, CallKey, Dimension, TapFilter};
+use crate::telemetry::{By, Dimension, TapFilter};
 use serde_json::{Value, json};
 use std::str::FromStr;
 
@@ -254,12 +254,10 @@ impl Filter {
         self.service.as_ref().is_none_or(|service| service.takes(port))
     }
 
-    /// Whether calls are asked for.
-    pub fn takes_calls(&self, calls: &CallKey) -> bool {
-        let caller = calls.link.caller.as_ref().map(|caller| &caller.name);
-        self.takes_port(&calls.link.service_port)
-            && self.pod.as_ref().is_none_or(|pod| caller == Some(pod))
-            && self.tap.method.as_ref().is_none_or(|method| method.takes(calls.method.as_bytes()))
+    /// Whether calls of a method to a Service port are asked for, whichever pod they are of.
+    pub fn takes_calls(&self, service_port: &ServicePort, method: &str) -> bool {
+        self.takes_port(service_port)
+            && self.tap.method.as_ref().is_none_or(|wanted| wanted.takes(method.as_bytes()))
     }
 
     /// Whether an object is asked for.

@@ -97,7 +97,8 @@ impl Admin {
                 // It may read many series.
                 let filter = asked.filter;
                 let read = spawn_blocking(move || {
-                    json(calls_view(&telemetry, filter.by, filter.rows, |calls| filter.takes_calls(calls)))
+                    let takes = |port: &_, method: &_| filter.takes_calls(port, method);
+                    json(calls_view(&telemetry, filter.by, filter.rows, filter.pod.as_ref(), takes))
                 });
                 read.await.map_err(|_| Refusal::busy())?
             }

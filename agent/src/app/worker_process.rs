@@ -242,8 +242,8 @@ async fn tidy(telemetry: Arc<Telemetry>) {
         sleep(TIDY_EVERY).await;
         let telemetry = Arc::clone(&telemetry);
         // It may read many series.
-        if tokio::task::spawn_blocking(move || telemetry.tidy()).await.is_err() {
-            return;
+        if let Err(error) = tokio::task::spawn_blocking(move || telemetry.tidy()).await {
+            warn!("what is left of calls' counts was not taken in, until the next time: {error}");
         }
     }
 }

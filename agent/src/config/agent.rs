@@ -82,7 +82,7 @@ pub enum CallMetrics {
     None,
     /// Calls by Service, endpoint, method and status: /calls, and OpenTelemetry's metrics
     Otel,
-    /// And Istio's standard metrics, with sizes, for Kiali and Istio's dashboards
+    /// And Istio's standard metrics, with sizes, as a source reports them
     Istio,
 }
 

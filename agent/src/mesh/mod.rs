@@ -31,4 +31,4 @@ pub use pod::Pod;
 pub use protection::{CircuitLimits, Protection};
 pub use retry::{RetryPolicy, StatusSet};
 pub use snapshot::{Destination, Snapshot};
-pub use workload::Workload;
+pub use workload::{Workload, cron_job_of};

@@ -226,6 +226,11 @@ impl Call {
         }
     }
 
+    /// Whether its client has all of the answer, whatever it still sends: so servers' early answers end.
+    pub(super) fn has_been_answered(&self) -> bool {
+        self.response == Response::Complete && matches!(self.stage, Stage::Open { .. })
+    }
+
     /// The agent ends the client's stream with a reset.
     pub(super) fn note_reset(&mut self, code: ErrorCode) {
         if self.is_grpc {

@@ -267,7 +267,7 @@ impl Engine {
                 if self.calls.find(token).is_some() {
                     match by_peer {
                         true => self.cancel(token, code, Flag::ClientCancelled),
-                        false => self.cancel(token, ErrorCode::Cancel, Flag::ClientFault),
+                        false => self.cancel_reset(token, code, Flag::ClientFault, false),
                     }
                 }
             }

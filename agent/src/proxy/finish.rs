@@ -147,10 +147,10 @@ impl Engine {
     /// The client does not want the call any more, or can't have it. Of an answer that is out already it has missed a part.
     pub(super) fn cancel(&mut self, call: u32, code: ErrorCode, why: Flag) {
         let slot = &mut self.calls[call];
-        // It has the answer, and keeps the rest of its request: so servers' early answers end.
-        let has_answer = slot.response == Response::Complete && matches!(slot.stage, Stage::Open { .. });
-        if !has_answer && slot.measured.flag == Flag::None {
+        if !slot.has_been_answered() && slot.measured.flag == Flag::None {
             slot.measured.flag = why;
+            // It has not got the one that there is.
+            slot.measured.grpc_status = GrpcStatus::NONE;
         }
         self.leave_stage(call, code);
         self.finish(call, Outcome::Cancelled);
@@ -207,9 +207,12 @@ impl Engine {
                 if slot.response == Response::Nothing && slot.is_out_of_time(deadline_ns) {
                     let is_grpc = slot.is_grpc;
                     let measured = &mut self.calls[call].measured;
-                    measured.flag = Flag::Deadline;
-                    if is_grpc {
-                        measured.grpc_status = GrpcStatus::of(Cause::Deadline.grpc_status());
+                    // What the agent itself reset, its client understands by the reset's code.
+                    if matches!(measured.flag, Flag::ClientCancelled | Flag::ClientGone) {
+                        measured.flag = Flag::Deadline;
+                        if is_grpc {
+                            measured.grpc_status = GrpcStatus::of(Cause::Deadline.grpc_status());
+                        }
                     }
                     Verdict::Failure
                 } else {

@@ -2,7 +2,7 @@
 //! brought up to date when the snapshot changes, so that a call costs no hash.
 
 use super::call::NOWHERE;
-use super::candidates::{Candidates, Left};
+use super::candidates::{Candidates, Chosen, Left};
 use super::conns::Role;
 use super::engine::Engine;
 use super::pool::Pool;
@@ -106,11 +106,16 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// Series of endpoints that are none any more are let go of.
-    pub(super) fn keep_series(&mut self) {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.keep(self.candidates.endpoints.iter().map(|endpoint| &endpoint.load));
+    /// Brings the candidates up to the backend; the pools of those that are none any more. Their series are let go of.
+    pub(super) fn choose(&mut self, now_ns: u64) -> Vec<Left> {
+        let Some(destination) = &self.destination else { return Vec::new() };
+        let Chosen { gone, lost_any } = self.candidates.choose(&destination.backend, self.source, now_ns);
+        if let Some(recorder) = &mut self.recorder
+            && lost_any
+        {
+            recorder.keep(self.candidates.endpoints.iter().map(|endpoint| &**endpoint));
         }
+        gone
     }
 }
 
@@ -182,7 +187,7 @@ impl Engine {
             idle_since_ns: self.now_ns,
             waiting: Vec::new(),
             service_port,
-            methods: Methods::default(),
+            methods: recorder.as_ref().map_or_else(Methods::default, Recorder::methods),
             recorder,
             link,
         };
@@ -234,9 +239,8 @@ impl Engine {
     fn update_target(&mut self, target: u32, destination: Destination) {
         let slot = &mut self.targets.slots[target as usize];
         let has_endpoints = !destination.backend.endpoints.is_empty();
-        let gone = slot.candidates.choose(&destination.backend, slot.source, self.now_ns);
         slot.destination = Some(destination);
-        slot.keep_series();
+        let gone = slot.choose(self.now_ns);
         let waiting = if has_endpoints { std::mem::take(&mut slot.waiting) } else { Vec::new() };
         for Left { pool, is_removed } in gone {
             self.leave_pool(pool, is_removed);

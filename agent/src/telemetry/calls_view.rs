@@ -1,8 +1,8 @@
 //! What is counted of calls, for programs that compute rates of it: `/calls`.
 
 use super::calls::histogram::duration_quantile;
-use super::{CallCounts, CallKey, Status, Telemetry};
-use crate::mesh::{ObjectName, ServicePort};
+use super::{CallCounts, CallGroup, CallKey, CallSums, Status, Telemetry};
+use crate::mesh::{ObjectName, ServicePort, Workload};
 use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -10,6 +10,7 @@ use std::cmp::Reverse;
 use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Instant;
 
 macro_rules! dimensions {
     ($($variant:ident = $name:literal,)*) => {
@@ -108,7 +109,7 @@ struct CallsRow {
     /// The Service port: `namespace/name:port`.
     #[serde(skip_serializing_if = "Option::is_none")]
     service: Option<String>,
-    /// `package.Service/Method`; empty for what is not gRPC, `other` beyond the limit.
+    /// `package.Service/Method`; empty for what is not gRPC, `_OTHER` beyond the limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     method: Option<Arc<str>>,
     /// The endpoint; absent where none was ever chosen.
@@ -195,6 +196,25 @@ impl<'a> RowKey<'a> {
             status: by.only(Dimension::Status, || key.status),
         }
     }
+
+    fn of_workload(
+        source: Option<&'a Workload>,
+        service_port: &'a ServicePort,
+        method: &'a Arc<str>,
+        status: Status,
+        by: By,
+    ) -> Self {
+        Self {
+            pod: None,
+            workload: source
+                .filter(|_| by.has(Dimension::Workload))
+                .map(|workload| (&workload.namespace, &workload.name)),
+            service_port: by.only(Dimension::Service, || service_port),
+            method: by.only(Dimension::Method, || method),
+            endpoint: None,
+            status: by.only(Dimension::Status, || status),
+        }
+    }
 }
 
 /// What a row sums up.
@@ -252,25 +272,81 @@ impl CallsRow {
     }
 }
 
-/// The calls that are over, of those that are asked for, summed up to what rows are told apart by; of the rows, `most` with the most calls.
-pub fn calls_view(telemetry: &Telemetry, by: By, most: usize, takes: impl Fn(&CallKey) -> bool) -> CallsView {
-    let series = telemetry.calls();
-    let mut sums: FxHashMap<RowKey<'_>, Sum> = FxHashMap::default();
-    for (key, counts) in series.iter().filter(|(key, _)| takes(key)) {
-        let failures = if key.status.is_failure() { counts.calls() } else { 0 };
-        sums.entry(RowKey::new(key, by)).or_default().add(counts, failures);
+/// The calls that are over, of those that are asked for (of a pod, to a Service port, of a method), summed up to what rows are told apart by;
+/// of the rows, `most` with the most calls.
+///
+/// What ends with a pod or an endpoint is still in the sums that do not tell those apart.
+pub fn calls_view(
+    telemetry: &Telemetry,
+    by: By,
+    most: usize,
+    pod: Option<&ObjectName>,
+    takes: impl Fn(&ServicePort, &str) -> bool,
+) -> CallsView {
+    view_at(telemetry, by, most, pod, takes, Instant::now())
+}
+
+fn view_at(
+    telemetry: &Telemetry,
+    by: By,
+    most: usize,
+    pod: Option<&ObjectName>,
+    takes: impl Fn(&ServicePort, &str) -> bool,
+    now: Instant,
+) -> CallsView {
+    let is_of_workloads = pod.is_none() && !by.has(Dimension::Pod) && !by.has(Dimension::Endpoint);
+    if !is_of_workloads {
+        let calls = telemetry.calls_at(now);
+        let of_pod = |key: &&(CallKey, CallCounts)| {
+            let caller = key.0.link.caller.as_ref().map(|caller| &caller.name);
+            pod.is_none() || caller == pod
+        };
+        let asked = calls.iter().filter(of_pod);
+        let asked = asked.filter(|(key, _)| takes(&key.link.service_port, &key.method));
+        return CallsView::new(
+            asked.map(|(key, counts)| (RowKey::new(key, by), key.status, counts)),
+            by,
+            most,
+        );
     }
-    let mut rows: Vec<_> = sums.into_iter().collect();
-    rows.sort_by_cached_key(|(key, sum)| (Reverse(sum.counts.calls()), *key));
-    let (shown, others) = rows.split_at(most.min(rows.len()));
-    let mut rest = Sum::default();
-    others.iter().for_each(|(_, sum)| rest.add(&sum.counts, sum.failures));
-    CallsView {
-        by: by.names(),
-        calls: shown.iter().map(|(key, sum)| CallsRow::new(key, sum)).collect(),
-        total: rows.len(),
-        cut: !others.is_empty(),
-        others: (!others.is_empty()).then(|| rest.view()),
+    let CallSums { groups, rest } = telemetry.call_sums(now);
+    let groups = groups.iter().map(|(CallGroup { edge, method }, counts)| {
+        (edge.source.as_deref(), &edge.service_port, method, edge.status, counts)
+    });
+    // Which workloads these were between is not known any more.
+    let rest = rest.iter().filter(|_| !by.has(Dimension::Workload));
+    let rest =
+        rest.map(|(service_port, method, status, counts)| (None, service_port, method, *status, counts));
+    let asked = groups.chain(rest).filter(|(_, service_port, method, ..)| takes(service_port, method));
+    let rows = asked.map(|(source, service_port, method, status, counts)| {
+        (RowKey::of_workload(source, service_port, method, status, by), status, counts)
+    });
+    CallsView::new(rows, by, most)
+}
+
+impl CallsView {
+    fn new<'a>(
+        asked: impl Iterator<Item = (RowKey<'a>, Status, &'a CallCounts)>,
+        by: By,
+        most: usize,
+    ) -> Self {
+        let mut sums: FxHashMap<RowKey<'_>, Sum> = FxHashMap::default();
+        for (key, status, counts) in asked {
+            let failures = if status.is_failure() { counts.calls() } else { 0 };
+            sums.entry(key).or_default().add(counts, failures);
+        }
+        let mut rows: Vec<_> = sums.into_iter().collect();
+        rows.sort_by_cached_key(|(key, sum)| (Reverse(sum.counts.calls()), *key));
+        let (shown, others) = rows.split_at(most.min(rows.len()));
+        let mut rest = Sum::default();
+        others.iter().for_each(|(_, sum)| rest.add(&sum.counts, sum.failures));
+        Self {
+            by: by.names(),
+            calls: shown.iter().map(|(key, sum)| CallsRow::new(key, sum)).collect(),
+            total: rows.len(),
+            cut: !others.is_empty(),
+            others: (!others.is_empty()).then(|| rest.view()),
+        }
     }
 }
 
@@ -320,7 +396,7 @@ mod tests {
     }
 
     fn view(telemetry: &Telemetry, by: &str, most: usize) -> Value {
-        serde_json::to_value(calls_view(telemetry, by.parse().unwrap(), most, |_| true)).unwrap()
+        serde_json::to_value(calls_view(telemetry, by.parse().unwrap(), most, None, |_, _| true)).unwrap()
     }
 
     #[test]
@@ -355,5 +431,63 @@ mod tests {
         assert_eq!((&cut["total"], &cut["cut"]), (&json!(100), &json!(true)));
         assert_eq!((&cut["others"]["calls"], &cut["others"]["failures"]), (&json!(50 * 5 - 30), &json!(90)));
         assert_eq!(cut, view(&telemetry, "service,endpoint", 10), "the same rows each time");
+    }
+
+    #[test]
+    fn no_row_falls_while_it_goes_on() {
+        let telemetry = Arc::new(Telemetry::new(false));
+        let endpoint = Endpoint::at("10.0.0.1:50051".parse().unwrap());
+        let service_port = ServicePort { service: ObjectName::new("shop", "cart"), port: 80 };
+        let new = || Recorder::new(Arc::clone(&telemetry), None, service_port.clone());
+        let call = |recorder: &mut Recorder, method: u8, is_grpc: bool| {
+            let (mut methods, path) = (recorder.methods(), format!("/a.B/{method}"));
+            let id = methods.intern(path.as_bytes(), method.into());
+            let end = CallEnd {
+                source: None,
+                service_port: &service_port,
+                original: None,
+                endpoint: Some(&endpoint),
+                method: methods.name(id),
+                request: &FieldList::new(),
+                is_grpc,
+                http_status: Some(200),
+                grpc_status: is_grpc.then_some(0),
+                flag: Flag::None,
+                began_ns: 0,
+                first_sent_ns: None,
+                headers_ns: None,
+                ended_ns: 1,
+                request_bytes: 0,
+                response_bytes: 0,
+                request_messages: 0,
+                response_messages: 0,
+                attempts: 1,
+                on_existing_connection: false,
+            };
+            recorder.record(&end, id);
+        };
+        // What was called once, and what goes on, by others.
+        let mut once = new();
+        (0..100).for_each(|_| call(&mut once, 1, true));
+        (0..100).for_each(|_| call(&mut once, 2, false));
+        drop(once);
+        let mut goes_on = new();
+        let start = Instant::now();
+        let mut before = FxHashMap::default();
+        for minute in (0..900).step_by(5) {
+            call(&mut goes_on, 3, true);
+            call(&mut goes_on, 4, false);
+            for by in ["service", "status", "service,status", "service,endpoint", "pod"] {
+                let now = start + std::time::Duration::from_secs(60 * minute);
+                let view = view_at(&telemetry, by.parse().unwrap(), 100, None, |_, _| true, now);
+                let rows: Vec<u64> = view.calls.iter().map(|row| row.counts.calls).collect();
+                let last = before.insert(by, rows.clone()).unwrap_or_default();
+                assert!(
+                    rows.iter().zip(&last).all(|(now, last)| now > last),
+                    "{by}: {rows:?} after {last:?}"
+                );
+                assert!(last.is_empty() || rows.len() == last.len(), "{by}: {rows:?} after {last:?}");
+            }
+        }
     }
 }

@@ -6,7 +6,7 @@ use super::access_log::AccessLogCounts;
 use super::calls_text::calls_text;
 use super::otlp::TraceCounts;
 use super::process::process_text;
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -16,6 +16,7 @@ use prometheus_client::registry::Registry;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::atomic::AtomicU64;
+use std::time::Instant;
 
 /// What the metrics are made of.
 #[derive(Debug, Default)]
@@ -246,14 +247,17 @@ impl ScrapeFormat {
 
 /// The text of a scrape: what the control loop knows, what is counted of calls, and what the process uses.
 pub fn scrape(numbers: &Numbers, telemetry: &Telemetry, format: ScrapeFormat) -> String {
-    const END: &str = "# EOF\n";
-    let mut text = exposition(numbers);
-    let end = text.strip_suffix(END).map_or(text.len(), str::len);
-    text.truncate(end);
-    text.push_str(&calls_text(telemetry, telemetry.has_sizes()));
+    let mut registry = registry(numbers);
+    register_series(telemetry, &mut registry);
+    let mut text = String::new();
+    encode_registry(&mut text, &registry).expect(INFALLIBLE);
+    text.push_str(&calls_text(telemetry, telemetry.has_sizes(), Instant::now()));
     text.push_str(&process_text());
     match format {
-        ScrapeFormat::OpenMetrics => text + END,
+        ScrapeFormat::OpenMetrics => {
+            encode_eof(&mut text).expect(INFALLIBLE);
+            text
+        }
         ScrapeFormat::Classic => classic(&text),
     }
 }
@@ -287,7 +291,26 @@ fn classic(text: &str) -> String {
     classic
 }
 
-fn exposition(numbers: &Numbers) -> String {
+const INFALLIBLE: &str = "a String takes whatever is written to it";
+
+fn register_series(telemetry: &Telemetry, registry: &mut Registry) {
+    let series = Gauge::<i64>::default();
+    series.set(telemetry.series() as i64);
+    registry.register(
+        "call_series",
+        "Series that calls are counted in, with what is kept of former ones",
+        series,
+    );
+    let evicted = Counter::<u64>::default();
+    evicted.inc_by(telemetry.evicted_series());
+    registry.register(
+        "call_series_evicted",
+        "Former series of calls that were let go of before their time, as there were too many",
+        evicted,
+    );
+}
+
+fn registry(numbers: &Numbers) -> Registry {
     let mut registry = Registry::with_prefix("evenkeel");
     let connections = Family::<ConnectionLabels, Counter>::default();
     let opened_before = Family::<OpenedBeforeLabels, Gauge>::default();
@@ -420,9 +443,7 @@ fn exposition(numbers: &Numbers) -> String {
     registry.register("source_problems", "What of the source could not be used", problems);
     register_kinds(&numbers.kinds, &mut registry);
     register_path(&numbers.path, &mut registry);
-    let mut text = String::new();
-    encode(&mut text, &registry).expect("a String takes whatever is written to it");
-    text
+    registry
 }
 
 fn register_spans(counts: &TraceCounts, registry: &mut Registry) {

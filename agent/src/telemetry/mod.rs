@@ -22,9 +22,9 @@ mod records;
 mod traces;
 
 pub use calls::{
-    CallCounts, CallEnd, CallGroup, CallKey, Caller, DurationBuckets, EdgeCounts, EdgeGroup, EndpointName,
-    Flag, GRPC_CODES, Link, MOST_METHODS, MethodId, Methods, RESOURCE_EXHAUSTED, Recorder, SizeBuckets,
-    Status, TIDY_EVERY, Telemetry, grpc_code_name, is_grpc_failure, is_http_failure,
+    CallCounts, CallEnd, CallGroup, CallKey, CallSums, Caller, DurationBuckets, EdgeCounts, EdgeGroup,
+    EndpointName, Flag, GRPC_CODES, Link, MOST_METHODS, MethodId, Methods, OTHER_METHOD, RESOURCE_EXHAUSTED,
+    Recorder, SizeBuckets, Status, TIDY_EVERY, Telemetry, grpc_code_name, is_grpc_failure, is_http_failure,
 };
 pub use calls_view::{By, CallsView, Dimension, calls_view};
 pub use exposition::{

@@ -99,9 +99,10 @@ pub(super) fn rates(before: &Sample, after: &Sample, by: By, namespace: Option<&
     sums.into_iter().map(line).collect()
 }
 
-/// What a counter has grown by. One that is lower than it was has begun anew, with its agent.
+/// What a counter has grown by. Of one that is lower than it was, nobody knows: it has begun anew with its agent, or what it sums up has
+/// lost a part that ended.
 fn since(now: u64, last: u64) -> u64 {
-    now.checked_sub(last).unwrap_or(now)
+    now.saturating_sub(last)
 }
 
 /// Of a line's latency, each call counts as much; of moving averages, each by the calls meanwhile, or else a little, for something to
@@ -239,7 +240,7 @@ mod tests {
         let before = sample(start, &[row("10.0.0.1:80", 100, 1), row("10.0.0.2:80", 500, 0)]);
         let after = sample(
             start + Duration::from_secs(2),
-            // The second has begun anew, and the third is new.
+            // The second has begun anew, of which nothing is known, and the third is new.
             &[row("10.0.0.1:80", 400, 4), row("10.0.0.2:80", 60, 0), row("10.0.0.3:80", 40, 40)],
         );
         let of = |by, order, namespace| {

@@ -18,7 +18,7 @@ pub struct CallEnd<'a> {
     pub original: Option<SocketAddr>,
     /// The endpoint that was chosen last; `None` if none ever was.
     pub endpoint: Option<&'a Endpoint>,
-    /// Of a gRPC call, `package.Service/Method`; `other` beyond [`MOST_METHODS`](super::MOST_METHODS). Empty for other requests, whose paths
+    /// Of a gRPC call, `package.Service/Method`; `_OTHER` beyond [`MOST_METHODS`](super::MOST_METHODS). Empty for other requests, whose paths
     /// have no bound.
     pub method: &'a str,
     /// The request's fields as they went to the server; empty where large ones were let go when the answer began.
