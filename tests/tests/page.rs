@@ -165,23 +165,29 @@ fn it_is_for_wide_and_narrow_screens_light_and_dark_and_for_those_who_listen() -
     if !privileged() {
         return Ok(());
     }
-    let mut shop = Shop::enrolled(4)?;
-    let some: Vec<_> = shop.servers[..3].iter().collect();
+    // Three Services of three to ten endpoints: an even one, of which an endpoint is dead; an uneven one; one whose calls fail now and then.
+    let mut shop = Shop::enrolled(10)?;
+    let some: Vec<_> = shop.servers[..5].iter().collect();
     let sticky = shop.cluster.service("sticky", &some)?;
+    let failing = shop.cluster.service("failing", &some[..3])?;
     let object = shop.cluster.services.get_mut("sticky").context("it is there")?;
     object.annotations.insert(PICKER_ANNOTATION.to_owned(), "ring-hash".to_owned());
     let other = shop.cluster.pod("checkout-5d9c7b6f4-x2lqp")?;
     ghost(&mut shop, 1, "ghost")?;
     shop.cluster.publish()?;
     let agent = answering(&shop)?;
+    shop.greeters[7].process.kill()?;
     let mut loads = [
         shop.client.load(&shop.v4(), &["--rate", "120"])?,
         other.load(&shop.v4(), &["--rate", "40", "--kind", "mixed"])?,
         other.load(&sticky.v4(), &["--rate", "25", "--hold-milliseconds", "30"])?,
+        shop.client.load(&failing.v4(), &["--rate", "30"])?,
     ];
     for load in &mut loads {
         load.more_calls(30)?.is_clean()?;
     }
+    let mut failures = other.load(&failing.v4(), &["--rate", "3", "--fail-with", "13"])?;
+    failures.runs()?;
     let pictures = std::env::var_os(PICTURES_VARIABLE).map(|folder| folder.to_string_lossy().into_owned());
     let browser = Browser::new(&shop.cluster)?;
     for screen in ["desktop", "phone"] {

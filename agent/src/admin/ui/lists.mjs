@@ -52,12 +52,12 @@ export class Lists {
         { title: "Pod", of: (row) => row.name },
         { title: "State", of: (row) => ({ text: row.stateText, mood: MOODS[row.state] }) },
         { title: "Why not", of: (row) => why(row), ...wide },
-        { title: "Calls/s", of: (row) => rate(this.ofPod(row.name)?.perSecond), ...numbers },
-        { title: "Failing", of: (row) => this.ofPod(row.name)?.failing ?? NOTHING, ...numbers },
-        { title: "Connections taken", of: (row) => count(row.taken), ...numbers },
-        { title: "Open", of: (row) => count(row.open), ...numbers },
+        { title: "Calls/s", of: ifEnrolled((row) => rate(this.ofPod(row.name)?.perSecond)), ...numbers },
+        { title: "Failing", of: ifEnrolled((row) => this.ofPod(row.name)?.failing ?? NOTHING), ...numbers },
+        { title: "Connections taken", of: ifEnrolled((row) => count(row.taken)), ...numbers },
+        { title: "Open", of: ifEnrolled((row) => count(row.open)), ...numbers },
         { title: "Straight, because", of: (row) => row.straight, ...wide },
-        { title: "Memory", of: (row) => ({ text: bytes(row.memory), mood: row.memory > row.memoryLimit / 2 ? "odd" : "" }), ...numbers },
+        { title: "Memory", of: ifEnrolled((row) => ({ text: bytes(row.memory), mood: row.memory > row.memoryLimit / 2 ? "odd" : "" })), ...numbers },
       ],
     });
     this.services = new Table(byId("service-table"), {
@@ -85,7 +85,7 @@ export class Lists {
         failing,
         { title: "Took", of: (row) => duration(this.now.took(row.key)), ...numbers },
         { title: "Calls", of: (row) => count(row.calls), ...numbers },
-        { title: "Ended with", of: (row) => ({ text: statuses(row), mood: row.failed > 0 ? "odd" : "" }), ...wide },
+        { title: "Ended with", of: statuses, ...wide },
       ],
     });
     this.endpoints = new Table(byId("endpoint-table"), {
@@ -169,6 +169,9 @@ export class Lists {
     this.streams.draw(shown.map((row, place) => ({ ...row, place })), hints.join(" "));
   }
 }
+
+/** Of another pod there is nothing to count. */
+const ifEnrolled = (of) => (pod) => (pod.state === "enrolled" ? of(pod) : "");
 
 function why(pod) {
   if (pod.state === "waiting" && pod.waitingSeconds !== undefined) return `${pod.reason} (for ${age(pod.waitingSeconds)})`;
