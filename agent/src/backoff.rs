@@ -21,7 +21,7 @@ impl Backoff {
     pub(crate) fn pause(&mut self, asked: Option<Duration>) -> Duration {
         let pause = FIRST.saturating_mul(1 << self.failures.min(16)).min(LONGEST);
         self.failures = self.failures.saturating_add(1);
-        jittered(pause).max(asked.unwrap_or_default().min(LONGEST).mul_f64(1.0 + share() / 2.0))
+        jittered(pause).max(jittered_upward(asked.unwrap_or_default().min(LONGEST)))
     }
 
     /// Whether nothing has failed since it went well.
@@ -38,6 +38,11 @@ impl Backoff {
 /// Between half of it and one and a half times it.
 pub(crate) fn jittered(length: Duration) -> Duration {
     length.mul_f64(0.5 + share())
+}
+
+/// Between it and one and a half times it: not sooner than somebody asked for.
+pub(crate) fn jittered_upward(length: Duration) -> Duration {
+    length.mul_f64(1.0 + share() / 2.0)
 }
 
 /// Between nothing and all of it.

@@ -41,9 +41,18 @@ use tokio::runtime::Runtime;
 /// `evenkeel agent`: the keeper, or the worker process that it started.
 pub fn agent(config: AgentConfig) -> Result<ExitCode> {
     match keeper_socket()? {
-        None => runtime(1)?.block_on(keeper::run()),
-        Some(keeper) => runtime(2)?.block_on(worker_process::run(config, keeper)),
+        None => run_to_end(1, keeper::run()),
+        Some(keeper) => run_to_end(2, worker_process::run(config, keeper)),
     }
+}
+
+/// Runs a program of so many threads beside its calls.
+fn run_to_end(threads: usize, program: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+    let runtime = runtime(threads)?;
+    let ended = runtime.block_on(program);
+    // Its drop would wait for what blocks, as a look-up of a name that nobody answers.
+    runtime.shutdown_background();
+    ended
 }
 
 /// The worker's end of the socket to its keeper, if this process is one.

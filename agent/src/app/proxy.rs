@@ -2,7 +2,7 @@
 
 use super::stop::StopSignals;
 use super::telling::Telling;
-use super::{Observers, runtime, start_workers};
+use super::{Observers, run_to_end, start_workers};
 use crate::balance;
 use crate::config::{ProxyConfig, Upstreams};
 use crate::control::{Settings, World};
@@ -26,7 +26,7 @@ use tracing::{info, warn};
 
 /// Runs until told to stop.
 pub fn proxy(config: ProxyConfig) -> Result<ExitCode> {
-    runtime(1)?.block_on(run(config))
+    run_to_end(1, run(config))
 }
 
 async fn run(config: ProxyConfig) -> Result<ExitCode> {

@@ -165,7 +165,11 @@ impl FieldList {
     pub fn set(&mut self, name: Name, value: &[u8]) {
         match self.position(name) {
             Some(i) => {
-                let entry = self.own(name, name.as_bytes(), value);
+                let mut entry = self.own(name, name.as_bytes(), value);
+                if entry.whole_static == 0 {
+                    // What its sender wants no table to hold, none is to hold with another value (RFC 7541 §6.2.3).
+                    entry.indexing = self.entries[i].indexing;
+                }
                 self.size = self.size + entry.size() - self.entries[i].size();
                 self.entries[i] = entry;
             }

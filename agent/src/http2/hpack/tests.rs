@@ -2,6 +2,7 @@
 
 use super::dynamic_table::DEFAULT_BYTES;
 use super::{Decoded, Decoder, Encoder, ListLimits};
+use crate::http2::Name;
 use crate::http2::fields::{FieldList, Indexing};
 
 const WIDE: ListLimits = ListLimits { bytes: usize::MAX, fields: usize::MAX, unpacked: usize::MAX };
@@ -262,6 +263,17 @@ fn a_never_indexed_field_says_so_to_its_owner() {
     let mut list = FieldList::new();
     let block = hex("1008 7061 7373 776f 7264 0673 6563 7265 74");
     Decoder::new(DEFAULT_BYTES).decode(&block, WIDE, &mut list).expect("valid");
+    assert!(list.iter().all(|field| field.never_indexed));
+}
+
+#[test]
+fn a_never_indexed_field_stays_so_with_another_value() {
+    let mut list = FieldList::new();
+    // `te: secret`, never indexed.
+    let block = hex("1002 7465 0673 6563 7265 74");
+    Decoder::new(DEFAULT_BYTES).decode(&block, WIDE, &mut list).expect("valid");
+    list.set(Name::Te, b"hidden");
+    assert_eq!(list.find(Name::Te), Some(&b"hidden"[..]));
     assert!(list.iter().all(|field| field.never_indexed));
 }
 

@@ -29,6 +29,8 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(3);
 /// An answer is a number and, where something is wrong, a sentence.
 const MOST_ANSWER_BYTES: usize = 16 << 10;
 const MOST_HEADER_BYTES: u32 = 16 << 10;
+/// Characters of what a collector says that are told.
+const MOST_WORDS: usize = 200;
 
 const PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 const USER_AGENT: &str = concat!("evenkeel/", env!("CARGO_PKG_VERSION"));
@@ -37,7 +39,7 @@ const USER_AGENT: &str = concat!("evenkeel/", env!("CARGO_PKG_VERSION"));
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Rejected {
     pub(super) spans: u64,
-    /// Why; a warning where no span was rejected.
+    /// Why, where some were.
     pub(super) why: String,
 }
 
@@ -54,7 +56,7 @@ pub(super) struct Refusal {
 impl Refusal {
     /// The collector could not be asked, or its answer was lost.
     fn passing(why: impl fmt::Display) -> Self {
-        Self { is_passing: true, not_before: None, why: why.to_string() }
+        Self { is_passing: true, not_before: None, why: printable(&why.to_string()) }
     }
 
     fn lasting(why: impl fmt::Display) -> Self {
@@ -100,12 +102,7 @@ impl Collector {
     }
 
     async fn ask(&mut self, message: Bytes) -> Result<Rejected, Refusal> {
-        if self.connection.is_none() {
-            self.connection = Some(self.connect().await?);
-        }
-        let Some(connection) = &self.connection else { return Err(Refusal::passing("not connected")) };
-        let sender = connection.sender.clone();
-        let mut sender = sender.ready().await.map_err(Refusal::passing)?;
+        let mut sender = self.sender().await?;
         let request = Request::post(format!("{}{PATH}", self.endpoint))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
@@ -124,6 +121,19 @@ impl Collector {
         let answer = read(&mut body).await?;
         let trailers = body.trailers().await.map_err(Refusal::passing)?.unwrap_or_default();
         judge(head.status, &trailers, &answer)
+    }
+
+    /// A sender on the kept connection, if its peer has not ended it meanwhile, as collectors do with old and idle ones; else on another.
+    async fn sender(&mut self) -> Result<SendRequest<Bytes>, Refusal> {
+        if let Some(connection) = &self.connection
+            && let Ok(sender) = connection.sender.clone().ready().await
+        {
+            return Ok(sender);
+        }
+        let connection = self.connect().await?;
+        let sender = connection.sender.clone().ready().await.map_err(Refusal::passing)?;
+        self.connection = Some(connection);
+        Ok(sender)
     }
 
     async fn connect(&self) -> Result<Connection, Refusal> {
@@ -203,8 +213,7 @@ fn judge(status: StatusCode, fields: &HeaderMap, answer: &[u8]) -> Result<Reject
         return Ok(rejected(answer));
     }
     let name = crate::telemetry::grpc_code_name(code);
-    let said: String = text("grpc-message").unwrap_or_default().chars().take(200).collect();
-    let why = format!("{name}: {}", said.escape_debug());
+    let why = format!("{name}: {}", printable(text("grpc-message").unwrap_or_default()));
     let not_before = text("grpc-status-details-bin").and_then(retry_delay);
     let is_passing = match name {
         "CANCELLED" | "DEADLINE_EXCEEDED" | "ABORTED" | "OUT_OF_RANGE" | "UNAVAILABLE" | "DATA_LOSS" => true,
@@ -220,7 +229,12 @@ fn rejected(answer: &[u8]) -> Rejected {
     let message = answer.split_first_chunk::<5>().map(|(_, message)| message).unwrap_or_default();
     let partial = ExportResponse::decode(message).ok().and_then(|response| response.partial_success);
     let partial = partial.unwrap_or_default();
-    Rejected { spans: partial.rejected_spans.try_into().unwrap_or(0), why: partial.error_message }
+    Rejected { spans: partial.rejected_spans.try_into().unwrap_or(0), why: printable(&partial.error_message) }
+}
+
+/// A collector's own words, for our log: some of them, and nothing that would end the line.
+fn printable(text: &str) -> String {
+    text.chars().take(MOST_WORDS).flat_map(char::escape_debug).collect()
 }
 
 /// The `RetryInfo` among a status' details.
@@ -292,9 +306,9 @@ mod tests {
     #[test]
     fn an_ok_says_what_it_leaves_out() {
         let ok = |answer: &[u8]| judge(StatusCode::OK, &fields(&[("grpc-status", "0")]), answer).unwrap();
-        let partial = PartialSuccess { rejected_spans: 3, error_message: "too old".into() };
+        let partial = PartialSuccess { rejected_spans: 3, error_message: "too old\nWARN forged".into() };
         let response = ExportResponse { partial_success: Some(partial) };
-        assert_eq!(ok(&framed(&response)), Rejected { spans: 3, why: "too old".into() });
+        assert_eq!(ok(&framed(&response)), Rejected { spans: 3, why: r"too old\nWARN forged".into() });
         assert_eq!(ok(&framed(&ExportResponse::default())), Rejected::default());
         for strange in [&b""[..], b"\0\0", b"\0\0\0\0\x05hello"] {
             assert_eq!(ok(strange), Rejected::default());

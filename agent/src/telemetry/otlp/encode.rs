@@ -15,7 +15,7 @@ use super::resource::Resource;
 use crate::clock::monotonic_ns;
 use crate::mesh::Workload;
 use crate::telemetry::traces::{Retry, RetryCause, Span};
-use crate::telemetry::{Flag, grpc_code_name};
+use crate::telemetry::{Flag, OTHER_METHOD, grpc_code_name};
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -76,7 +76,7 @@ fn message(span: &Span, clock: WallClock) -> SpanMessage {
 /// Of few different values, as a span's name is to be.
 fn name(span: &Span) -> String {
     match (&*span.method, &*span.http_method) {
-        ("" | "other", _) if span.is_grpc => "grpc".to_owned(),
+        ("" | OTHER_METHOD, _) if span.is_grpc => "grpc".to_owned(),
         (method, _) if span.is_grpc => method.to_owned(),
         (_, "") => "HTTP".to_owned(),
         (_, http_method) => http_method.to_owned(),
@@ -119,8 +119,7 @@ fn attributes(span: &Span) -> Vec<KeyValue> {
         // A client that did not wait for one has cancelled.
         let code = span.grpc_status.map_or("CANCELLED", grpc_code_name);
         all.put("rpc.system.name", "grpc");
-        // The name that the conventions have for those that are not told apart.
-        all.put("rpc.method", if &*span.method == "other" { "_OTHER" } else { &*span.method });
+        all.put("rpc.method", &*span.method);
         all.put("rpc.response.status_code", code);
         if span.grpc_status != Some(0) {
             all.put("error.type", code);

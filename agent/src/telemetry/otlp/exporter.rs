@@ -6,7 +6,7 @@ use super::endpoint::Endpoint;
 use super::resource::Resource;
 use super::stats::{TraceCounts, TraceStats};
 use super::tls;
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, jittered_upward};
 use crate::telemetry::traces::Span;
 use crate::telemetry::{Inlet, PAUSE};
 use bytes::Bytes;
@@ -24,6 +24,8 @@ const BATCH_SPANS: usize = 512;
 const BATCH_WITHIN: Duration = Duration::from_secs(1);
 /// A batch that could not be sent for so long is given up: there are younger ones, which say more.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
+/// As long as a collector may ask us to wait: the batch in hand is given up sooner, the next one waits.
+const LONGEST_ASKED: Duration = Duration::from_secs(300);
 /// At the end, what is still there has so long: less than what is left of a pod's grace period when calls have drained.
 const LAST_BATCHES_WITHIN: Duration = Duration::from_secs(3);
 /// How often it is said that spans are not taken.
@@ -103,10 +105,14 @@ impl Sender {
     async fn run(mut self, mut spans: Inlet<Span>) {
         let mut batch = Vec::new();
         loop {
+            // Also where the end came while a batch was filled or delivered.
+            if *self.ending.borrow() {
+                spans.close();
+            }
             tokio::select! {
                 biased;
                 came = spans.next(&mut batch, BATCH_SPANS) => if came == 0 { return },
-                _ = self.ending.wait_for(|ends| *ends), if !*self.ending.borrow() => spans.close(),
+                _ = self.ending.wait_for(|ends| *ends), if !*self.ending.borrow() => continue,
             }
             self.fill(&mut batch, &mut spans).await;
             if !batch.is_empty() {
@@ -149,13 +155,20 @@ impl Sender {
             let Refusal { is_passing, not_before, why } = refusal;
             self.stats().failed_exports.fetch_add(1, Relaxed);
             debug!(collector = %self.endpoint, "a batch of {size} spans is not taken: {why}");
-            let pause = self.backoff.pause(not_before);
-            if !is_passing || began.elapsed() + pause >= GIVE_UP_AFTER {
+            if !is_passing {
+                // It answers, if only to say no.
+                self.backoff.reset();
                 self.stats().failed.fetch_add(size, Relaxed);
                 self.complaint.about(&self.endpoint, &self.counts, &why);
-                if is_passing {
-                    self.pause(pause).await;
-                }
+                return;
+            }
+            let asked = not_before.unwrap_or_default().min(LONGEST_ASKED);
+            let pause = self.backoff.pause(None).max(jittered_upward(asked));
+            if began.elapsed() + pause >= GIVE_UP_AFTER {
+                self.stats().failed.fetch_add(size, Relaxed);
+                self.complaint.about(&self.endpoint, &self.counts, &why);
+                // For the next batch's sake.
+                self.pause(pause).await;
                 return;
             }
             self.complaint.about(&self.endpoint, &self.counts, &why);
@@ -183,6 +196,8 @@ impl Sender {
 #[derive(Debug, Default)]
 struct Complaint {
     said: Option<Instant>,
+    /// It was said of the failure that goes on.
+    is_open: bool,
 }
 
 impl Complaint {
@@ -190,13 +205,13 @@ impl Complaint {
         if self.said.is_some_and(|said| said.elapsed() < COMPLAIN_EVERY) {
             return;
         }
-        self.said = Some(Instant::now());
+        (self.said, self.is_open) = (Some(Instant::now()), true);
         let (failed, dropped, rejected) = (counts.failed(), counts.dropped(), counts.rejected());
         warn!(collector = %endpoint, failed, dropped, rejected, "spans are not taken: {why}");
     }
 
     fn is_over(&mut self, endpoint: &Endpoint) {
-        if self.said.take().is_some() {
+        if std::mem::take(&mut self.is_open) {
             info!(collector = %endpoint, "spans are taken again");
         }
     }
