@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod app;
+mod backoff;
 pub mod balance;
 pub mod cli;
 pub mod clock;

@@ -40,10 +40,14 @@ pub mod telemetry {
     #[allow(dead_code, unused_imports, reason = "the targets use a part of it")]
     #[path = "../../agent/src/telemetry/records/mod.rs"]
     mod records;
+    #[allow(dead_code, unused_imports, reason = "the targets use a part of it")]
+    #[path = "../../agent/src/telemetry/traces/mod.rs"]
+    mod traces;
 
     pub use calls::*;
     pub use outlet::*;
     pub use records::*;
+    pub use traces::*;
 }
 
 pub mod crate_server;

@@ -125,12 +125,27 @@ impl Agent {
         self.get(self.port(1), "/livez").is_ok_and(|(status, _)| status == 200)
     }
 
-    /// The metrics as text.
+    /// The metrics as OpenMetrics text.
     ///
     /// # Errors
     /// When it does not answer.
     pub fn metrics(&self) -> Result<String> {
-        Ok(self.get(self.port(2), "/metrics")?.1)
+        Ok(self.metrics_for("application/openmetrics-text;version=1.0.0")?.body)
+    }
+
+    /// The metrics for who accepts that.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn metrics_for(&self, accept: &str) -> Result<Answer> {
+        let at = self.metrics_address();
+        let request = request("GET", "/metrics", &at.to_string(), &[("Accept", accept)], "");
+        self.node.enter(|| exchange(connect(at)?, &request))?
+    }
+
+    /// Where the metrics are, for who is on the node.
+    pub fn metrics_address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port(2)).into()
     }
 
     /// A path of the admin endpoint, for who is on the node.
@@ -353,14 +368,14 @@ fn request(method: &str, path: &str, host: &str, headers: &[(&str, &str)], body:
     request + "\r\n" + body
 }
 
-fn connect(address: SocketAddr) -> Result<TcpStream> {
+pub(crate) fn connect(address: SocketAddr) -> Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&address, ANSWER_LIMIT)?;
     stream.set_read_timeout(Some(ANSWER_LIMIT))?;
     Ok(stream)
 }
 
 /// Sends a request and reads until the connection's end.
-fn exchange(mut stream: impl Read + Write, request: &str) -> Result<Answer> {
+pub(crate) fn exchange(mut stream: impl Read + Write, request: &str) -> Result<Answer> {
     stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

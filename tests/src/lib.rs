@@ -11,6 +11,7 @@ pub mod api_shop;
 pub mod browser;
 pub mod cgroup;
 pub mod cluster;
+pub mod consumers;
 pub mod demo;
 pub mod deploy;
 pub mod evenkeel_cli;

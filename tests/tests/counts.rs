@@ -5,6 +5,7 @@ use anyhow::{Context, Result, ensure};
 use evenkeel_tests::host::privileged;
 use evenkeel_tests::{Agent, Outcome, Shop, Tally, eventually};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// Of each kind of call; there are four.
 const OF_EACH_KIND: u64 = 50;
@@ -22,7 +23,7 @@ struct Rows(Vec<Value>);
 
 impl Rows {
     fn of(agent: &Agent) -> Result<Self> {
-        Ok(Self(agent.admin("/calls")?.as_array().context("/calls is a list")?.clone()))
+        Ok(Self(agent.admin("/calls")?["calls"].as_array().context("there is a list")?.clone()))
     }
 
     /// The sum of a column over the rows that are so.
@@ -91,8 +92,16 @@ fn what_is_counted_of_calls_is_what_clients_and_servers_count() -> Outcome {
         ("pod=shop/client&service=shop/greeter:50051", rows.calls(|_| true)),
         ("pod=shop/server-1", 0),
         ("service=shop/greeter:1", 0),
+        (
+            "method=evenkeel.test.Greeter/*",
+            rows.calls(|row| row["method"].as_str().is_some_and(|name| !name.is_empty())),
+        ),
+        ("method=evenkeel.test.Greeter/None", 0),
+        ("by=service", rows.calls(|_| true)),
+        ("by=workload,endpoint,status", rows.calls(|_| true)),
     ] {
-        let asked = Rows(agent.admin(&format!("/calls?{query}"))?.as_array().cloned().unwrap_or_default());
+        let asked = agent.admin(&format!("/calls?{query}"))?;
+        let asked = Rows(asked["calls"].as_array().cloned().unwrap_or_default());
         ensure!(asked.calls(|_| true) == expected, "{query}: {:#?}", asked.0);
     }
     let table = agent.ask("GET", "/calls", &[("Accept", "text/plain")], "")?.body;
@@ -152,8 +161,25 @@ fn check_rows(rows: &Rows, answered: &Tally, cancelled: &Tally) -> Outcome {
     Ok(())
 }
 
+/// A monitoring system takes each series once, and the samples of a metric where they stand together.
+fn check_series(text: &str) -> Outcome {
+    let (mut family, mut families, mut series) = ("", BTreeSet::new(), BTreeSet::new());
+    for line in text.lines() {
+        if let Some(head) = line.strip_prefix("# TYPE ") {
+            family = head.split(' ').next().unwrap_or_default();
+            ensure!(families.insert(family), "{family} comes twice");
+        } else if !line.starts_with('#') {
+            let (of, _) = line.rsplit_once(' ').with_context(|| format!("a sample: {line}"))?;
+            ensure!(of.starts_with(family), "{of} stands under {family}");
+            ensure!(series.insert(of), "{of} comes twice");
+        }
+    }
+    Ok(())
+}
+
 /// The metrics are the same counts under other names.
 fn check_metrics(text: &str, rows: &Rows) -> Outcome {
+    check_series(text)?;
     let reporter = "reporter=\"source\"";
     for (labels, otel, is_so) in [
         (
@@ -197,28 +223,40 @@ fn check_metrics(text: &str, rows: &Rows) -> Outcome {
         "connection_security_policy=\"unknown\"",
     ];
     ensure!(metric(text, "istio_requests_total", &labels)? > 0.0, "{labels:?}");
+    let labels = [
+        "server_address=\"greeter.shop.svc.cluster.local\"",
+        "server_port=\"50051\"",
+        "error_type=\"FAILED_PRECONDITION\"",
+    ];
+    let found = metric(text, "rpc_client_call_duration_seconds_count", &labels)?;
+    ensure!(found == FAILED as f64, "{labels:?}: {found}, not {FAILED}");
+    ensure!(!text.lines().any(|line| line.contains("code=\"OK\"") && line.contains("error_type")), "{text}");
+    ensure!(text.contains("\nevenkeel_call_series_evicted_total 0"), "{text}");
     ensure!(text.contains("evenkeel_proxy_circuit_refusals_total 0"), "the worker threads' own counters");
     ensure!(text.ends_with("# EOF\n"));
     Ok(())
 }
 
 #[test]
-fn istios_metrics_can_be_left_out() -> Outcome {
+fn less_or_nothing_is_counted_where_that_is_asked_for() -> Outcome {
     if !privileged() {
         return Ok(());
     }
     let shop = Shop::enrolled(2)?;
-    let options = evenkeel_tests::agent::Options {
-        arguments: vec!["--istio-metrics=false".into()],
-        ..Default::default()
-    };
-    let agent = Agent::start_with(&shop.cluster, &options)?;
-    shop.client.call(&shop.v4(), 20, &[])?.is_clean()?;
-    eventually("the calls are counted", || {
-        agent.metrics().is_ok_and(|text| {
-            metric(&text, "rpc_client_call_duration_seconds_count", &[]).is_ok_and(|calls| calls == 20.0)
-        })
-    })?;
-    ensure!(!agent.metrics()?.contains("istio_"));
+    for (what, counted) in [("otel", 20.0), ("none", 0.0)] {
+        let options = evenkeel_tests::agent::Options {
+            arguments: vec![format!("--call-metrics={what}")],
+            ..Default::default()
+        };
+        let agent = Agent::start_with(&shop.cluster, &options)?;
+        shop.client.call(&shop.v4(), 20, &[])?.is_clean()?;
+        eventually("the calls are over for the agent too", || {
+            agent.admin("/workers").is_ok_and(|workers| workers["calls"] == 20)
+                && agent.active_calls().is_ok_and(|calls| calls == 0)
+        })?;
+        let text = agent.metrics()?;
+        let calls = metric(&text, "rpc_client_call_duration_seconds_count", &[])?;
+        ensure!(calls == counted && !text.contains("istio_"), "{what}: {calls} calls\n{text}");
+    }
     Ok(())
 }

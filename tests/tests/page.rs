@@ -74,6 +74,45 @@ fn an_even_spread_is_called_even_and_another_one_uneven() -> Outcome {
 }
 
 #[test]
+fn what_is_no_failure_of_the_servers_is_none_and_every_status_is_shown() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let shop = Shop::enrolled(2)?;
+    let agent = Agent::start(&shop.cluster)?;
+    const NOT_FOUND: u64 = 40;
+    const INTERNAL: u64 = 7;
+    shop.client.call(&shop.v4(), 60, &[])?.is_clean()?;
+    for (calls, status) in [(NOT_FOUND, "5"), (INTERNAL, "13")] {
+        let tally = shop.client.call(&shop.v4(), calls, &["--fail-with", status])?;
+        ensure!(tally.failed() == calls, "{tally:?}");
+    }
+    let said = json!({
+        "method": "evenkeel.test.Greeter/SayHello",
+        "statuses": [["OK", 60], ["NOT_FOUND", NOT_FOUND], ["INTERNAL", INTERNAL]],
+        "failed": INTERNAL,
+    });
+    Browser::new(&shop.cluster)?.step(&agent, "statuses", &said)
+}
+
+#[test]
+fn calls_are_tapped_with_their_headers_as_text_while_somebody_looks() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let shop = Shop::enrolled(2)?;
+    let agent = Agent::start(&shop.cluster)?;
+    let hostile = format!("x-note={HOSTILE}");
+    let headers = ["--header", &hostile, "--header", "authorization=Bearer hunter2"];
+    let mut load = shop.client.load(&shop.v4(), &headers)?;
+    load.more_calls(30)?.is_clean()?;
+    let said =
+        json!({ "pod": "shop/client", "method": "evenkeel.test.Greeter/SayHello", "hostile": HOSTILE });
+    Browser::new(&shop.cluster)?.step(&agent, "tap", &said)?;
+    load.stop()?.is_clean()
+}
+
+#[test]
 fn an_endpoint_that_fails_calls_is_marked_with_the_reason() -> Outcome {
     if !privileged() {
         return Ok(());
@@ -126,23 +165,29 @@ fn it_is_for_wide_and_narrow_screens_light_and_dark_and_for_those_who_listen() -
     if !privileged() {
         return Ok(());
     }
-    let mut shop = Shop::enrolled(4)?;
-    let some: Vec<_> = shop.servers[..3].iter().collect();
+    // Three Services of three to ten endpoints: an even one, of which an endpoint is dead; an uneven one; one whose calls fail now and then.
+    let mut shop = Shop::enrolled(10)?;
+    let some: Vec<_> = shop.servers[..5].iter().collect();
     let sticky = shop.cluster.service("sticky", &some)?;
+    let failing = shop.cluster.service("failing", &some[..3])?;
     let object = shop.cluster.services.get_mut("sticky").context("it is there")?;
     object.annotations.insert(PICKER_ANNOTATION.to_owned(), "ring-hash".to_owned());
     let other = shop.cluster.pod("checkout-5d9c7b6f4-x2lqp")?;
     ghost(&mut shop, 1, "ghost")?;
     shop.cluster.publish()?;
     let agent = answering(&shop)?;
+    shop.greeters[7].process.kill()?;
     let mut loads = [
         shop.client.load(&shop.v4(), &["--rate", "120"])?,
         other.load(&shop.v4(), &["--rate", "40", "--kind", "mixed"])?,
         other.load(&sticky.v4(), &["--rate", "25", "--hold-milliseconds", "30"])?,
+        shop.client.load(&failing.v4(), &["--rate", "30"])?,
     ];
     for load in &mut loads {
         load.more_calls(30)?.is_clean()?;
     }
+    let mut failures = other.load(&failing.v4(), &["--rate", "3", "--fail-with", "13"])?;
+    failures.runs()?;
     let pictures = std::env::var_os(PICTURES_VARIABLE).map(|folder| folder.to_string_lossy().into_owned());
     let browser = Browser::new(&shop.cluster)?;
     for screen in ["desktop", "phone"] {

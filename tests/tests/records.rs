@@ -83,7 +83,7 @@ fn each_call_is_in_the_access_log_once_and_where_errors_are_asked_for_those_alon
         let lines = [json_lines(&moved)?, json_lines(&log)?].concat();
         let told = lines.len() as u64;
 
-        let counted = rows.as_array().context("a list")?;
+        let counted = rows["calls"].as_array().context("a list")?;
         let of_rows: u64 = counted.iter().filter_map(|row| row["calls"].as_u64()).sum();
         let errors = |row: &Value| row["grpc_status"] != 0 || row["flag"] != "-";
         let errors_of_rows: u64 =

@@ -1,11 +1,12 @@
 //! Debian's packages: the one place that names them, and installs those that are missing.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
-use crate::process::{is_root, run, step, succeeds};
+use crate::process::{answer, is_root, run, step, succeeds};
 
 /// A compiler and the core library's source that match each other, for the kernel programs.
 pub(crate) const EBPF_COMPILER: &[&str] = &["rustc-web", "rust-web-src"];
@@ -22,6 +23,8 @@ pub(crate) const JAVA: &[&str] = &["default-jdk-headless", "maven"];
 pub(crate) const BROWSER: &[&str] = &["chromium"];
 /// C in runc, which filters system calls.
 pub(crate) const CLUSTER_BUILD: &[&str] = &["gcc", "libc6-dev", "libseccomp-dev", "pkg-config"];
+/// Scrapes the agent in tests; to be unpacked, not installed.
+pub(crate) const PROMETHEUS: &str = "prometheus";
 /// The proxy that the benchmark compares with.
 pub(crate) const BENCH: &[&str] = &["haproxy"];
 /// Another kernel's machine, and its first programs.
@@ -68,6 +71,46 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
 /// If apt-get fails.
 pub(crate) fn update() -> Result<()> {
     run(Command::new("apt-get").args(["update", "-q"]))
+}
+
+/// The version of a package that Debian's archive has.
+///
+/// # Errors
+/// If there is none, or the list of packages cannot be brought up to date.
+pub(crate) fn version(package: &str) -> Result<String> {
+    let known = || answer(Command::new("apt-cache").args(["show", "--no-all-versions", package]));
+    let told = match known() {
+        Ok(told) => told,
+        Err(_) => {
+            update()?;
+            known()?
+        }
+    };
+    let version = told.lines().find_map(|line| line.strip_prefix("Version: "));
+    Ok(version.with_context(|| format!("apt-cache names no version of {package}"))?.to_owned())
+}
+
+/// Unpacks a package's files below a folder. Nothing of it is installed, and none of its scripts runs: it starts no service.
+///
+/// # Errors
+/// If it cannot be fetched.
+pub(crate) fn unpack(package: &str, version: &str, folder: &Path) -> Result<()> {
+    // Another user's download would ask for a folder that this one may write to.
+    let sandbox = if is_root() { &["-o", "APT::Sandbox::User=root"][..] } else { &[] };
+    let mut download = Command::new("apt-get");
+    run(download
+        .current_dir(folder)
+        .args(["download", "-q"])
+        .args(sandbox)
+        .arg(format!("{package}={version}")))?;
+    for entry in fs::read_dir(folder)? {
+        let archive = entry?.path();
+        if archive.extension().is_some_and(|kind| kind == "deb") {
+            run(Command::new("dpkg").arg("-x").arg(&archive).arg(folder))?;
+            fs::remove_file(archive)?;
+        }
+    }
+    Ok(())
 }
 
 fn is_installed(package: &str) -> bool {

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 
 use crate::process::{is_root, run_and_read, step};
 use crate::workspace::Workspace;
-use crate::{build, chart, cluster, ebpf, image, setup};
+use crate::{build, chart, cluster, consumers, ebpf, image, setup};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -33,11 +33,17 @@ pub(crate) fn start(workspace: &Workspace, options: &Options) -> Result<()> {
     }
     let mut cargo = workspace.cargo();
     cargo.env("EVENKEEL_BIN", workspace.agent(false));
-    if may_need_cluster(&options.arguments) {
-        // Built from source, and not by cargo. Without them the other suites say as much as ever, and those that want them what to do.
-        if let Err(error) = with_cluster(workspace, &mut cargo) {
+    // Built from source or fetched, and not by cargo. Without them the other suites say as much as ever, and those that want them what to
+    // do.
+    for (what, wanted, bring) in [
+        ("a cluster or the chart", is_of_cluster as fn(&str) -> bool, with_cluster as Bring),
+        ("Prometheus or Jaeger", is_of_consumers, with_consumers),
+    ] {
+        if may_run(&options.arguments, wanted)
+            && let Err(error) = bring(workspace, &mut cargo)
+        {
             ensure!(env::var_os("CI").is_none(), "{error:#}");
-            step(&format!("the suites that need a cluster or the chart will fail: {error:#}"));
+            step(&format!("the suites that need {what} will fail: {error:#}"));
         }
     }
     step("running the tests");
@@ -52,6 +58,9 @@ pub(crate) fn start(workspace: &Workspace, options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// Brings what some suites need, and tells the tests where it is.
+type Bring = fn(&Workspace, &mut Command) -> Result<()>;
+
 /// Tells the tests where Kubernetes' programs, helm, kustomize and the agent's image are, built now if they are not there.
 fn with_cluster(workspace: &Workspace, cargo: &mut Command) -> Result<()> {
     cargo.env(cluster::PROGRAMS_VARIABLE, cluster::programs::find_or_build(workspace)?);
@@ -60,13 +69,35 @@ fn with_cluster(workspace: &Workspace, cargo: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Whether arguments for `cargo test` leave any suite that needs a cluster, or the chart.
-fn may_need_cluster(arguments: &[String]) -> bool {
+/// Tells the tests where Prometheus and Jaeger are, brought now if they are not there. What is named already stays.
+fn with_consumers(workspace: &Workspace, cargo: &mut Command) -> Result<()> {
+    let is_named = |variable| env::var_os(variable).is_some();
+    if !is_named(consumers::PROMETHEUS_VARIABLE) {
+        cargo.env(consumers::PROMETHEUS_VARIABLE, consumers::prometheus(workspace)?);
+    }
+    if !is_named(consumers::JAEGER_VARIABLE) {
+        cargo.env(consumers::JAEGER_VARIABLE, consumers::jaeger(workspace)?);
+    }
+    Ok(())
+}
+
+/// Whether a suite needs a cluster, or the chart.
+fn is_of_cluster(suite: &str) -> bool {
+    suite.starts_with("cluster") || ["deployment", "chart"].contains(&suite)
+}
+
+/// Whether a suite needs Prometheus or Jaeger.
+fn is_of_consumers(suite: &str) -> bool {
+    suite.starts_with("consumers")
+}
+
+/// Whether arguments for `cargo test` leave any suite that is so.
+fn may_run(arguments: &[String], is_so: impl Fn(&str) -> bool) -> bool {
     let cargos: Vec<&str> = arguments.iter().map(String::as_str).take_while(|word| *word != "--").collect();
     let suites = cargos.windows(2).filter(|words| words[0] == "--test").map(|words| words[1]);
     let mut suites = suites.chain(cargos.iter().filter_map(|word| word.strip_prefix("--test="))).peekable();
     if suites.peek().is_some() {
-        return suites.any(|suite| suite.starts_with("cluster") || ["deployment", "chart"].contains(&suite));
+        return suites.any(is_so);
     }
     !cargos.iter().any(|word| ["--lib", "--bins", "--bin", "--doc"].contains(word))
 }
@@ -110,8 +141,18 @@ mod tests {
             ("--test spread -- --test cluster_itself", false),
         ] {
             let arguments: Vec<String> = arguments.split_whitespace().map(str::to_owned).collect();
-            assert_eq!(may_need_cluster(&arguments), expected, "{arguments:?}");
+            assert_eq!(may_run(&arguments, is_of_cluster), expected, "{arguments:?}");
         }
+    }
+
+    #[test]
+    fn only_the_consumers_suites_wait_for_prometheus_and_jaeger() {
+        let may = |arguments: &str| {
+            let arguments: Vec<String> = arguments.split_whitespace().map(str::to_owned).collect();
+            may_run(&arguments, is_of_consumers)
+        };
+        assert!(may("") && may("--test consumers -- a_filter"));
+        assert!(!may("--test spread") && !may("--test cluster_itself") && !may("--lib"));
     }
 
     #[test]

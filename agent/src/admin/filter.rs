@@ -4,11 +4,11 @@ use super::accept::Form;
 use super::refusal::Refusal;
 use crate::control::explain;
 use crate::mesh::{ObjectName, ServiceFilter, ServicePort};
-use crate::telemetry::{Link, TapFilter};
+use crate::telemetry::{By, Dimension, TapFilter};
 use serde_json::{Value, json};
 use std::str::FromStr;
 
-/// The rows that `/connections` and `/streams` have at most where the request does not say another number.
+/// The rows that `/calls`, `/connections` and `/streams` have at most where the request does not say another number.
 pub(super) const USUAL_ROWS: usize = 1_000;
 /// And the most that it may say: an answer of some megabytes, which costs each worker thread some milliseconds.
 pub(super) const MOST_ROWS: usize = 10_000;
@@ -31,8 +31,9 @@ pub(super) enum Parameter {
     Pod,
     To,
     Method,
+    By,
     Header,
-    /// The methods that `/tap` shows.
+    /// The methods whose calls are shown.
     Methods,
     Status,
     Headers,
@@ -56,19 +57,21 @@ pub struct Filter {
     pub service: Option<ServiceFilter>,
     /// Of this source pod alone.
     pub pod: Option<ObjectName>,
+    /// What the rows of `/calls` are told apart by.
+    pub(super) by: By,
     /// What the pod would dial, by `/explain`.
     to: Option<String>,
     /// The method that it would call.
     method: Option<String>,
     /// Headers of that call.
     headers: Vec<String>,
-    /// Which calls `/tap` shows, by method and status.
-    pub(super) tap: TapFilter,
+    /// Which calls `/calls`, `/streams` and `/tap` show, by method; and by status.
+    pub tap: TapFilter,
     /// With their headers.
     pub(super) with_headers: bool,
     /// And how many.
     pub(super) records: Option<usize>,
-    /// The most rows of `/connections` and `/streams`.
+    /// The most rows of `/calls`, `/connections` and `/streams`.
     pub rows: usize,
     /// For how long `/profile/cpu` looks, in seconds.
     pub(super) seconds: u32,
@@ -82,6 +85,7 @@ impl Default for Filter {
             enrolled: None,
             service: None,
             pod: None,
+            by: By::ALL,
             to: None,
             method: None,
             headers: Vec::new(),
@@ -104,6 +108,7 @@ impl Parameter {
             Self::Pod => "pod",
             Self::To => "to",
             Self::Method | Self::Methods => "method",
+            Self::By => "by",
             Self::Header => "header",
             Self::Status => "status",
             Self::Headers => "headers",
@@ -123,8 +128,14 @@ impl Parameter {
             Self::Pod => "those of this source pod alone: NAMESPACE/NAME",
             Self::To => "what the pod dials: HOST:PORT, a Service's name or an address",
             Self::Method => "what it calls there: /PACKAGE.SERVICE/METHOD",
+            Self::By => {
+                "what rows are told apart by: some of pod, workload, service, method, endpoint, status, with commas between them; the rest is \
+                 summed up; all where nothing is said"
+            }
             Self::Header => "a header of the call: NAME=VALUE; may be there several times",
-            Self::Methods => "calls of this method alone: PACKAGE.SERVICE/METHOD, or the start of it and *",
+            Self::Methods => {
+                "calls of this method alone: PACKAGE.SERVICE/METHOD, or of those that begin so: PACKAGE.SERVICE/*"
+            }
             Self::Status => {
                 "calls that ended so alone: error, a gRPC status by name or number, or an HTTP status"
             }
@@ -155,6 +166,11 @@ impl Parameter {
             Self::Records => json!({ "type": "integer", "minimum": 1, "maximum": MOST_RECORDS }),
             Self::To => json!({ "type": "string", "pattern": ":[0-9]+$" }),
             Self::Method => json!({ "type": "string", "pattern": "^/." }),
+            Self::By => {
+                let names: Vec<_> = Dimension::ALL.iter().map(|dimension| dimension.name()).collect();
+                let one = format!("({})", names.join("|"));
+                json!({ "type": "string", "pattern": format!("^{one}(,{one})*$") })
+            }
             Self::Header => json!({ "type": "array", "items": { "type": "string", "pattern": "[=:]" } }),
             Self::Limit => {
                 json!({ "type": "integer", "minimum": 1, "maximum": MOST_ROWS, "default": USUAL_ROWS })
@@ -189,6 +205,7 @@ impl Filter {
             Parameter::Pod => self.pod = Some(ObjectName::from_str(value).map_err(refuse)?),
             Parameter::To => self.to = Some(value.into()),
             Parameter::Method => self.method = Some(value.into()),
+            Parameter::By => self.by = value.parse().map_err(refuse)?,
             Parameter::Header => self.headers.push(value.into()),
             Parameter::Methods => self.tap.method = Some(value.parse().map_err(refuse)?),
             Parameter::Status => self.tap.status = Some(value.parse().map_err(refuse)?),
@@ -237,10 +254,10 @@ impl Filter {
         self.service.as_ref().is_none_or(|service| service.takes(port))
     }
 
-    /// Whether calls of a pod to a Service port are asked for.
-    pub fn takes_link(&self, link: &Link) -> bool {
-        let caller = link.caller.as_ref().map(|caller| &caller.name);
-        self.takes_port(&link.service_port) && self.pod.as_ref().is_none_or(|pod| caller == Some(pod))
+    /// Whether calls of a method to a Service port are asked for, whichever pod they are of.
+    pub fn takes_calls(&self, service_port: &ServicePort, method: &str) -> bool {
+        self.takes_port(service_port)
+            && self.tap.method.as_ref().is_none_or(|wanted| wanted.takes(method.as_bytes()))
     }
 
     /// Whether an object is asked for.

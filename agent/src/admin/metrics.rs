@@ -2,10 +2,11 @@
 //! threads write them, and the control loop is asked for no more than its numbers.
 
 use super::refusal::Refusal;
-use crate::telemetry::{Numbers, Telemetry, scrape};
+use crate::telemetry::{Numbers, ScrapeFormat, Telemetry, scrape};
 use axum::Router;
 use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::HeaderMap;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use std::sync::Arc;
@@ -34,7 +35,9 @@ pub fn metrics(numbers: mpsc::Sender<NumbersWanted>, telemetry: Arc<Telemetry>) 
 
 async fn show_metrics(
     State((numbers, telemetry)): State<(mpsc::Sender<NumbersWanted>, Arc<Telemetry>)>,
+    headers: HeaderMap,
 ) -> Response {
+    let format = ScrapeFormat::accepted(headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()));
     let (answer, answered) = oneshot::channel();
     if numbers.try_send(answer).is_err() {
         return Refusal::busy().into_response();
@@ -42,9 +45,8 @@ async fn show_metrics(
     let Ok(Ok(numbers)) = timeout(NUMBERS_WITHIN, answered).await else {
         return Refusal::busy().into_response();
     };
-    match spawn_blocking(move || scrape(&numbers, &telemetry)).await {
-        Ok(text) => ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text)
-            .into_response(),
+    match spawn_blocking(move || scrape(&numbers, &telemetry, format)).await {
+        Ok(text) => ([(CONTENT_TYPE, format.content_type())], text).into_response(),
         Err(_) => Refusal::busy().into_response(),
     }
 }

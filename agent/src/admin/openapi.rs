@@ -27,7 +27,7 @@ pub fn openapi(page: impl Fn(Page, &mut SchemaGenerator) -> Schema) -> Value {
             let schema = match route.leads {
                 Leads::Index => generator.subschema_for::<Vec<IndexRow>>().to_value(),
                 Leads::Page(shown) => page(shown, &mut generator).to_value(),
-                Leads::Calls => generator.subschema_for::<Vec<CallsView>>().to_value(),
+                Leads::Calls => generator.subschema_for::<CallsView>().to_value(),
                 Leads::Tap => generator.subschema_for::<TapLine>().to_value(),
                 Leads::Log => generator.subschema_for::<LogView>().to_value(),
                 Leads::Cpu => generator.subschema_for::<CpuProfile>().to_value(),

@@ -116,15 +116,21 @@ pub(super) const ROUTES: &[Route] = &[
     page(
         "/streams",
         Page::Streams,
-        &[Parameter::Pod, Parameter::Service, Parameter::Limit],
+        &[Parameter::Pod, Parameter::Service, Parameter::Methods, Parameter::Limit],
         "calls that are under way: source pod, method, endpoint, stage, age, deadline",
     ),
     Route {
         path: "/calls",
         leads: Leads::Calls,
         methods: GET,
-        parameters: &[Parameter::Pod, Parameter::Service],
-        summary: "calls that are over, by pod, Service port, method, endpoint and status: how many, bytes, messages, latency",
+        parameters: &[
+            Parameter::By,
+            Parameter::Pod,
+            Parameter::Service,
+            Parameter::Methods,
+            Parameter::Limit,
+        ],
+        summary: "calls that are over, by pod, Service port, method, endpoint and status, or summed up: how many, failures, bytes, messages, latency",
     },
     Route {
         path: "/tap",

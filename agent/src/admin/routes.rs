@@ -95,8 +95,10 @@ impl Admin {
             Leads::Calls => {
                 let telemetry = Arc::clone(&self.telemetry);
                 // It may read many series.
+                let filter = asked.filter;
                 let read = spawn_blocking(move || {
-                    json(calls_view(&telemetry, |link| asked.filter.takes_link(link)))
+                    let takes = |port: &_, method: &_| filter.takes_calls(port, method);
+                    json(calls_view(&telemetry, filter.by, filter.rows, filter.pod.as_ref(), takes))
                 });
                 read.await.map_err(|_| Refusal::busy())?
             }
@@ -258,6 +260,9 @@ mod tests {
             ("GET", "/pods?enrolled=1", None, 400, "expected true or false"),
             ("GET", "/streams?limit=0", None, 400, "from 1 to 10000"),
             ("GET", "/streams?limit=10001", None, 400, "from 1 to 10000"),
+            ("GET", "/streams?method=*Add", None, 400, "expected PACKAGE.SERVICE/METHOD"),
+            ("GET", "/calls?by=service,pods", None, 400, "expected some of pod, workload, service, method"),
+            ("GET", "/calls?by=", None, 400, "expected some of pod"),
             ("GET", "/connections?pod=web", None, 400, "expected NAMESPACE/NAME"),
             ("GET", "/explain", None, 400, "needs pod=NAMESPACE/NAME and to=HOST:PORT"),
             ("GET", "/explain?pod=shop/a&to=cart", None, 400, "expected host:port"),

@@ -30,7 +30,7 @@ use crate::lifecycle::keeper;
 use crate::lifecycle::ticks::SharedPage;
 use crate::mesh::Protection;
 use crate::proxy::{Dialer, Workers, WorkersConfig};
-use crate::telemetry::{Audience, Telemetry};
+use crate::telemetry::{Audience, Telemetry, Tracer};
 use anyhow::{Context as _, Result, bail};
 use std::hash::{BuildHasher as _, RandomState};
 use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
@@ -73,6 +73,7 @@ fn runtime(threads: usize) -> Result<Runtime> {
 struct Observers {
     telemetry: Option<Arc<Telemetry>>,
     audience: Arc<Audience>,
+    tracer: Option<Arc<Tracer>>,
 }
 
 /// Starts the call path's threads, each with a word of the page to tick into. The page is theirs for good.
@@ -98,6 +99,7 @@ fn start_workers(
         share_upstreams,
         telemetry: observers.telemetry,
         audience: observers.audience,
+        tracer: observers.tracer,
         seed,
     };
     Workers::start(&config, &ticks).context("cannot start the worker threads")

@@ -21,6 +21,7 @@ use crate::proxy::Workers;
 use crate::sources::kubernetes::write_back::{Obstacle, PodNote};
 use crate::sources::{Change, Problem};
 use crate::telemetry::access_log::AccessLogCounts;
+use crate::telemetry::otlp::TraceCounts;
 use crate::telemetry::{Numbers, PodObstacle};
 use anyhow::{Context as _, Result, bail};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -61,6 +62,8 @@ pub(super) struct Node {
     pub(super) readiness: Readiness,
     /// What becomes of the access log's records.
     pub(super) access_log: AccessLogCounts,
+    /// What becomes of traced calls' spans.
+    pub(super) spans: TraceCounts,
     /// When the worker process began.
     pub(super) started: Instant,
 }
@@ -367,6 +370,7 @@ impl Node {
     pub(super) fn numbers(&mut self, source: &Discovery) -> Numbers {
         let ids = self.world.ids();
         Numbers {
+            ready: self.readiness.is_ready(),
             pods: self.with_tools(|pods, tools| pods.counts(tools)),
             pods_waiting: self.pods.obstacles(),
             pods_refused: self.refused().collect(),
@@ -378,6 +382,7 @@ impl Node {
             kinds: source.kinds().iter().map(view::kind_counts).collect(),
             path: view::path_counts(&self.workers.counters()),
             access_log: self.access_log.clone(),
+            spans: self.spans.clone(),
         }
     }
 

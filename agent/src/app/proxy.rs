@@ -34,9 +34,9 @@ async fn run(config: ProxyConfig) -> Result<ExitCode> {
     let (ticks, _) = SharedPage::create()?;
     // It has no pods.
     let no_limit = u32::MAX;
-    let telling = Telling::begin(config.access_log.as_ref())?;
+    let telling = Telling::begin(config.access_log.as_ref(), None)?;
     // Nobody could ask for what is counted.
-    let observers = Observers { telemetry: None, audience: Arc::clone(&telling.audience) };
+    let observers = Observers { telemetry: None, audience: Arc::clone(&telling.audience), tracer: None };
     let dialer = Arc::new(OwnNamespace);
     let workers = start_workers(config.workers, dialer, true, config.protection, no_limit, observers, ticks)?;
     match config.upstreams {

@@ -1,26 +1,77 @@
 //! What is told of single calls: begun before the worker threads, and ended behind them.
 
-use crate::config::AccessLogConfig;
-use crate::telemetry::Audience;
+use crate::config::{AccessLogConfig, AgentConfig, TracesConfig};
 use crate::telemetry::access_log::{AccessLog, AccessLogCounts};
-use anyhow::Result;
+use crate::telemetry::otlp::{Export, Exporter, TraceCounts};
+use crate::telemetry::{Audience, Tracer};
+use anyhow::{Result, anyhow};
 use std::sync::Arc;
 
-/// Who is told of single calls, and the access log, if there is one.
+/// Who is told of single calls: the access log and the exporter of spans, if there are any.
 pub(super) struct Telling {
     pub(super) audience: Arc<Audience>,
     log: Option<AccessLog>,
+    /// Decides which calls are traced.
+    pub(super) tracer: Option<Arc<Tracer>>,
+    exporter: Option<Exporter>,
+}
+
+/// Traces, and on whose behalf.
+pub(super) struct TracesOf<'a> {
+    traces: &'a TracesConfig,
+    node_name: Option<&'a str>,
+    pod_uid: Option<&'a str>,
+    mark: u32,
+}
+
+impl<'a> TracesOf<'a> {
+    /// Those of an agent; `None`: it has none.
+    pub(super) fn agent(config: &'a AgentConfig) -> Option<Self> {
+        Some(Self {
+            traces: config.traces.as_ref()?,
+            node_name: config.cluster.node_name.as_deref(),
+            pod_uid: config.cluster.pod_uid.as_deref(),
+            mark: config.mark,
+        })
+    }
+
+    fn export(&self) -> Export<'a> {
+        let mut resource = self.traces.resource.clone();
+        resource.add("k8s.node.name", self.node_name);
+        resource.add("k8s.pod.uid", self.pod_uid);
+        // A worker process that starts again is another instance: its counts begin anew.
+        let own = format!("{}-{}", self.pod_uid.or(self.node_name).unwrap_or("evenkeel"), std::process::id());
+        resource.add("service.instance.id", Some(&own));
+        Export {
+            endpoint: self.traces.endpoint.clone(),
+            ca_file: self.traces.ca_file.as_deref(),
+            resource,
+            mark: Some(self.mark),
+        }
+    }
 }
 
 impl Telling {
-    /// Opens the access log, if one is wanted.
-    pub(super) fn begin(config: Option<&AccessLogConfig>) -> Result<Self> {
-        let Some(AccessLogConfig { calls, format, to }) = config else {
-            return Ok(Self { audience: Arc::default(), log: None });
+    /// Opens the access log and begins to export spans, if these are wanted.
+    pub(super) fn begin(log: Option<&AccessLogConfig>, traces: Option<TracesOf<'_>>) -> Result<Self> {
+        let (audience, log) = match log {
+            None => (Arc::default(), None),
+            Some(AccessLogConfig { calls, format, to }) => {
+                let (outlet, log) = AccessLog::start(*format, to)?;
+                tokio::spawn(log.counts().tell_drops());
+                (Arc::new(Audience::with_log(*calls, outlet)), Some(log))
+            }
         };
-        let (outlet, log) = AccessLog::start(*format, to)?;
-        tokio::spawn(log.counts().tell_drops());
-        Ok(Self { audience: Arc::new(Audience::with_log(*calls, outlet)), log: Some(log) })
+        let (tracer, exporter) = match traces {
+            None => (None, None),
+            Some(of) => {
+                let (tracer, spans) = Tracer::new(of.traces.sample, of.traces.start);
+                let exporter =
+                    Exporter::start(of.export(), spans).map_err(|error| anyhow!("traces: {error}"))?;
+                (Some(Arc::new(tracer)), Some(exporter))
+            }
+        };
+        Ok(Self { audience, log, tracer, exporter })
     }
 
     /// What becomes of the access log's records; none, where there is no log.
@@ -28,11 +79,19 @@ impl Telling {
         self.log.as_ref().map(AccessLog::counts).unwrap_or_default()
     }
 
-    /// Ends the taps, and writes what the access log has been told.
+    /// What becomes of traced calls' spans; none, where traces are off.
+    pub(super) fn span_counts(&self) -> TraceCounts {
+        self.exporter.as_ref().map(Exporter::counts).unwrap_or_default()
+    }
+
+    /// Ends the taps, writes what the access log has been told, and sends the last spans.
     pub(super) async fn end(self) {
         self.audience.end_taps();
         if let Some(log) = self.log {
             log.end().await;
+        }
+        if let Some(exporter) = self.exporter {
+            exporter.end().await;
         }
     }
 }

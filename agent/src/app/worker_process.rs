@@ -10,11 +10,11 @@ use super::node::{APPLIED_POLL, Node};
 use super::place::Place;
 use super::schemas::page_schema;
 use super::stop::StopSignals;
-use super::telling::Telling;
+use super::telling::{Telling, TracesOf};
 use super::{Observers, start_workers};
 use crate::admin::{self, Admin, Readiness};
 use crate::clock::monotonic_ns;
-use crate::config::{AgentConfig, UpstreamSockets};
+use crate::config::{AgentConfig, CallMetrics, UpstreamSockets};
 use crate::control::{Live, Settings, World};
 use crate::health::{self, HealthChecks};
 use crate::kernel::{Held, Kernel, LoadOptions};
@@ -66,9 +66,9 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     let metrics_at = admin::bind("the metrics", "--metrics", config.metrics).await?;
     let (ask, mut questions) = admin::questions();
     let (scrape, mut scrapes) = admin::scrapes();
-    let telemetry = Arc::new(Telemetry::new(config.istio_metrics));
+    let telemetry = Arc::new(Telemetry::new(config.call_metrics == CallMetrics::Istio));
     tokio::spawn(tidy(Arc::clone(&telemetry)));
-    let telling = Telling::begin(config.access_log.as_ref())?;
+    let telling = Telling::begin(config.access_log.as_ref(), TracesOf::agent(&config))?;
     let openapi = Arc::new(admin::openapi(page_schema));
     let admin = Admin {
         questions: ask,
@@ -112,6 +112,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         UpstreamSockets::Pod => Arc::new(PodDialer { mark: config.mark }),
         UpstreamSockets::Node => Arc::new(NodeDialer { mark: config.mark }),
     };
+    let is_counting = config.call_metrics != CallMetrics::None;
     let share_upstreams = config.upstream_sockets == UpstreamSockets::Node;
     let workers = start_workers(
         config.workers,
@@ -119,7 +120,11 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         share_upstreams,
         config.protection,
         config.max_pod_connections,
-        Observers { telemetry: Some(telemetry), audience: Arc::clone(&telling.audience) },
+        Observers {
+            telemetry: is_counting.then_some(telemetry),
+            audience: Arc::clone(&telling.audience),
+            tracer: telling.tracer.clone(),
+        },
         inherited.ticks,
     )?;
     let limit_crossings = workers.limit_crossings();
@@ -141,6 +146,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         readiness: readiness.clone(),
         serving: false,
         access_log: telling.counts(),
+        spans: telling.span_counts(),
         started: process_began,
     };
     node.meet(Neighbours::look(node.place.clone()).await);
@@ -236,8 +242,8 @@ async fn tidy(telemetry: Arc<Telemetry>) {
         sleep(TIDY_EVERY).await;
         let telemetry = Arc::clone(&telemetry);
         // It may read many series.
-        if tokio::task::spawn_blocking(move || telemetry.tidy()).await.is_err() {
-            return;
+        if let Err(error) = tokio::task::spawn_blocking(move || telemetry.tidy()).await {
+            warn!("what is left of calls' counts was not taken in, until the next time: {error}");
         }
     }
 }

@@ -3,7 +3,8 @@
 use super::output::{Cell, NamespaceArgs, OutputArgs, Paint, Palette, RunningTable, print};
 use super::reach::{self, Agent, Ask, AskError, ReachArgs};
 use super::session::{self, complain};
-use crate::telemetry::{MethodFilter, StatusFilter};
+use crate::mesh::MethodFilter;
+use crate::telemetry::StatusFilter;
 use anyhow::{Result, bail};
 use clap::Args;
 use serde::Deserialize;

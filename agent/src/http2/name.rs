@@ -2,8 +2,8 @@
 
 macro_rules! names {
     ($($variant:ident = $text:literal, $index:literal;)*) => {
-        /// A well-known field name: every name of HPACK's static table (RFC 7541 Appendix A), gRPC's, and those that
-        /// HTTP/2 forbids. Everything else is [`Name::Other`].
+        /// A well-known field name: every name of HPACK's static table (RFC 7541 Appendix A), gRPC's, those of trace contexts,
+        /// and those that HTTP/2 forbids. Everything else is [`Name::Other`].
         #[derive(Copy, Clone, PartialEq, Eq, Hash, Debug)]
         #[repr(u8)]
         #[allow(missing_docs, reason = "each variant is the field name it is called after")]
@@ -87,6 +87,12 @@ names! {
     GrpcTimeout = "grpc-timeout", 0;
     Traceparent = "traceparent", 0;
     Tracestate = "tracestate", 0;
+    B3 = "b3", 0;
+    XB3TraceId = "x-b3-traceid", 0;
+    XB3SpanId = "x-b3-spanid", 0;
+    XB3ParentSpanId = "x-b3-parentspanid", 0;
+    XB3Sampled = "x-b3-sampled", 0;
+    XB3Flags = "x-b3-flags", 0;
     Baggage = "baggage", 0;
     XRequestId = "x-request-id", 0;
     XForwardedFor = "x-forwarded-for", 0;

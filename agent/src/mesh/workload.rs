@@ -38,7 +38,7 @@ impl Workload {
 
     /// A workload as far as the name of one of its pods tells, which is all that an EndpointSlice says. Controllers make pods' names
     /// of their own and a random part out of 27 characters that spell no words (`SafeEncodeString` of `k8s.io/apimachinery`):
-    /// `-HASH-RANDOM` is a Deployment's, `-RANDOM` another's that has no order, `-NUMBER` a StatefulSet's. `None` if the name
+    /// `-HASH-RANDOM` is a Deployment's, `-TIME-RANDOM` a CronJob's, `-RANDOM` another's that has no order, `-NUMBER` a StatefulSet's. `None` if the name
     /// is of no such form. A pod that a person called so is taken for one that a controller made.
     pub fn of_pod_name(namespace: &str, pod: &str) -> Option<Self> {
         let (rest, last) = pod.rsplit_once('-')?;
@@ -51,6 +51,7 @@ impl Workload {
         });
         let (name, kind) = match hash {
             Some((name, _)) if is_random => (name, "Deployment"),
+            _ if is_random && cron_job_of(rest).is_some() => (cron_job_of(rest)?, "CronJob"),
             _ if last.len() < RANDOM_CHARACTERS && last.bytes().all(|byte| byte.is_ascii_digit()) => {
                 (rest, "StatefulSet")
             }
@@ -61,6 +62,14 @@ impl Workload {
     }
 }
 
+/// The CronJob that made a Job, by the Job's name: that ends with its time, in minutes since 1970.
+pub fn cron_job_of(job: &str) -> Option<&str> {
+    let (name, time) = job.rsplit_once('-')?;
+    let is_time = CRON_JOB_DIGITS.contains(&time.len()) && time.bytes().all(|byte| byte.is_ascii_digit());
+    (is_time && !name.is_empty()).then_some(name)
+}
+
+const CRON_JOB_DIGITS: std::ops::RangeInclusive<usize> = 8..=10;
 /// The random end of a generated name.
 const RANDOM_CHARACTERS: usize = 5;
 /// The hash of a pod template: a 32-bit number in decimal digits, each in its safe form.
@@ -82,6 +91,8 @@ mod tests {
             ("my-cart-v1-7f9c5b6d4-bcdfg", Some(("my-cart-v1", "Deployment"))),
             ("ledger-0", Some(("ledger", "StatefulSet"))),
             ("ledger-4321", Some(("ledger", "StatefulSet"))),
+            ("report-29384756-x2x8z", Some(("report", "CronJob"))),
+            ("report-29384756-0", Some(("report-29384756", "StatefulSet"))),
             // What a template's hash can't be belongs to the name.
             ("log-agent-x2x8z", Some(("log-agent", "DaemonSet"))),
             ("cart-abcdefgh-x2x8z", Some(("cart-abcdefgh", "DaemonSet"))),

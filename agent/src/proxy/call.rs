@@ -14,6 +14,7 @@ use super::finish::Verdict;
 use super::measure::{GrpcStatus, Measured};
 use crate::http2::{ErrorCode, FieldList, Name, StreamKey};
 use crate::mesh::Endpoint;
+use crate::telemetry::CallTrace;
 use std::net::SocketAddr;
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
@@ -140,6 +141,8 @@ pub(super) struct Call {
     pub(super) timeout_ns: Option<u64>,
     pub(super) outcome: Option<Outcome>,
     pub(super) measured: Measured,
+    /// Its span, if it is traced.
+    pub(super) trace: Option<CallTrace>,
 }
 
 /// A position in no list.
@@ -185,6 +188,7 @@ impl Call {
             timeout_ns: None,
             outcome: None,
             measured: Measured::default(),
+            trace: None,
         }
     }
 
@@ -222,6 +226,11 @@ impl Call {
         }
     }
 
+    /// Whether its client has all of the answer, whatever it still sends: so servers' early answers end.
+    pub(super) fn has_been_answered(&self) -> bool {
+        self.response == Response::Complete && matches!(self.stage, Stage::Open { .. })
+    }
+
     /// The agent ends the client's stream with a reset.
     pub(super) fn note_reset(&mut self, code: ErrorCode) {
         if self.is_grpc {
@@ -235,6 +244,7 @@ impl Call {
             + self.request.held_bytes()
             + self.body.capacity()
             + self.trailers.as_ref().map_or(0, |trailers| size_of::<FieldList>() + trailers.held_bytes())
+            + self.trace.as_ref().map_or(0, CallTrace::held_bytes)
             + (self.tried.capacity() + self.failed_at.capacity()) * size_of::<SocketAddr>()
     }
 

@@ -22,6 +22,15 @@ pub(super) struct Left {
     pub(super) is_removed: bool,
 }
 
+/// What has changed with a choice.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    /// The pools of candidates that are none any more.
+    pub(super) gone: Vec<Left>,
+    /// There were candidates that are none any more, or another pod's.
+    pub(super) lost_any: bool,
+}
+
 #[derive(Debug)]
 pub(super) struct Candidates {
     /// Sorted by address.
@@ -56,8 +65,8 @@ impl Candidates {
         }
     }
 
-    /// Chooses anew among the backend's endpoints, and returns the pools of those that are none any more.
-    pub(super) fn choose(&mut self, backend: &Backend, source: u64, now_ns: u64) -> Vec<Left> {
+    /// Chooses anew among the backend's endpoints.
+    pub(super) fn choose(&mut self, backend: &Backend, source: u64, now_ns: u64) -> Chosen {
         let picker = backend.balancing.picker;
         // Keys stay with the endpoints nearby.
         let spills = self.spill_share > 0.0 && !backend.wider.is_empty() && !picker.is_by_hash();
@@ -69,9 +78,11 @@ impl Candidates {
             endpoints = both.into();
         }
         let mut pools = vec![NOWHERE; endpoints.len()];
-        let (mut gone, mut same) = (Vec::new(), Vec::new());
+        let (mut gone, mut same, mut lost_any) = (Vec::new(), Vec::new(), false);
         for (position, (endpoint, &pool)) in self.endpoints.iter().zip(&self.pools).enumerate() {
-            match find(&endpoints, endpoint) {
+            let found = find(&endpoints, endpoint);
+            lost_any |= !found.is_ok_and(|index| goes_on(endpoint, &endpoints[index]));
+            match found {
                 Ok(index) => {
                     pools[index] = pool;
                     if Arc::ptr_eq(&endpoints[index].load, &endpoint.load) {
@@ -97,7 +108,7 @@ impl Candidates {
         self.pools = pools;
         debug_assert!(!picker.is_by_hash() || self.endpoints.len() == backend.endpoints.len());
         self.ejections.learn_who_is_out(backend.balancing.ejection, &self.endpoints, source, now_ns);
-        gone
+        Chosen { gone, lost_any }
     }
 
     /// Whether there is no endpoint to take in.
@@ -178,6 +189,11 @@ fn reach(backend: &Backend) -> usize {
     }
 }
 
+/// Whether it is the same pod's, with what is known of it.
+fn goes_on(before: &Endpoint, now: &Endpoint) -> bool {
+    Arc::ptr_eq(&before.load, &now.load) && before.pod == now.pod
+}
+
 fn find(endpoints: &[Arc<Endpoint>], endpoint: &Endpoint) -> Result<usize, usize> {
     endpoints.binary_search_by(|other| other.address.cmp(&endpoint.address))
 }
@@ -227,9 +243,7 @@ impl Engine {
 
     fn choose_candidates(&mut self, target: u32) {
         let slot = &mut self.targets.slots[target as usize];
-        let Some(destination) = &slot.destination else { return };
-        let gone = slot.candidates.choose(&destination.backend, slot.source, self.now_ns);
-        slot.keep_series();
+        let gone = slot.choose(self.now_ns);
         for Left { pool, is_removed } in gone {
             self.leave_pool(pool, is_removed);
         }

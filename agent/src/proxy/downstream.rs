@@ -267,7 +267,7 @@ impl Engine {
                 if self.calls.find(token).is_some() {
                     match by_peer {
                         true => self.cancel(token, code, Flag::ClientCancelled),
-                        false => self.cancel(token, ErrorCode::Cancel, Flag::ClientFault),
+                        false => self.cancel_reset(token, code, Flag::ClientFault, false),
                     }
                 }
             }
@@ -290,6 +290,9 @@ impl Engine {
         slot.target = connection.target;
         slot.budget = self.conns.budget(connection.conn);
         call::take_list(&mut self.fields, &mut slot.request);
+        if let Some(tracer) = &self.tracer {
+            slot.trace = tracer.begin(&mut slot.request, || self.random.next());
+        }
         slot.request_ended = end_stream;
         slot.arrived_ns = self.now_ns;
         slot.measured.on_existing_connection = mem::replace(&mut connection.has_carried, true);

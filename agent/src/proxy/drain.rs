@@ -136,11 +136,21 @@ impl Engine {
     pub(super) fn cut_call(&mut self, call: u32, code: ErrorCode, why: Flag) {
         let slot = &mut self.calls[call];
         let client = &mut self.downstreams[slot.downstream as usize].http2;
-        // Also where the answer has come to its end, its client misses a part of it.
-        if client.queued(slot.stream) > 0 && slot.measured.flag == Flag::None {
-            slot.measured.flag = why;
-        }
+        let misses_a_part = client.queued(slot.stream) > 0;
         client.reset(slot.stream, code);
+        self.cancel_reset(call, code, why, misses_a_part);
+    }
+
+    /// Ends a call whose stream to the client is reset. A client that does not have all of the answer goes by the reset's code, whatever
+    /// status was on its way.
+    pub(super) fn cancel_reset(&mut self, call: u32, code: ErrorCode, why: Flag, misses_a_part: bool) {
+        let slot = &mut self.calls[call];
+        if misses_a_part || !slot.has_been_answered() {
+            if slot.measured.flag == Flag::None {
+                slot.measured.flag = why;
+            }
+            slot.note_reset(code);
+        }
         self.cancel(call, ErrorCode::Cancel, why);
     }
 

@@ -23,7 +23,7 @@ use crate::balance::Random;
 use crate::http2::{FieldList, Limits, Progress};
 use crate::mesh::Protection;
 use crate::mesh::{DestinationId, Pod, Snapshot};
-use crate::telemetry::{Audience, Telemetry};
+use crate::telemetry::{Audience, Telemetry, Tracer};
 use slab::Slab;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -72,6 +72,8 @@ pub struct Engine {
     pub(super) telemetry: Option<Arc<Telemetry>>,
     /// Who wants to hear of single calls.
     pub(super) audience: Arc<Audience>,
+    /// Who decides which calls are traced; `None`: no call's context is looked at.
+    pub(super) tracer: Option<Arc<Tracer>>,
     pub(super) budgets: Budgets,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) conns: Conns,
@@ -127,6 +129,7 @@ impl Engine {
             ledger,
             telemetry: None,
             audience: Arc::default(),
+            tracer: None,
             received: Vec::new(),
             slow: Vec::new(),
             evictable: Vec::new(),
@@ -181,6 +184,13 @@ impl Engine {
     #[must_use]
     pub fn telling(mut self, audience: Arc<Audience>) -> Self {
         self.audience = audience;
+        self
+    }
+
+    /// Takes part in the traces that calls belong to.
+    #[must_use]
+    pub fn tracing(mut self, tracer: Option<Arc<Tracer>>) -> Self {
+        self.tracer = tracer;
         self
     }
 

@@ -7,7 +7,7 @@ use super::measure::{self, GrpcStatus};
 use crate::balance::Observation;
 use crate::balance::latency::{self, Sample};
 use crate::http2::{ErrorCode, FieldList, Name};
-use crate::telemetry::{CallEnd, Flag};
+use crate::telemetry::{CallEnd, Flag, RESOURCE_EXHAUSTED, is_grpc_failure, is_http_failure};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// What an attempt says about its endpoint.
@@ -147,10 +147,10 @@ impl Engine {
     /// The client does not want the call any more, or can't have it. Of an answer that is out already it has missed a part.
     pub(super) fn cancel(&mut self, call: u32, code: ErrorCode, why: Flag) {
         let slot = &mut self.calls[call];
-        // It has the answer, and keeps the rest of its request: so servers' early answers end.
-        let has_answer = slot.response == Response::Complete && matches!(slot.stage, Stage::Open { .. });
-        if !has_answer && slot.measured.flag == Flag::None {
+        if !slot.has_been_answered() && slot.measured.flag == Flag::None {
             slot.measured.flag = why;
+            // It has not got the one that there is.
+            slot.measured.grpc_status = GrpcStatus::NONE;
         }
         self.leave_stage(call, code);
         self.finish(call, Outcome::Cancelled);
@@ -205,6 +205,15 @@ impl Engine {
                 // Clients reset a call when its deadline passes, a moment before the agent would.
                 let deadline_ns = self.now_ns.saturating_add(super::deadline::GRACE_NS);
                 if slot.response == Response::Nothing && slot.is_out_of_time(deadline_ns) {
+                    let is_grpc = slot.is_grpc;
+                    let measured = &mut self.calls[call].measured;
+                    // What the agent itself reset, its client understands by the reset's code.
+                    if matches!(measured.flag, Flag::ClientCancelled | Flag::ClientGone) {
+                        measured.flag = Flag::Deadline;
+                        if is_grpc {
+                            measured.grpc_status = GrpcStatus::of(Cause::Deadline.grpc_status());
+                        }
+                    }
                     Verdict::Failure
                 } else {
                     Verdict::None
@@ -273,6 +282,9 @@ impl Engine {
 impl Engine {
     /// Lends what is known of a call that is over to whoever counts and tells.
     fn report(&mut self, call: u32) {
+        if let Some(trace) = self.calls[call].trace.take() {
+            self.end_span(call, trace);
+        }
         let slot = &self.calls[call];
         let target = &mut self.targets.slots[slot.target as usize];
         let is_told = self.audience.is_there();
@@ -343,16 +355,11 @@ pub(super) fn verdict_of(cause: Cause) -> Verdict {
     }
 }
 
-/// The statuses that say the server, and not the request, was at fault: UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE,
-/// DATA_LOSS, or none at all. RESOURCE_EXHAUSTED may be a caller's own quota.
+/// What a gRPC call's status says about its server; having none is a failure. RESOURCE_EXHAUSTED may be a caller's own quota.
 pub(super) fn grpc_verdict(status: Option<GrpcStatus>) -> Verdict {
     match status.and_then(GrpcStatus::code) {
-        Some(2 | 4 | 13 | 14 | 15) | None => Verdict::Failure,
-        Some(8) => Verdict::Exhausted,
-        Some(_) => Verdict::Success,
+        Some(RESOURCE_EXHAUSTED) => Verdict::Exhausted,
+        Some(code) if !is_grpc_failure(code) => Verdict::Success,
+        Some(_) | None => Verdict::Failure,
     }
-}
-
-pub(super) fn is_http_failure(status: u16) -> bool {
-    (500..600).contains(&status)
 }

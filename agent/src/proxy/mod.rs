@@ -5,7 +5,7 @@
 //! [`Engine`] takes the bytes; `downstream` sniffs them and gets requests out of them (what is no HTTP/2 goes to `tunnel`);
 //! `target` knows the connection's destination, `candidates` which of its endpoints may be picked; `call` is a request's state; `dispatch` asks routing and balance; `pool` has
 //! connections to the endpoint, `upstream` is one of them, `retry` sends again what failed where the Service asks for it, `probe` asks whether it lives; `pump` moves bodies and trailers; `error_reply` answers where no
-//! server does; `finish` counts the end, with what `measure` has seen on the way. `deadline` and `timers` watch the clock, `drain` ends it all.
+//! server does; `finish` counts the end, with what `measure` has seen on the way, and where `trace` knows of one ends its span. `deadline` and `timers` watch the clock, `drain` ends it all.
 //! What a source of calls may cost: `budget` counts its memory, `evict` makes room in it, `circuit` counts its calls and connections to a
 //! Service, `stall` sees to peers that keep it waiting, `fairness` says how much of a turn is its; `look` shows what is open; `shared_use` is
 //! what the workers know of it together.
@@ -46,6 +46,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod trace;
 mod tunnel;
 mod upstream;
 mod worker;

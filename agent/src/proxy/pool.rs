@@ -15,6 +15,7 @@ use super::target::Origin;
 use super::upstream::{Phase, Upstream};
 use crate::balance::Observation;
 use crate::http2::{Connection, OpenError};
+use crate::telemetry::RetryCause;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -376,6 +377,7 @@ impl Engine {
             self.answer(call, Cause::Refused { last, tried: tried as u32 });
         } else {
             self.counters.reconnects += 1;
+            self.note_retry(call, last, RetryCause::ConnectionRefused);
             self.dispatch(call);
         }
     }

@@ -12,6 +12,7 @@ use super::error_reply::Cause;
 use super::finish::{self, Verdict};
 use crate::http2::Name;
 use crate::mesh::RetryPolicy;
+use crate::telemetry::RetryCause;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -31,9 +32,10 @@ impl Engine {
         }
         let Some(policy) = self.retry_policy(call) else { return false };
         let status = self.fields.find(Name::GrpcStatus).and_then(|text| number(text, u8::MAX.into()));
-        if !status.is_some_and(|status| policy.on.contains(status as u8)) {
+        let Some(status) = status.map(|status| status as u8).filter(|status| policy.on.contains(*status))
+        else {
             return false;
-        }
+        };
         let pushback_ms = match self.fields.find(Name::GrpcRetryPushbackMs) {
             None => None,
             Some(text) => match number(text, i32::MAX as u32) {
@@ -44,7 +46,7 @@ impl Engine {
         };
         let verdict = finish::grpc_verdict(finish::grpc_status(&self.fields));
         let at = self.server_address(call);
-        self.send_again(call, policy, at, pushback_ms, verdict)
+        self.send_again(call, policy, at, status, pushback_ms, verdict)
     }
 
     /// The agent is to answer a call that is at no server, as its server failed. True if the call is sent again instead.
@@ -56,8 +58,9 @@ impl Engine {
             _ => return false,
         };
         let Some(policy) = self.retry_policy(call) else { return false };
-        policy.on.contains(cause.grpc_status())
-            && self.send_again(call, policy, at, None, finish::verdict_of(cause))
+        let status = cause.grpc_status();
+        policy.on.contains(status)
+            && self.send_again(call, policy, at, status, None, finish::verdict_of(cause))
     }
 
     fn retry_policy(&self, call: u32) -> Option<RetryPolicy> {
@@ -72,6 +75,7 @@ impl Engine {
         call: u32,
         policy: RetryPolicy,
         at: SocketAddr,
+        status: u8,
         pushback_ms: Option<u32>,
         verdict: Verdict,
     ) -> bool {
@@ -117,6 +121,7 @@ impl Engine {
         let told = slot.request.find(Name::GrpcPreviousRpcAttempts);
         let previous = told.and_then(|text| number(text, u32::MAX - 1)).unwrap_or(0) + 1;
         slot.request.set(Name::GrpcPreviousRpcAttempts, previous.to_string().as_bytes());
+        self.note_retry(call, at, RetryCause::Status(status));
         self.charge_call(call);
         self.set_call_timer(call);
         true

@@ -2,14 +2,14 @@
 //! brought up to date when the snapshot changes, so that a call costs no hash.
 
 use super::call::NOWHERE;
-use super::candidates::{Candidates, Left};
+use super::candidates::{Candidates, Chosen, Left};
 use super::conns::Role;
 use super::engine::Engine;
 use super::pool::Pool;
 use super::shared_use::{Circuit, Home};
 use crate::balance::{self, PickerState, Random};
 use crate::mesh::{Destination, DestinationId, Picker, Pod, PodKey, ServicePort};
-use crate::telemetry::{Methods, Recorder};
+use crate::telemetry::{Link, Methods, Recorder};
 use rustc_hash::FxHashMap;
 use slab::Slab;
 use std::net::SocketAddr;
@@ -101,14 +101,21 @@ pub(super) struct Target {
     pub(super) methods: Methods,
     /// What its calls are counted with.
     pub(super) recorder: Option<Recorder>,
+    /// Whose calls, and to what, as spans tell it.
+    pub(super) link: Arc<Link>,
 }
 
 impl Target {
-    /// Series of endpoints that are none any more are let go of.
-    pub(super) fn keep_series(&mut self) {
-        if let Some(recorder) = &mut self.recorder {
-            recorder.keep(self.candidates.endpoints.iter().map(|endpoint| &endpoint.load));
+    /// Brings the candidates up to the backend; the pools of those that are none any more. Their series are let go of.
+    pub(super) fn choose(&mut self, now_ns: u64) -> Vec<Left> {
+        let Some(destination) = &self.destination else { return Vec::new() };
+        let Chosen { gone, lost_any } = self.candidates.choose(&destination.backend, self.source, now_ns);
+        if let Some(recorder) = &mut self.recorder
+            && lost_any
+        {
+            recorder.keep(self.candidates.endpoints.iter().map(|endpoint| &**endpoint));
         }
+        gone
     }
 }
 
@@ -162,6 +169,10 @@ impl Engine {
         let pod = origin.as_pod().map(|pod| &**pod);
         let recorder = |telemetry| Recorder::new(Arc::clone(telemetry), pod, service_port.clone());
         let recorder = self.telemetry.as_ref().map(recorder);
+        let link = match &recorder {
+            Some(recorder) => Arc::clone(recorder.link()),
+            None => Arc::new(Link::new(pod, service_port.clone())),
+        };
         let target = Target {
             budget: self.budgets.join(&origin),
             home: Home::new(&self.ledger.homes, circuit.clone()),
@@ -176,8 +187,9 @@ impl Engine {
             idle_since_ns: self.now_ns,
             waiting: Vec::new(),
             service_port,
-            methods: Methods::default(),
+            methods: recorder.as_ref().map_or_else(Methods::default, Recorder::methods),
             recorder,
+            link,
         };
         let target = self.targets.slots.insert(target) as u32;
         self.targets.by_key.insert(key, target);
@@ -227,9 +239,8 @@ impl Engine {
     fn update_target(&mut self, target: u32, destination: Destination) {
         let slot = &mut self.targets.slots[target as usize];
         let has_endpoints = !destination.backend.endpoints.is_empty();
-        let gone = slot.candidates.choose(&destination.backend, slot.source, self.now_ns);
         slot.destination = Some(destination);
-        slot.keep_series();
+        let gone = slot.choose(self.now_ns);
         let waiting = if has_endpoints { std::mem::take(&mut slot.waiting) } else { Vec::new() };
         for Left { pool, is_removed } in gone {
             self.leave_pool(pool, is_removed);

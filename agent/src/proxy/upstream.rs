@@ -9,6 +9,7 @@ use super::finish::Verdict;
 use super::probe::Probe;
 use super::shared_use::Circuit;
 use crate::http2::{Connection, ConnectionError, ErrorCode, Event, HeadersKind, LastStream};
+use crate::telemetry::RetryCause;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -226,7 +227,7 @@ impl Engine {
             self.check_done(call);
         } else if self.calls[call].refused_by.is_none() && self.can_retry(call) {
             self.counters.retries += 1;
-            self.retry(call, verdict);
+            self.retry(call, verdict, RetryCause::StreamRefused);
         } else {
             self.answer(call, Cause::Reset { by, code: ErrorCode::RefusedStream });
         }
@@ -270,7 +271,7 @@ impl Engine {
             } else if slot.sent_offset >= written && self.can_retry(call) {
                 // Not a byte of it was written: as good as a refused connection.
                 self.counters.reconnects += 1;
-                self.retry(call, Verdict::None);
+                self.retry(call, Verdict::None, RetryCause::ConnectionLost);
             } else {
                 self.answer(call, Cause::Lost { to });
             }
@@ -287,9 +288,10 @@ impl Engine {
     }
 
     /// Once more, on another endpoint if there is one.
-    fn retry(&mut self, call: u32, verdict: Verdict) {
+    fn retry(&mut self, call: u32, verdict: Verdict, cause: RetryCause) {
         self.leave_endpoint(call, verdict);
         let by = self.server_address(call);
+        self.note_retry(call, by, cause);
         let slot = &mut self.calls[call];
         slot.refused_by = Some(by);
         self.dispatch(call);

@@ -12,7 +12,7 @@ use crate::clock::monotonic_ns;
 use crate::http2::Limits;
 use crate::mesh::Protection;
 use crate::mesh::{DestinationId, PodKey, ServicePort, Snapshot};
-use crate::telemetry::{Audience, Telemetry};
+use crate::telemetry::{Audience, Telemetry, Tracer};
 use mio::{Poll, Waker};
 use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
@@ -45,6 +45,8 @@ pub struct WorkersConfig {
     pub telemetry: Option<Arc<Telemetry>>,
     /// Who wants to hear of single calls.
     pub audience: Arc<Audience>,
+    /// Who decides which calls are traced; `None`: no call's context is looked at.
+    pub tracer: Option<Arc<Tracer>>,
     /// Seed of all random choices; each worker derives its own.
     pub seed: u64,
 }
@@ -167,6 +169,7 @@ impl Workers {
                 .sharing_upstreams(config.share_upstreams)
                 .counting(config.telemetry.clone())
                 .telling(Arc::clone(&config.audience))
+                .tracing(config.tracer.clone())
                 .protected(config.protection, shared.ledger.clone());
             ready.push(Worker::new(index, Arc::clone(&shared), commands, tick, poll, engine));
         }

@@ -4,19 +4,25 @@
 use super::Telemetry;
 use super::access_log::AccessLogCounts;
 use super::calls_text::calls_text;
-use prometheus_client::encoding::text::encode;
+use super::otlp::TraceCounts;
+use super::process::process_text;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::atomic::AtomicU64;
+use std::time::Instant;
 
 /// What the metrics are made of.
 #[derive(Debug, Default)]
 pub struct Numbers {
+    /// Whether this agent serves, as `/readyz` says.
+    pub ready: bool,
     /// The enrolled pods.
     pub pods: Vec<PodCounts>,
     /// Pods that are to be enrolled and are not, or not yet.
@@ -39,6 +45,8 @@ pub struct Numbers {
     pub path: Vec<PathCount>,
     /// What became of the access log's records.
     pub access_log: AccessLogCounts,
+    /// What became of traced calls' spans.
+    pub spans: TraceCounts,
 }
 
 /// One of the worker threads' counters, of all of them together.
@@ -188,6 +196,11 @@ struct EndpointLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabel {
     kind: &'static str,
 }
@@ -207,18 +220,97 @@ enum State {
     resting,
 }
 
-/// The text of a scrape: what the control loop knows, and what is counted of calls.
-pub fn scrape(numbers: &Numbers, telemetry: &Telemetry) -> String {
-    const END: &str = "# EOF\n";
-    let mut text = exposition(numbers);
-    let end = text.strip_suffix(END).map_or(text.len(), str::len);
-    text.truncate(end);
-    text.push_str(&calls_text(telemetry, telemetry.has_sizes()));
-    text.push_str(END);
-    text
+/// In which of Prometheus' two text formats a scrape is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScrapeFormat {
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+    /// The older one, for who does not say that it reads OpenMetrics.
+    Classic,
 }
 
-fn exposition(numbers: &Numbers) -> String {
+impl ScrapeFormat {
+    /// The one that a scraper with such an `Accept` header reads.
+    pub fn accepted(accept: Option<&str>) -> Self {
+        let is_asked_for = accept.is_some_and(|accept| accept.contains("application/openmetrics-text"));
+        if is_asked_for { Self::OpenMetrics } else { Self::Classic }
+    }
+
+    /// What it is called in `Content-Type`.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Classic => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
+
+/// The text of a scrape: what the control loop knows, what is counted of calls, and what the process uses.
+pub fn scrape(numbers: &Numbers, telemetry: &Telemetry, format: ScrapeFormat) -> String {
+    let mut registry = registry(numbers);
+    register_series(telemetry, &mut registry);
+    let mut text = String::new();
+    encode_registry(&mut text, &registry).expect(INFALLIBLE);
+    text.push_str(&calls_text(telemetry, telemetry.has_sizes(), Instant::now()));
+    text.push_str(&process_text());
+    match format {
+        ScrapeFormat::OpenMetrics => {
+            encode_eof(&mut text).expect(INFALLIBLE);
+            text
+        }
+        ScrapeFormat::Classic => classic(&text),
+    }
+}
+
+/// OpenMetrics text in the classic format: there a counter's and an information's suffix is a part of their names, also where they are
+/// described, and there is no information but a gauge that is 1.
+fn classic(text: &str) -> String {
+    let mut classic = String::with_capacity(text.len());
+    let mut help = None;
+    for line in text.lines() {
+        // The encoder describes first, and then says of what type it was.
+        if let Some(described) = line.strip_prefix("# HELP ") {
+            help = described.split_once(' ');
+            continue;
+        }
+        let described = line.strip_prefix("# TYPE ").and_then(|described| described.split_once(' '));
+        let Some((name, kind)) = described else {
+            classic.extend([line, "\n"]);
+            continue;
+        };
+        let (suffix, kind) = match kind {
+            "counter" => ("_total", kind),
+            "info" => ("_info", "gauge"),
+            _ => ("", kind),
+        };
+        if let Some((_, help)) = help.take().filter(|(of, _)| *of == name) {
+            classic.extend(["# HELP ", name, suffix, " ", help, "\n"]);
+        }
+        classic.extend(["# TYPE ", name, suffix, " ", kind, "\n"]);
+    }
+    classic
+}
+
+const INFALLIBLE: &str = "a String takes whatever is written to it";
+
+fn register_series(telemetry: &Telemetry, registry: &mut Registry) {
+    let series = Gauge::<i64>::default();
+    series.set(telemetry.series() as i64);
+    registry.register(
+        "call_series",
+        "Series that calls are counted in, with what is kept of former ones",
+        series,
+    );
+    let evicted = Counter::<u64>::default();
+    evicted.inc_by(telemetry.evicted_series());
+    registry.register(
+        "call_series_evicted",
+        "Former series of calls that were let go of before their time, as there were too many",
+        evicted,
+    );
+}
+
+fn registry(numbers: &Numbers) -> Registry {
     let mut registry = Registry::with_prefix("evenkeel");
     let connections = Family::<ConnectionLabels, Counter>::default();
     let opened_before = Family::<OpenedBeforeLabels, Gauge>::default();
@@ -268,9 +360,22 @@ fn exposition(numbers: &Numbers) -> String {
         (State::refused, numbers.pods_refused.len()),
     ]);
     let destinations = states(&[(State::live, numbers.destinations), (State::resting, numbers.resting_ids)]);
-    let problems = Gauge::<i64>::default();
-    problems.set(numbers.problems as i64);
+    let [problems, ready] = [numbers.problems as i64, numbers.ready.into()].map(|value| {
+        let gauge = Gauge::<i64>::default();
+        gauge.set(value);
+        gauge
+    });
 
+    registry.register(
+        "build",
+        "The agent's version",
+        Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
+    );
+    registry.register(
+        "ready",
+        "1 where all pods of the node that should be are enrolled, as far as they can be; 0 at the start and the stop",
+        ready,
+    );
     registry.register(
         "connections",
         "Connections of enrolled pods, by what became of them at connect()",
@@ -334,12 +439,31 @@ fn exposition(numbers: &Numbers) -> String {
         "Records of the access log that had no room, or could not be written",
         log_dropped,
     );
+    register_spans(&numbers.spans, &mut registry);
     registry.register("source_problems", "What of the source could not be used", problems);
     register_kinds(&numbers.kinds, &mut registry);
     register_path(&numbers.path, &mut registry);
-    let mut text = String::new();
-    encode(&mut text, &registry).expect("a String takes whatever is written to it");
-    text
+    registry
+}
+
+fn register_spans(counts: &TraceCounts, registry: &mut Registry) {
+    let spans = Family::<OutcomeLabel, Counter>::default();
+    for (outcome, count) in [
+        ("sent", counts.sent()),
+        ("dropped", counts.dropped()),
+        ("failed", counts.failed()),
+        ("rejected", counts.rejected()),
+    ] {
+        spans.get_or_create(&OutcomeLabel { outcome }).inc_by(count);
+    }
+    let failures = Counter::<u64>::default();
+    failures.inc_by(counts.failed_exports());
+    registry.register(
+        "trace_spans",
+        "Spans of traced calls: sent to the collector, without room, of a batch that failed, and rejected by the collector",
+        spans,
+    );
+    registry.register("trace_export_failures", "Tries to send a batch of spans that failed", failures);
 }
 
 fn register_kinds(kinds: &[KindCounts], registry: &mut Registry) {
@@ -400,6 +524,7 @@ mod tests {
     #[test]
     fn counts_come_out_under_their_names_and_labels_are_escaped() {
         let numbers = Numbers {
+            ready: true,
             pods: vec![PodCounts {
                 namespace: "a".into(),
                 pod: "b\"c".into(),
@@ -437,15 +562,21 @@ mod tests {
             ],
             ..Numbers::default()
         };
-        let text = scrape(&numbers, &Telemetry::new(true));
+        let text = scrape(&numbers, &Telemetry::new(true), ScrapeFormat::OpenMetrics);
         assert!(text.ends_with("# EOF\n") && text.matches("# EOF").count() == 1, "one end: {text}");
         for line in [
             "evenkeel_proxy_circuit_refusals_total 8",
             "evenkeel_proxy_calls_open 6",
             "evenkeel_access_log_lines_total 0",
             "evenkeel_access_log_dropped_total 0",
+            r#"evenkeel_trace_spans_total{outcome="sent"} 0"#,
+            "evenkeel_trace_export_failures_total 0",
             "# TYPE rpc_client_call_duration_seconds histogram",
             "# TYPE istio_requests counter",
+            "# TYPE evenkeel_build info",
+            concat!("evenkeel_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+            "evenkeel_ready 1",
+            "# TYPE process_cpu_seconds counter",
             r#"evenkeel_connections_total{namespace="a",pod="b\"c",outcome="taken"} 3"#,
             r#"evenkeel_pod_memory_bytes{namespace="a",pod="b\"c"} 5"#,
             r#"evenkeel_pod_memory_refused_calls_total{namespace="a",pod="b\"c"} 1"#,
@@ -463,5 +594,31 @@ mod tests {
         ] {
             assert!(text.lines().any(|l| l == line), "{line}\nis not in\n{text}");
         }
+    }
+
+    #[test]
+    fn the_classic_format_has_suffixes_in_the_names_that_are_described_and_no_end() {
+        let path = vec![PathCount { name: "retries", help: " Calls.", is_gauge: false, value: 8 }];
+        let numbers = Numbers { path, ..Numbers::default() };
+        let text = scrape(&numbers, &Telemetry::new(true), ScrapeFormat::Classic);
+        for lines in [
+            "# HELP evenkeel_proxy_retries_total Calls.\n# TYPE evenkeel_proxy_retries_total counter\nevenkeel_proxy_retries_total 8\n",
+            "# HELP evenkeel_build_info The agent's version.\n# TYPE evenkeel_build_info gauge\nevenkeel_build_info{",
+            "# TYPE evenkeel_ready gauge\nevenkeel_ready 0\n",
+            "# TYPE istio_requests_total counter\n",
+            "# TYPE rpc_client_call_duration_seconds histogram\n",
+        ] {
+            assert!(text.contains(lines), "{lines}\nis not in\n{text}");
+        }
+        assert!(!text.contains("# EOF"));
+    }
+
+    #[test]
+    fn who_does_not_ask_for_openmetrics_gets_the_classic_format() {
+        let prometheus =
+            "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+        assert_eq!(ScrapeFormat::accepted(Some(prometheus)), ScrapeFormat::OpenMetrics);
+        assert_eq!(ScrapeFormat::accepted(Some("text/plain")), ScrapeFormat::Classic);
+        assert_eq!(ScrapeFormat::accepted(None), ScrapeFormat::Classic);
     }
 }

@@ -1,10 +1,11 @@
 //! What is counted, and what is told of it.
 //!
 //! [`calls`] has what the worker threads count of calls; [`scrape()`] makes the text of it that Prometheus reads, together with what the
-//! control loop knows ([`Numbers`]), and [`calls_view()`] rows for programs. Other counts live where they are made: in the kernel's
-//! maps, in [`mesh::Load`](crate::mesh::Load), in the workers. What is told of single calls is in [`records`]: it leaves the worker threads by an
-//! [`mod@outlet`], and is written down by the [`access_log`], or shown to who taps, with nothing in it that a terminal would obey
-//! ([`mod@printable`]). [`log`] is what the program itself says, [`profile`] what it costs.
+//! control loop knows ([`Numbers`]) and what the process uses, and [`calls_view()`] rows for programs. Other counts live where they are made:
+//! in the kernel's maps, in [`mesh::Load`](crate::mesh::Load), in the workers. What is told of single calls is in [`records`]: it leaves the
+//! worker threads by an [`mod@outlet`], and is written down by the [`access_log`], or shown to who taps, with nothing in it that a terminal
+//! would obey ([`mod@printable`]). Calls of sampled traces have spans ([`traces`]), which go to a collector by [`otlp`]. [`log`] is what the
+//! program itself says, [`profile`] what it costs.
 
 pub mod access_log;
 mod calls;
@@ -12,24 +13,28 @@ mod calls_text;
 mod calls_view;
 mod exposition;
 pub mod log;
+pub mod otlp;
 mod outlet;
 mod printable;
+mod process;
 pub mod profile;
 mod records;
+mod traces;
 
 pub use calls::{
-    CallCounts, CallEnd, CallGroup, CallKey, Caller, DurationBuckets, EdgeCounts, EdgeGroup, EndpointName,
-    Flag, GRPC_CODES, Link, MOST_METHODS, MethodId, Methods, Recorder, SizeBuckets, Status, TIDY_EVERY,
-    Telemetry, grpc_code_name,
+    CallCounts, CallEnd, CallGroup, CallKey, CallSums, Caller, DurationBuckets, EdgeCounts, EdgeGroup,
+    EndpointName, Flag, GRPC_CODES, Link, MOST_METHODS, MethodId, Methods, OTHER_METHOD, RESOURCE_EXHAUSTED,
+    Recorder, SizeBuckets, Status, TIDY_EVERY, Telemetry, grpc_code_name, is_grpc_failure, is_http_failure,
 };
-pub use calls_view::{CallsView, LatencyView, calls_view};
+pub use calls_view::{By, CallsView, Dimension, calls_view};
 pub use exposition::{
     EndpointCounts, KindCounts, LegacyAttachment, MemoryCounts, Numbers, OpenedBefore, PathCount, PodCounts,
-    PodObstacle, scrape,
+    PodObstacle, ScrapeFormat, scrape,
 };
 pub use outlet::{DropCount, Inlet, Outlet, PAUSE, outlet};
 pub use printable::{is_obeyed, json_line, printable_word};
 pub use records::{
-    Audience, CallRecord, LoggedCalls, MOST_TAPS, MethodFilter, OpenTap, RecordDestination, RecordEndpoint,
-    RecordSource, SECRET_NAMES, StatusFilter, TapFilter, TooManyTaps,
+    Audience, CallRecord, LoggedCalls, MOST_TAPS, OpenTap, RecordDestination, RecordEndpoint, RecordSource,
+    SECRET_NAMES, StatusFilter, TapFilter, TooManyTaps,
 };
+pub use traces::{CallTrace, Ratio, Retry, RetryCause, Span, Tracer};

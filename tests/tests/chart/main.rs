@@ -67,7 +67,7 @@ fn the_kustomize_example_is_the_chart_with_those_values() {
     let chart = chart(&[
         "--set=image.repository=example.org/mirror/evenkeel",
         "--set=startupTaint.enabled=true",
-        "--set=metrics.annotations=false,metrics.podMonitor.enabled=true",
+        "--set=metrics.annotations=false,metrics.podMonitor.enabled=true,metrics.prometheusRule.enabled=true",
     ]);
     assert_eq!(example, without_helms_own(chart));
 }
@@ -210,6 +210,36 @@ fn a_users_annotation_wins_over_the_charts_own() {
 }
 
 #[test]
+fn the_admin_endpoint_may_be_a_socket_in_a_folder_of_its_own() {
+    let (with, without) = (chart(&["--set=agent.admin=unix:/run/evenkeel/admin.sock"]), chart(&[]));
+    assert_eq!(argument(&with, "--admin").as_deref(), Some("unix:/run/evenkeel/admin.sock"));
+    let of_admin = |list: &Value| list.as_array().unwrap().iter().find(|one| one["name"] == "admin").cloned();
+    let mount = of_admin(&agent(&with)["volumeMounts"]).expect("the folder can be written to");
+    assert_eq!(mount, json!({ "name": "admin", "mountPath": "/run/evenkeel" }));
+    // A folder of the node's would be both agents' while they overlap.
+    let volume = of_admin(&pod_spec(&with)["volumes"]).expect("what is mounted is there");
+    assert_eq!(volume["emptyDir"]["medium"], "Memory");
+    for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+        assert_eq!(agent(&with)[probe], agent(&without)[probe], "{probe}");
+    }
+    assert_eq!(of_admin(&pod_spec(&without)["volumes"]), None);
+}
+
+#[test]
+fn rules_and_dashboard_come_as_the_files_are_and_only_when_asked_for() {
+    let file = |name: &str| std::fs::read_to_string(deploy::chart().join("files").join(name)).unwrap();
+    let has = |objects: &Objects, kind: &str| objects.keys().any(|(known, _)| known == kind);
+    let plain = chart(&[]);
+    assert!(!has(&plain, "PrometheusRule") && !has(&plain, "ConfigMap"));
+    let with = chart(&["--set=metrics.prometheusRule.enabled=true,metrics.dashboard.enabled=true"]);
+    let rules: Value = serde_saphyr::from_str(&file("rules.yaml")).unwrap();
+    assert_eq!(named(&with, "PrometheusRule")["spec"], rules);
+    let dashboard = &with[&("ConfigMap".to_owned(), "evenkeel-dashboard".to_owned())];
+    assert_eq!(dashboard["data"]["evenkeel.json"].as_str().unwrap().trim(), file("dashboard.json").trim());
+    assert_eq!(dashboard["metadata"]["labels"]["grafana_dashboard"], "1");
+}
+
+#[test]
 fn bad_values_are_refused_by_name() {
     for (value, complaint) in [
         ("agent.drainSeconds=soon", "at '/agent/drainSeconds': got string, want integer"),
@@ -223,6 +253,10 @@ fn bad_values_are_refused_by_name() {
         ("agent.mark=0x0", "at '/agent/mark'"),
         ("ports.metrics=15801", "three ports, and are 15800, 15801, 15801"),
         ("agent.admin=127.0.0.1:15802", "three ports, and are 15802, 15801, 15802"),
+        ("agent.admin=unix:admin.sock", "at '/agent/admin'"),
+        ("agent.admin=unix:/run/admin.sock", "at '/agent/admin'"),
+        ("agent.admin=unix:/usr/bin/admin.sock", "at '/agent/admin'"),
+        ("agent.admin=unix:/run/evenkeel/../x", "at '/agent/admin'"),
         ("agent.upstreamSockets=both", "at '/agent/upstreamSockets': value must be one of 'pod', 'node'"),
         ("agent.listenerPorts=15810", "at '/agent/listenerPorts'"),
         ("agent.cgroup=kubepods", "at '/agent/cgroup'"),
@@ -265,8 +299,8 @@ fn an_api_server_takes_every_example_as_it_stands() -> Outcome {
     }
     for values in values {
         let mut objects = chart(&["--values", &values.to_string_lossy()]);
-        // Its definition is the Prometheus operator's.
-        objects.retain(|(kind, _), _| kind != "PodMonitor");
+        // Their definitions are the Prometheus operator's.
+        objects.retain(|(kind, _), _| !["PodMonitor", "PrometheusRule"].contains(&kind.as_str()));
         let list: Vec<_> = objects.into_values().collect();
         let list = json!({"apiVersion": "v1", "kind": "List", "items": list}).to_string();
         // Strict: a field that the server does not know is an error.

@@ -15,11 +15,18 @@ struct Derived {
     arguments: &'static [&'static str],
 }
 
-const DERIVED: [Derived; 3] = [
+const DERIVED: [Derived; 4] = [
     Derived { path: "base/evenkeel.yaml", arguments: &[] },
     Derived {
         path: "components/prometheus-operator/podmonitor.yaml",
         arguments: &["--show-only=templates/podmonitor.yaml", "--set=metrics.podMonitor.enabled=true"],
+    },
+    Derived {
+        path: "components/prometheus-operator/prometheusrule.yaml",
+        arguments: &[
+            "--show-only=templates/prometheusrule.yaml",
+            "--set=metrics.prometheusRule.enabled=true",
+        ],
     },
     Derived {
         path: "components/startup-taint/policy.yaml",

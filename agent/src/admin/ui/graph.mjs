@@ -12,8 +12,24 @@ const HEAD = 24;
 /** How thick the lines of nearly none and of most calls are. */
 const THIN = 1.5;
 const THICK = 13;
-const TITLES = ["Pods", "Service ports", "Endpoints"];
-const NAMES = { pod: "Pod", service: "Service port", endpoint: "Endpoint" };
+const TITLES = ["Workloads", "Service ports", "Endpoints"];
+const NAMES = { workload: "Workload", service: "Service port", endpoint: "Endpoint" };
+
+/** How far down each node is, in rows: beside the middle of what it leads to, in its column's order. */
+function topsOf({ columns, edges }, rows) {
+  const tops = new Map();
+  for (const column of [...columns].reverse()) {
+    const wanted = column.map((node, row) => {
+      const ahead = edges.filter((edge) => edge.from === node.key && tops.has(edge.to)).map((edge) => tops.get(edge.to));
+      return ahead.length === 0 ? row + (rows - column.length) / 2 : ahead.reduce((sum, top) => sum + top, 0) / ahead.length;
+    });
+    // Down until none lies on another, and up again as far as the last one has to.
+    wanted.forEach((top, row) => { wanted[row] = Math.max(top, row === 0 ? 0 : wanted[row - 1] + 1); });
+    for (let row = wanted.length - 1; row >= 0; row -= 1) wanted[row] = Math.min(wanted[row], row === wanted.length - 1 ? rows - 1 : wanted[row + 1] - 1);
+    column.forEach((node, row) => tops.set(node.key, wanted[row]));
+  }
+  return tops;
+}
 
 export class Graph {
   constructor(parent, choice) {
@@ -41,9 +57,9 @@ export class Graph {
     const step = (width - nodeWidth - 4) / 2;
     const rows = Math.max(...graph.columns.map((column) => column.length), 1);
     const height = HEAD + rows * size.row;
+    const tops = topsOf(graph, rows);
     graph.columns.forEach((column, index) => {
-      const start = HEAD + ((rows - column.length) * size.row) / 2;
-      column.forEach((node, row) => nodes.set(node.key, { ...node, x: 2 + index * step, y: start + row * size.row, width: nodeWidth }));
+      for (const node of column) nodes.set(node.key, { ...node, x: 2 + index * step, y: HEAD + tops.get(node.key) * size.row, width: nodeWidth });
       set(this.titles[index], { x: 2 + index * step });
     });
     this.empty.hidden = nodes.size > 0;
@@ -93,7 +109,9 @@ export class Graph {
     for (const line of [name, numbers, more]) set(line, { x: size.left });
     const room = Math.floor((node.width - size.left - 3) / size.glyph);
     // Of the namespace there is room for on a wide screen only.
-    const label = node.label.length <= room ? node.label : node.label.slice(node.label.indexOf("/") + 1);
+    let label = node.label.length <= room ? node.label : node.label.slice(node.label.indexOf("/") + 1);
+    // Nor for a port.
+    if (label.length > room && node.kind === "service") label = label.split(":")[0];
     // The title is what a screen reader says, and what shows where the name has no room.
     const address = node.label === node.name || node.isOther ? "" : ` (${node.name})`;
     setText(title, `${NAMES[node.kind]} ${node.label}${address}: ${said}${node.mark && `; ${node.mark}`}`);

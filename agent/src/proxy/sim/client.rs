@@ -1,6 +1,7 @@
 //! A client: opens its calls' streams, sends, reads at its own pace, and holds every byte against the story.
 
 use super::story::{Ending, Oddity, Plot, Story, Tally, byte};
+use super::traces;
 use crate::balance::Random;
 use crate::http2::{Connection, ErrorCode, Event, FieldList, HeadersKind, Limits, Name, StreamKey};
 
@@ -146,6 +147,9 @@ impl SimClient {
         fields.push(b"content-type", if story.is_grpc { b"application/grpc" } else { b"text/plain" });
         if call % 3 > 0 {
             fields.push(b"x-user", (call % 5).to_string().as_bytes());
+        }
+        if let Some((name, value)) = traces::context(call) {
+            fields.push(name.as_bytes(), value.as_bytes());
         }
         match story.oddity {
             Some(Oddity::Large) => fields.push(b"x", &[b'v'; 70_000]),

@@ -4,8 +4,10 @@
 use super::World;
 use super::story::{Ending, Oddity, messages_in};
 use crate::http2::ErrorCode;
+use crate::proxy::error_reply::status_of_reset;
 use crate::telemetry::{CallCounts, CallKey, Flag};
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 impl World {
     /// Every gRPC call has a path of its own, which is its method: its row is its own.
@@ -41,9 +43,10 @@ impl World {
         let chosen: u64 = self.endpoints.iter().map(|endpoint| endpoint.load.calls.load(Relaxed)).sum();
         assert_eq!(attempts, chosen, "attempts are missing or double");
         assert!(attempts >= counters.policy_retries, "{counters:?}");
-        let groups = self.telemetry.call_groups();
+        let now = Instant::now();
+        let groups = self.telemetry.call_sums(now).groups;
         assert_eq!(groups.iter().map(|(_, counts)| counts.calls()).sum::<u64>(), all, "by workloads");
-        let sizes = self.telemetry.sizes();
+        let sizes = self.telemetry.sizes(now);
         let sized = |sizes: &[u64]| sizes.iter().sum::<u64>();
         assert_eq!(sizes.iter().map(|(_, sizes)| sized(&sizes.request_sizes)).sum::<u64>(), all);
         assert_eq!(sizes.iter().map(|(_, sizes)| sized(&sizes.response_sizes)).sum::<u64>(), all);
@@ -68,9 +71,14 @@ impl World {
                 assert_eq!(counts.response_bytes, tally.response_received as u64, "{said}");
                 assert!(by_agent || key.endpoint.is_some(), "{said}");
             }
-            Ending::Reset(_) => assert_ne!(status.flag, Flag::None, "{said}"),
-            // What it did not see may have been on its way.
-            Ending::Cancelled | Ending::Lost => {}
+            Ending::Reset(code) => {
+                assert_ne!(status.flag, Flag::None, "{said}");
+                assert_eq!(status.grpc, Some(status_of_reset(code)), "as its client understands it: {said}");
+            }
+            // What it did not see may have been on its way. A status counts where the client could read it.
+            Ending::Cancelled | Ending::Lost => {
+                assert!(status.flag != Flag::None || status.grpc.is_some(), "{said}");
+            }
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! `story` says what each call is to do and what its client may see, `network` carries the bytes, `client` and `server` act
 //! the stories out on the project's own HTTP/2 layer, `raw` is what speaks something else, `flood` what speaks too much, `faults` says what goes wrong,
-//! `counts` compares what was counted with what they saw, and this file is the world with its clock and its dice. `pods` has several pods' calls
+//! `counts` and `traces` compare what was counted and traced with what they saw, and this file is the world with its clock and its dice. `pods` has several pods' calls
 //! without dice, for what they learn of servers, `farther` and `sessions` where their calls go then, and `many_nodes` has the agents of a cluster. Every
 //! failure replays: `SEED=1234 cargo test -p evenkeel --lib proxy::sim`; `SEEDS=10000` lives through more worlds.
 
@@ -18,6 +18,7 @@ mod raw;
 mod server;
 mod sessions;
 mod story;
+mod traces;
 
 use self::client::SimClient;
 use self::faults::Faults;
@@ -33,7 +34,7 @@ use crate::mesh::{
     Backend, Balancing, Destination, DestinationId, Endpoint, HashOn, ObjectName, Picker, ServicePort,
     Snapshot,
 };
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Inlet, Span, Telemetry};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -51,6 +52,9 @@ const MOST_STEPS: usize = 400_000;
 struct World {
     engine: Engine,
     telemetry: Arc<Telemetry>,
+    /// The agent takes part in traces.
+    is_traced: bool,
+    spans: Inlet<Span>,
     random: Random,
     now_ns: u64,
     faults: Faults,
@@ -90,13 +94,20 @@ impl World {
                 Arc::new(Endpoint::at(address))
             })
             .collect();
-        let stories: Vec<_> =
-            (0..1 + random.below(60)).map(|_| Story::random(&mut random, faults.retries)).collect();
+        // Without dice: the same stories with traces and without.
+        let is_traced = seed.is_multiple_of(2);
+        let stories: Vec<_> = (0..1 + random.below(60))
+            .map(|_| Story { is_traced, ..Story::random(&mut random, faults.retries) })
+            .collect();
+        let (tracer, spans) = traces::tracer();
         let mut world = Self {
             engine: Engine::new(limits, seed, MS)
                 .counting(Some(Arc::clone(&telemetry)))
+                .tracing(is_traced.then_some(tracer))
                 .protected(protection, Ledger::default()),
             telemetry,
+            is_traced,
+            spans,
             now_ns: MS,
             faults,
             links: BTreeMap::new(),
@@ -174,6 +185,7 @@ impl World {
         self.check_results();
         self.check_nothing_is_left();
         self.check_counts();
+        self.check_spans();
     }
 
     fn unfinished(&self) -> Vec<(usize, &Story, &Tally)> {

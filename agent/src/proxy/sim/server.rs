@@ -4,6 +4,7 @@ use super::flood;
 use super::network::Link;
 use super::raw::{self, RawServer};
 use super::story::{Lie, Plot, Story, Tally, byte};
+use super::traces;
 use crate::balance::Random;
 use crate::http2::{
     Connection, ErrorCode, Event, FieldList, HeadersKind, LastStream, Limits, Name, StreamKey,
@@ -144,6 +145,7 @@ impl SimServer {
                 }
                 let call: usize = std::str::from_utf8(&path[1..]).unwrap().parse().unwrap();
                 let tally = &mut tally[call];
+                tally.parents.extend(traces::check_request(call, &self.fields, stories[call].is_traced));
                 if let Plot::Refuse { times } = stories[call].plot
                     && tally.refused < times
                 {

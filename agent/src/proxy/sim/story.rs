@@ -64,6 +64,8 @@ pub(super) struct Story {
     pub(super) request_trailers: bool,
     pub(super) plot: Plot,
     pub(super) oddity: Option<Oddity>,
+    /// The agent takes part in the call's trace, if that is sampled.
+    pub(super) is_traced: bool,
     /// The client cancels when it has sent so many bytes.
     pub(super) cancel_at: Option<usize>,
 }
@@ -104,6 +106,8 @@ pub(super) struct Tally {
     pub(super) request_received: usize,
     pub(super) request_complete: bool,
     pub(super) got_request_trailers: bool,
+    /// The spans that servers have seen as their parents, where the call is traced.
+    pub(super) parents: Vec<u64>,
     /// The processing server was told that nobody wants the answer.
     pub(super) reset_seen: bool,
 }
@@ -188,6 +192,7 @@ impl Story {
             oddity,
             request_trailers: random.below(8) == 0,
             plot,
+            is_traced: false,
             cancel_at: (random.below(10) == 0).then(|| random.below(request_bytes + 1)),
         }
     }

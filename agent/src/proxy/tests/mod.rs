@@ -16,6 +16,7 @@ mod probes;
 mod protection;
 mod retries;
 mod rules;
+mod traces;
 mod tunnels;
 mod turns;
 mod verdicts;
@@ -100,6 +101,7 @@ fn config() -> WorkersConfig {
         share_upstreams: false,
         telemetry: None,
         audience: Arc::default(),
+        tracer: None,
         seed: 1,
     }
 }

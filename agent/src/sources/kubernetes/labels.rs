@@ -85,5 +85,8 @@ pub const CANONICAL_REVISION: &str = "service.istio.io/canonical-revision";
 /// Label of a Deployment's Pod: what its ReplicaSet's name has behind the Deployment's.
 pub const TEMPLATE_HASH: &str = "pod-template-hash";
 
+/// The same of an Argo Rollout's Pod.
+pub const ROLLOUT_TEMPLATE_HASH: &str = "rollouts-pod-template-hash";
+
 /// Label of a Pod that the agent writes, where that is asked for, and reads to know what is written: what became of it.
 pub const STATUS: &str = "evenkeel.dev/status";

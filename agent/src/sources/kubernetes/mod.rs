@@ -6,7 +6,6 @@
 //! of its metadata, [`write_back`] is what the agent writes.
 
 mod access;
-mod backoff;
 #[cfg(test)]
 mod fake_server;
 mod fault;

@@ -6,13 +6,13 @@
 //! version that was refused with 410 when the watch began, and swallows the bookmarks that say how fresh we are.
 
 use super::access::{self, Access};
-use super::backoff::{Backoff, jittered, within};
 use super::fault::{Fault, Status};
 use super::kinds::{Kind, Object};
 use super::split::{Items, Lines};
 use super::standing::Standing;
 use super::version;
 use super::wire::{Bookmark, Event, ListFrame, ListMark};
+use crate::backoff::{Backoff, jittered, within};
 use crate::mesh::ObjectName;
 use crate::sources::intern::Interner;
 use http_body_util::BodyExt as _;

@@ -132,6 +132,7 @@ mod tests {
             grpc_status: Some(5),
             grpc_status_name: Some("NOT_FOUND"),
             flag: None,
+            failed: false,
             duration_ms: 3.0,
             queue_ms: Some(0.25),
             first_byte_ms: None,

@@ -1,7 +1,7 @@
 //! The access log: a line for each call that somebody wants to read of.
 //!
 //! Worker threads tell their [`Audience`](super::Audience), which puts records into an [`Outlet`]. A thread of the log's own ([`writer`]) makes
-//! [`line`]s of them and writes those to the [`sink`]: if that is slow, or takes nothing, records are dropped, and counted.
+//! [`mod@line`]s of them and writes those to the [`sink`]: if that is slow, or takes nothing, records are dropped, and counted.
 
 mod line;
 mod sink;

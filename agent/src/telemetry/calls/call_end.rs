@@ -1,7 +1,7 @@
 //! The record of a call that is over: what metrics count, and what logs and traces tell. The call path makes one for each call, exactly
 //! once, and lends it to whoever wants to know ([`super::Recorder`]).
 
-use super::Flag;
+use super::{Flag, Status};
 use crate::http2::{FieldList, Name};
 use crate::mesh::{Endpoint, Pod, ServicePort};
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ pub struct CallEnd<'a> {
     pub original: Option<SocketAddr>,
     /// The endpoint that was chosen last; `None` if none ever was.
     pub endpoint: Option<&'a Endpoint>,
-    /// Of a gRPC call, `package.Service/Method`; `other` beyond [`MOST_METHODS`](super::MOST_METHODS). Empty for other requests, whose paths
+    /// Of a gRPC call, `package.Service/Method`; `_OTHER` beyond [`MOST_METHODS`](super::MOST_METHODS). Empty for other requests, whose paths
     /// have no bound.
     pub method: &'a str,
     /// The request's fields as they went to the server; empty where large ones were let go when the answer began.
@@ -54,6 +54,16 @@ pub struct CallEnd<'a> {
 }
 
 impl CallEnd<'_> {
+    /// How it ended.
+    pub fn status(&self) -> Status {
+        Status {
+            is_grpc: self.is_grpc,
+            http: self.http_status.unwrap_or(0),
+            grpc: self.grpc_status,
+            flag: self.flag,
+        }
+    }
+
     /// Whether it counts as an error where those alone are told: something went wrong, or its status is not OK, or, without gRPC, from
     /// 400 on.
     pub fn is_error(&self) -> bool {

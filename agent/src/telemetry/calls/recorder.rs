@@ -1,148 +1,25 @@
 //! A worker's own way to its series: one small table for each pod and Service port that it serves, in which a call finds what it counts
 //! in with one look-up.
 
-use super::CallEnd;
-use super::family::Family;
-use super::series::{
-    Amounts, CallCounts, CallGroup, CallKey, CallSeries, Caller, EdgeCounts, EdgeGroup, EdgeKey, EdgeSeries,
-    EndpointName, Link, Status,
-};
+use super::admission::{Admission, Statuses, coarse};
+use super::family::Series as _;
+use super::series::{Amounts, CallKey, CallSeries, EdgeKey, EdgeSeries, EndpointName, Link};
+use super::{CallEnd, MethodId, Methods, OTHER_METHOD, Status, Telemetry};
 use crate::mesh::{Endpoint, Load, Pod, ServicePort};
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Methods that are counted by name, for each pod and Service port; the largest APIs have some hundred, and of a client's inventions
-/// there is no end. Calls of others count as `other`.
-pub const MOST_METHODS: usize = 100;
-/// A name that is longer is nobody's method.
-const LONGEST_METHOD_BYTES: usize = 256;
 /// Series for each pod and Service port on a worker, a few hundred bytes each: 100 endpoints, 20 methods and a handful of statuses. Beyond, calls
-/// are counted without their method, beyond twice as many also without their endpoint and with no more than their HTTP status' class.
+/// are counted without their method, beyond twice as many also without their endpoint and with a coarse status.
 const MOST_SERIES: usize = 8_192;
+/// And for all Service ports and workers of a pod: some 15 MB.
+const MOST_SERIES_OF_POD: usize = 4 * MOST_SERIES;
+/// Kinds of calls that are known by what they are counted as, for each pod and Service port on a worker.
+const MOST_ALIASES: usize = MOST_SERIES;
 
-/// How often what writers have left is taken in, if nobody reads.
-pub const TIDY_EVERY: Duration = Duration::from_secs(30);
-
-/// Everything that is counted of calls.
-#[derive(Debug)]
-pub struct Telemetry {
-    calls: Family<CallSeries>,
-    edges: Family<EdgeSeries>,
-    has_sizes: bool,
-}
-
-impl Telemetry {
-    /// Nothing counted yet. The distributions of sizes are Istio's metrics' alone: counted where those are wanted.
-    pub fn new(has_sizes: bool) -> Self {
-        Self { calls: Family::default(), edges: Family::default(), has_sizes }
-    }
-
-    /// Whether [`Self::sizes`] are counted.
-    pub fn has_sizes(&self) -> bool {
-        self.has_sizes
-    }
-
-    /// Calls by pod, Service port, endpoint, method and status.
-    pub fn calls(&self) -> Vec<(CallKey, CallCounts)> {
-        self.calls.rows(Instant::now()).into_iter().collect()
-    }
-
-    /// Calls by workloads, Service port, method and status: sums that never fall.
-    pub fn call_groups(&self) -> Vec<(CallGroup, CallCounts)> {
-        self.calls.groups(Instant::now()).into_iter().collect()
-    }
-
-    /// Calls' sizes by workloads, Service port and status: sums that never fall.
-    pub fn sizes(&self) -> Vec<(EdgeGroup, EdgeCounts)> {
-        self.edges.groups(Instant::now()).into_iter().collect()
-    }
-
-    /// Takes in what former writers left. To be called every [`TIDY_EVERY`].
-    pub fn tidy(&self) {
-        self.calls.tidy(Instant::now());
-        self.edges.tidy(Instant::now());
-    }
-
-    /// How many series there are.
-    pub fn series(&self) -> usize {
-        self.calls.len() + self.edges.len()
-    }
-}
-
-/// A method by its number in its [`Recorder`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct MethodId(u16);
-
-impl MethodId {
-    /// No gRPC call.
-    pub const NONE: Self = Self(0);
-    /// One of too many.
-    const OTHER: Self = Self(1);
-}
-
-/// The names of methods, each held once.
-#[derive(Debug)]
-pub struct Methods {
-    names: Vec<Arc<str>>,
-    by_path: FxHashMap<Box<[u8]>, MethodId>,
-    /// By the last bits of the paths' hashes, which methods came last: nearly always it is that one.
-    recent: [MethodId; RECENT],
-}
-
+/// Entries that are found without a look-up: a pod's usual methods at a Service port's endpoints.
 const RECENT: usize = 64;
-
-impl Default for Methods {
-    fn default() -> Self {
-        Self {
-            names: vec!["".into(), "other".into()],
-            by_path: FxHashMap::default(),
-            recent: [MethodId::NONE; RECENT],
-        }
-    }
-}
-
-impl Methods {
-    /// The number of a path (`/package.Service/Method`). The hash is the same for the same path, and guards nothing.
-    #[inline]
-    pub fn intern(&mut self, path: &[u8], hash: u32) -> MethodId {
-        let recent = self.recent[hash as usize % RECENT];
-        if path.split_first().is_some_and(|(_, name)| self.names[usize::from(recent.0)].as_bytes() == name)
-            && path[0] == b'/'
-            && recent != MethodId::NONE
-        {
-            return recent;
-        }
-        self.intern_rare(path, hash)
-    }
-
-    #[cold]
-    fn intern_rare(&mut self, path: &[u8], hash: u32) -> MethodId {
-        let id = match self.by_path.get(path) {
-            Some(id) => *id,
-            None => match path.strip_prefix(b"/").map(str::from_utf8) {
-                Some(Ok(name))
-                    if self.by_path.len() < MOST_METHODS
-                        && !name.is_empty()
-                        && path.len() <= LONGEST_METHOD_BYTES =>
-                {
-                    let id = MethodId(self.names.len() as u16);
-                    self.names.push(name.into());
-                    self.by_path.insert(path.into(), id);
-                    id
-                }
-                _ => return MethodId::OTHER,
-            },
-        };
-        self.recent[hash as usize % RECENT] = id;
-        id
-    }
-
-    /// A method's name.
-    pub fn name(&self, id: MethodId) -> &Arc<str> {
-        &self.names[usize::from(id.0)]
-    }
-}
 
 /// The series of one pod's calls to one Service port, on one worker.
 #[derive(Debug)]
@@ -155,6 +32,10 @@ pub struct Recorder {
     recent: [u32; RECENT],
     /// Of all methods, by the rest of the key.
     edges: FxHashMap<Key, Arc<EdgeSeries>>,
+    admission: Arc<Admission>,
+    statuses: Statuses,
+    /// The series of all of the pod's recorders.
+    of_pod: Arc<AtomicUsize>,
 }
 
 /// What a call is found by: the address of its endpoint's load, which stands for the endpoint as long as an entry holds it, and the others
@@ -202,28 +83,35 @@ impl Kind {
 impl Recorder {
     /// A recorder that has counted nothing.
     pub fn new(telemetry: Arc<Telemetry>, source: Option<&Pod>, service_port: ServicePort) -> Self {
-        let caller = source.map(|pod| Caller {
-            uid: Arc::clone(&pod.key.uid),
-            name: pod.name.clone(),
-            workload: Arc::clone(&pod.workload),
-        });
-        let link = Arc::new(Link { caller, service_port });
-        let (by_key, edges) = (FxHashMap::default(), FxHashMap::default());
-        Self { telemetry, link, entries: Vec::new(), by_key, recent: [0; RECENT], edges }
+        let link = Arc::new(Link::new(source, service_port));
+        let (admission, of_pod) = telemetry.bounds_of(&link);
+        Self {
+            telemetry,
+            link,
+            entries: Vec::new(),
+            by_key: FxHashMap::default(),
+            recent: [0; RECENT],
+            edges: FxHashMap::default(),
+            admission,
+            statuses: Statuses::default(),
+            of_pod,
+        }
+    }
+
+    /// The methods of the calls that it is to count.
+    pub fn methods(&self) -> Methods {
+        Methods::new(Arc::clone(&self.admission))
+    }
+
+    /// From whom and to what its calls go.
+    pub fn link(&self) -> &Arc<Link> {
+        &self.link
     }
 
     /// Counts a call. `method` is what [`CallEnd::method`] names.
     #[inline]
     pub fn record(&mut self, end: &CallEnd<'_>, method: MethodId) {
-        let kind = Kind {
-            method,
-            status: Status {
-                is_grpc: end.is_grpc,
-                http: end.http_status.unwrap_or(0),
-                grpc: end.grpc_status,
-                flag: end.flag,
-            },
-        };
+        let kind = Kind { method, status: end.status() };
         let amounts = Amounts {
             duration_ns: end.ended_ns.saturating_sub(end.began_ns),
             request_bytes: end.request_bytes,
@@ -261,61 +149,106 @@ impl Recorder {
     /// The entry of a call that is the first of its kind, or one of too many kinds.
     #[cold]
     fn find_rare(&mut self, mut kind: Kind, mut server: Option<&Endpoint>, method: &str) -> u32 {
-        if self.entries.len() >= MOST_SERIES && kind.method != MethodId::NONE {
+        let address =
+            |server: Option<&Endpoint>| server.map_or(0, |server| Arc::as_ptr(&server.load) as usize);
+        let asked = kind.key(address(server));
+        kind.status = self.statuses.told(kind.status, &self.admission);
+        let surplus = (self.entries.len() / MOST_SERIES).max(self.of_pod.load(Relaxed) / MOST_SERIES_OF_POD);
+        if surplus >= 1 && kind.method != MethodId::NONE {
             kind.method = MethodId::OTHER;
         }
-        if self.entries.len() >= 2 * MOST_SERIES {
+        if surplus >= 2 {
             server = None;
-            kind.status.http -= kind.status.http % 100;
+            kind.status = coarse(kind.status);
         }
-        let endpoint = server.map_or(0, |endpoint| Arc::as_ptr(&endpoint.load) as usize);
-        let key = kind.key(endpoint);
-        let name =
-            server.map(|endpoint| EndpointName { address: endpoint.address, pod: endpoint.pod.clone() });
-        let Self { telemetry, link, entries, by_key, edges, .. } = self;
-        *by_key.entry(key).or_insert_with(|| {
-            let edge = telemetry.has_sizes.then(|| {
-                let of_all_methods = Kind { method: MethodId::NONE, ..kind }.key(endpoint);
-                let edge = edges.entry(of_all_methods).or_insert_with(|| {
-                    let (link, endpoint) = (Arc::clone(link), name.clone());
-                    let key = EdgeKey { link, endpoint, status: kind.status };
-                    telemetry.edges.register(EdgeSeries::new(key))
-                });
-                Arc::clone(edge)
-            });
-            let method = if kind.method == MethodId::OTHER { "other" } else { method };
-            let (link, method) = (Arc::clone(link), Arc::from(method));
-            let calls = CallKey { link, endpoint: name, method, status: kind.status };
-            let calls = telemetry.calls.register(CallSeries::new(calls));
-            entries.push(Entry { key, calls, edge, endpoint: server.map(|server| Arc::clone(&server.load)) });
-            (entries.len() - 1) as u32
-        })
+        let key = kind.key(address(server));
+        let index = match self.by_key.get(&key) {
+            Some(index) => *index,
+            None => self.add(key, kind, server, method),
+        };
+        // Where the entry holds the endpoint, whose address can then be nobody else's.
+        if key != asked
+            && key.endpoint == asked.endpoint
+            && self.by_key.len() < self.entries.len() + MOST_ALIASES
+        {
+            self.by_key.insert(asked, index);
+        }
+        index
     }
 
-    /// Lets go of the series of endpoints that are not among these any more.
-    pub fn keep<'a>(&mut self, endpoints: impl Iterator<Item = &'a Arc<Load>>) {
+    fn add(&mut self, key: Key, kind: Kind, server: Option<&Endpoint>, method: &str) -> u32 {
+        let name =
+            server.map(|endpoint| EndpointName { address: endpoint.address, pod: endpoint.pod.clone() });
+        let Self { telemetry, link, entries, by_key, edges, of_pod, .. } = self;
+        let edge = telemetry.has_sizes().then(|| {
+            let of_all_methods = Kind { method: MethodId::NONE, ..kind }.key(key.endpoint);
+            let edge = edges.entry(of_all_methods).or_insert_with(|| {
+                of_pod.fetch_add(1, Relaxed);
+                let (link, endpoint) = (Arc::clone(link), name.clone());
+                let key = EdgeKey { link, endpoint, status: kind.status };
+                telemetry.edges.register(EdgeSeries::new(key))
+            });
+            Arc::clone(edge)
+        });
+        let method = if kind.method == MethodId::OTHER { OTHER_METHOD } else { method };
+        let (link, method) = (Arc::clone(link), Arc::from(method));
+        let calls = CallKey { link, endpoint: name, method, status: kind.status };
+        let calls = telemetry.calls.register(CallSeries::new(calls));
+        of_pod.fetch_add(1, Relaxed);
+        let index = entries.len() as u32;
+        entries.push(Entry { key, calls, edge, endpoint: server.map(|server| Arc::clone(&server.load)) });
+        by_key.insert(key, index);
+        index
+    }
+
+    /// Lets go of the series of endpoints that are not among these any more. One that is another pod's now is another.
+    pub fn keep<'a>(&mut self, endpoints: impl Iterator<Item = &'a Endpoint>) {
         if self.entries.is_empty() {
             return;
         }
-        let stays: FxHashSet<usize> = endpoints.map(|load| Arc::as_ptr(load) as usize).chain([0]).collect();
+        let before = self.held();
+        let stays: FxHashMap<usize, Option<&str>> = endpoints
+            .map(|endpoint| (Arc::as_ptr(&endpoint.load) as usize, endpoint.pod.as_deref()))
+            .collect();
+        let is_there = |key: &Key, name: &Option<EndpointName>| {
+            debug_assert_eq!(name.is_none(), key.endpoint == 0);
+            let pod = name.as_ref().and_then(|name| name.pod.as_deref());
+            name.is_none() || stays.get(&key.endpoint).is_some_and(|now| *now == pod)
+        };
         // The addresses are good for as long as the entries are there: both go together.
-        self.edges.retain(|key, _| stays.contains(&key.endpoint));
+        self.edges.retain(|key, series| is_there(key, &series.key().endpoint));
         self.entries.retain(|entry| {
             debug_assert_eq!(entry.endpoint.is_none(), entry.key.endpoint == 0);
-            stays.contains(&entry.key.endpoint)
+            is_there(&entry.key, &entry.calls.key().endpoint)
         });
         self.by_key.clear();
         let numbered = self.entries.iter().zip(0..);
         self.by_key.extend(numbered.map(|(entry, index)| (entry.key, index)));
+        self.of_pod.fetch_sub(before - self.held(), Relaxed);
+    }
+
+    fn held(&self) -> usize {
+        self.entries.len() + self.edges.len()
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.of_pod.fetch_sub(self.held(), Relaxed);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Flag;
+    use super::super::{Flag, MOST_METHODS};
     use super::*;
     use crate::http2::FieldList;
     use crate::mesh::ObjectName;
+    use std::time::Instant;
+
+    fn in_groups(telemetry: &Telemetry) -> u64 {
+        telemetry.call_sums(Instant::now()).groups.iter().map(|(_, counts)| counts.calls()).sum()
+    }
 
     fn service_port() -> ServicePort {
         ServicePort { service: ObjectName::new("shop", "cart"), port: 50051 }
@@ -374,13 +307,16 @@ mod tests {
         calls.sort();
         let expected = [("a.B/C", 3), ("a.B/C", 4), ("a.B/D", 5), ("a.B/D", 6)];
         assert_eq!(calls, expected.map(|(method, calls)| (method.to_owned(), calls, 2_000 * calls)));
-        let sizes: u64 =
-            telemetry.sizes().iter().map(|(_, sizes)| sizes.request_sizes.iter().sum::<u64>()).sum();
+        let sizes: u64 = telemetry
+            .sizes(Instant::now())
+            .iter()
+            .map(|(_, sizes)| sizes.request_sizes.iter().sum::<u64>())
+            .sum();
         assert_eq!(sizes, 18);
         // Its endpoint goes: the sums stay.
-        recorder.keep(std::iter::once(&endpoints[1].load));
+        recorder.keep(std::iter::once(&endpoints[1]));
         assert_eq!(recorder.entries.len(), 3);
-        assert_eq!(telemetry.call_groups().iter().map(|(_, counts)| counts.calls()).sum::<u64>(), 18);
+        assert_eq!(in_groups(&telemetry), 18);
     }
 
     #[test]
@@ -389,7 +325,7 @@ mod tests {
         let telemetry = Arc::new(Telemetry::new(true));
         let mut recorder = Recorder::new(Arc::clone(&telemetry), None, service_port());
         let (mut methods, endpoints) = (Methods::default(), endpoints(1_000));
-        let sum = || telemetry.call_groups().iter().map(|(_, counts)| counts.calls()).sum::<u64>();
+        let sum = || in_groups(&telemetry);
         std::thread::scope(|scope| {
             let writer = scope.spawn(move || {
                 for call in 0..CALLS {
@@ -423,7 +359,7 @@ mod tests {
             }
             assert_eq!(telemetry.series(), MOST_METHODS + 1, "round {round}");
         }
-        let other = telemetry.calls().into_iter().find(|(key, _)| &*key.method == "other");
+        let other = telemetry.calls().into_iter().find(|(key, _)| &*key.method == OTHER_METHOD);
         assert_eq!(other.expect("there are others").1.calls(), 2 * 204);
     }
 
@@ -442,5 +378,97 @@ mod tests {
         }
         assert!(recorder.entries.len() < 2 * MOST_SERIES + 100, "{}", recorder.entries.len());
         assert_eq!(telemetry.calls().iter().map(|(_, counts)| counts.calls()).sum::<u64>(), calls);
+    }
+
+    #[test]
+    fn whatever_is_invented_is_bounded_over_all_recorders_that_there_ever_are() {
+        let telemetry = Arc::new(Telemetry::new(false));
+        let endpoints = endpoints(1);
+        let mut calls = 0;
+        for round in 0..5 {
+            // A target ends when its pod has had no connection for a while, and comes back.
+            let mut recorder = Recorder::new(Arc::clone(&telemetry), None, service_port());
+            let mut methods = recorder.methods();
+            for method in 0..MOST_METHODS {
+                for status in 100..180 {
+                    let path = format!("/a.B/{round}-{method}");
+                    record(&mut recorder, &mut methods, &path, &endpoints[0], status);
+                    calls += 1;
+                }
+            }
+            drop(recorder);
+            telemetry.tidy();
+            assert!(telemetry.series() <= (MOST_METHODS + 1) * 80, "round {round}: {}", telemetry.series());
+        }
+        assert_eq!(telemetry.calls().iter().map(|(_, counts)| counts.calls()).sum::<u64>(), calls);
+    }
+
+    #[test]
+    fn a_pods_series_are_bounded_over_all_services_that_it_calls() {
+        let telemetry = Arc::new(Telemetry::new(false));
+        let endpoints = endpoints(90);
+        let mut calls = 0;
+        let recorders: Vec<_> = (0..8)
+            .map(|port| {
+                let service_port = ServicePort { port, ..service_port() };
+                let mut recorder = Recorder::new(Arc::clone(&telemetry), None, service_port);
+                let mut methods = recorder.methods();
+                for endpoint in &endpoints {
+                    for method in 0..MOST_METHODS {
+                        record(&mut recorder, &mut methods, &format!("/a.B/{method}"), endpoint, 200);
+                        calls += 1;
+                    }
+                }
+                recorder
+            })
+            .collect();
+        let of_pod = Arc::clone(&recorders[0].of_pod);
+        assert!(of_pod.load(Relaxed) <= MOST_SERIES_OF_POD + 8 * endpoints.len(), "{of_pod:?}");
+        assert_eq!(telemetry.calls().iter().map(|(_, counts)| counts.calls()).sum::<u64>(), calls);
+        drop(recorders);
+        assert_eq!(of_pod.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn a_kind_that_counts_as_another_is_found_like_any_other() {
+        let telemetry = Arc::new(Telemetry::new(false));
+        let mut recorder = Recorder::new(Arc::clone(&telemetry), None, service_port());
+        let (mut methods, endpoints) = (recorder.methods(), endpoints(1));
+        for status in 100..400 {
+            record(&mut recorder, &mut methods, "/a.B/C", &endpoints[0], status);
+        }
+        let entries = recorder.entries.len();
+        assert!(entries < 100, "{entries}");
+        assert_eq!(recorder.by_key.len(), 300, "each is found by its own key");
+    }
+
+    #[test]
+    fn an_address_that_is_another_pods_now_counts_for_that_pod() {
+        let telemetry = Arc::new(Telemetry::new(true));
+        let mut recorder = Recorder::new(Arc::clone(&telemetry), None, service_port());
+        let mut methods = recorder.methods();
+        let before = Endpoint { pod: Some("shop/cart-0".into()), ..endpoints(1).remove(0) };
+        record(&mut recorder, &mut methods, "/a.B/C", &before, 200);
+        // Its load goes on, as it does when a slice changes in one batch.
+        let now = Endpoint {
+            pod: Some("shop/other-0".into()),
+            load: Arc::clone(&before.load),
+            ..endpoints(1).remove(0)
+        };
+        recorder.keep(std::iter::once(&now));
+        record(&mut recorder, &mut methods, "/a.B/C", &now, 200);
+        record(&mut recorder, &mut methods, "/a.B/C", &now, 200);
+        let of = |pod: &str| -> u64 {
+            let calls = telemetry.calls();
+            let its = calls
+                .iter()
+                .filter(|(key, _)| key.endpoint.as_ref().and_then(|at| at.pod.as_deref()) == Some(pod));
+            its.map(|(_, counts)| counts.calls()).sum()
+        };
+        assert_eq!((of("shop/cart-0"), of("shop/other-0")), (1, 2));
+        let destinations = telemetry.sizes(Instant::now()).into_iter().map(|(group, _)| group.destination);
+        let destinations: std::collections::BTreeSet<_> =
+            destinations.flatten().map(|workload| workload.name.to_string()).collect();
+        assert_eq!(destinations, ["cart", "other"].map(String::from).into());
     }
 }

@@ -1,9 +1,9 @@
 //! What is counted of calls, by whom they came from, where they went and how they ended.
 
-use super::Flag;
+use super::Status;
 use super::family::Series;
 use super::histogram::{Cell, DURATION_BOUNDS_NS, SIZE_BOUNDS, add, of_duration, of_size, read};
-use crate::mesh::{ObjectName, ServicePort, Workload};
+use crate::mesh::{ObjectName, Pod, ServicePort, Workload};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -27,6 +27,18 @@ pub struct Link {
     pub service_port: ServicePort,
 }
 
+impl Link {
+    /// From that pod, or from clients of `evenkeel proxy`, to that Service port.
+    pub fn new(source: Option<&Pod>, service_port: ServicePort) -> Self {
+        let caller = source.map(|pod| Caller {
+            uid: Arc::clone(&pod.key.uid),
+            name: pod.name.clone(),
+            workload: Arc::clone(&pod.workload),
+        });
+        Self { caller, service_port }
+    }
+}
+
 /// An endpoint, by its names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct EndpointName {
@@ -44,19 +56,6 @@ impl EndpointName {
             Workload::of_pod_name(namespace, name).unwrap_or_else(|| Workload::named(namespace, name, "Pod")),
         )
     }
-}
-
-/// How calls ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Status {
-    /// They are gRPC calls.
-    pub is_grpc: bool,
-    /// `:status`; 0 where no answer had begun.
-    pub http: u16,
-    /// `grpc-status`, where there was one.
-    pub grpc: Option<u8>,
-    /// What went wrong.
-    pub flag: Flag,
 }
 
 /// What one [`CallSeries`] is of.
@@ -102,7 +101,34 @@ pub struct EdgeGroup {
     pub status: Status,
 }
 
+/// A workload, by its namespace and name.
+pub(super) type WorkloadName = (Arc<str>, Arc<str>);
+
+pub(super) fn name_of(workload: &Workload) -> WorkloadName {
+    (Arc::clone(&workload.namespace), Arc::clone(&workload.name))
+}
+
+/// Who calls whom: all that Istio's metrics tell of a call's [group](EdgeGroup) has these in its labels.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Pair {
+    source: Option<WorkloadName>,
+    service_port: ServicePort,
+    destination: Option<WorkloadName>,
+}
+
 impl EdgeGroup {
+    pub(super) fn source_name(&self) -> Option<WorkloadName> {
+        self.source.as_deref().map(name_of)
+    }
+
+    fn pair(&self) -> Pair {
+        Pair {
+            source: self.source_name(),
+            service_port: self.service_port.clone(),
+            destination: self.destination.as_ref().map(name_of),
+        }
+    }
+
     fn of(link: &Link, endpoint: Option<&EndpointName>, status: Status) -> Self {
         Self {
             source: link.caller.as_ref().map(|caller| Arc::clone(&caller.workload)),
@@ -208,16 +234,37 @@ impl CallSeries {
 
 impl Series for CallSeries {
     type Key = CallKey;
+    type Row = (Arc<Link>, Option<EndpointName>);
     type Group = CallGroup;
+    type Pair = Pair;
+    /// OTel's metric knows no workloads, nor do some forms of `/calls`.
+    type Rest = (Arc<str>, Status);
+    type Place = ServicePort;
     type Counts = CallCounts;
 
     fn key(&self) -> &CallKey {
         &self.key
     }
 
+    fn row(key: &CallKey) -> Self::Row {
+        (Arc::clone(&key.link), key.endpoint.clone())
+    }
+
     fn group(key: &CallKey) -> CallGroup {
         let edge = EdgeGroup::of(&key.link, key.endpoint.as_ref(), key.status);
         CallGroup { edge, method: Arc::clone(&key.method) }
+    }
+
+    fn pair(group: &CallGroup) -> Pair {
+        group.edge.pair()
+    }
+
+    fn place(pair: &Pair) -> ServicePort {
+        pair.service_port.clone()
+    }
+
+    fn rest(group: &CallGroup) -> Option<Self::Rest> {
+        Some((Arc::clone(&group.method), group.edge.status))
     }
 
     fn read(&self) -> CallCounts {
@@ -243,6 +290,9 @@ pub(super) struct EdgeSeries {
     key: EdgeKey,
     request_sizes: [Cell; SIZE_BOUNDS.len() + 1],
     response_sizes: [Cell; SIZE_BOUNDS.len() + 1],
+    // Of their own, for a distribution and its sum to be of one moment.
+    request_bytes: Cell,
+    response_bytes: Cell,
 }
 
 /// And as readers see them.
@@ -252,11 +302,31 @@ pub struct EdgeCounts {
     pub request_sizes: SizeBuckets,
     /// By their response bodies' bytes.
     pub response_sizes: SizeBuckets,
+    /// Of all calls.
+    pub request_bytes: u64,
+    /// Of all calls.
+    pub response_bytes: u64,
+}
+
+impl EdgeCounts {
+    /// Adds others.
+    pub fn add(&mut self, more: &Self) {
+        add(&mut self.request_sizes, &more.request_sizes);
+        add(&mut self.response_sizes, &more.response_sizes);
+        self.request_bytes += more.request_bytes;
+        self.response_bytes += more.response_bytes;
+    }
 }
 
 impl EdgeSeries {
     pub(super) fn new(key: EdgeKey) -> Self {
-        Self { key, request_sizes: Default::default(), response_sizes: Default::default() }
+        Self {
+            key,
+            request_sizes: Default::default(),
+            response_sizes: Default::default(),
+            request_bytes: Cell::default(),
+            response_bytes: Cell::default(),
+        }
     }
 
     /// For its worker alone.
@@ -264,28 +334,54 @@ impl EdgeSeries {
     pub(super) fn count(&self, amounts: Amounts) {
         self.request_sizes[of_size(amounts.request_bytes)].add(1);
         self.response_sizes[of_size(amounts.response_bytes)].add(1);
+        self.request_bytes.add(amounts.request_bytes);
+        self.response_bytes.add(amounts.response_bytes);
     }
 }
 
 impl Series for EdgeSeries {
     type Key = EdgeKey;
+    type Row = (Arc<Link>, Option<EndpointName>);
     type Group = EdgeGroup;
+    type Pair = Pair;
+    type Rest = ();
+    type Place = ServicePort;
     type Counts = EdgeCounts;
 
     fn key(&self) -> &EdgeKey {
         &self.key
     }
 
+    fn row(key: &EdgeKey) -> Self::Row {
+        (Arc::clone(&key.link), key.endpoint.clone())
+    }
+
     fn group(key: &EdgeKey) -> EdgeGroup {
         EdgeGroup::of(&key.link, key.endpoint.as_ref(), key.status)
     }
 
+    fn pair(group: &EdgeGroup) -> Pair {
+        group.pair()
+    }
+
+    fn place(pair: &Pair) -> ServicePort {
+        pair.service_port.clone()
+    }
+
+    fn rest(_: &EdgeGroup) -> Option<()> {
+        None
+    }
+
     fn read(&self) -> EdgeCounts {
-        EdgeCounts { request_sizes: read(&self.request_sizes), response_sizes: read(&self.response_sizes) }
+        EdgeCounts {
+            request_sizes: read(&self.request_sizes),
+            response_sizes: read(&self.response_sizes),
+            request_bytes: self.request_bytes.read(),
+            response_bytes: self.response_bytes.read(),
+        }
     }
 
     fn add(sum: &mut EdgeCounts, more: &EdgeCounts) {
-        add(&mut sum.request_sizes, &more.request_sizes);
-        add(&mut sum.response_sizes, &more.response_sizes);
+        sum.add(more);
     }
 }

@@ -46,6 +46,10 @@ pub struct CallRecord {
     /// What went wrong; absent where nothing did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flag: Option<&'static str>,
+    /// A server failed it, or it got no server's answer; absent where it did not fail.
+    #[serde(skip_serializing_if = "is_false")]
+    #[schemars(default)]
+    pub failed: bool,
     /// From the request to the end, in milliseconds.
     pub duration_ms: f64,
     /// Of that, the wait for an endpoint, a connection or a stream, until it was first sent to a server; absent where it never was.
@@ -156,6 +160,7 @@ impl CallRecord {
             grpc_status: end.grpc_status,
             grpc_status_name: end.grpc_status.map(grpc_code_name),
             flag: Some(end.flag).filter(|flag| *flag != Flag::None).map(Flag::name),
+            failed: end.status().is_failure(),
             duration_ms: since_began_ms(end.ended_ns),
             queue_ms: end.first_sent_ns.map(since_began_ms),
             first_byte_ms: end.headers_ns.map(since_began_ms),

@@ -1,6 +1,6 @@
 //! Which calls somebody wants to hear of.
 
-use crate::mesh::{ObjectName, ServiceFilter};
+use crate::mesh::{MethodFilter, ObjectName, ServiceFilter};
 use crate::telemetry::{CallEnd, GRPC_CODES};
 use std::str::FromStr;
 
@@ -17,39 +17,6 @@ pub struct TapFilter {
     pub method: Option<MethodFilter>,
     /// That ended so.
     pub status: Option<StatusFilter>,
-}
-
-/// A method, or all that begin alike.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MethodFilter {
-    start: String,
-    is_prefix: bool,
-}
-
-impl FromStr for MethodFilter {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        // As they stand in a request, too.
-        let text = text.strip_prefix('/').unwrap_or(text);
-        let (start, is_prefix) = text.strip_suffix('*').map_or((text, false), |start| (start, true));
-        match (start.is_empty() && !is_prefix) || start.contains('*') {
-            true => Err(
-                "expected PACKAGE.SERVICE/METHOD, as shop.Cart/Add, or the start of it and *, as shop.Cart/*"
-                    .into(),
-            ),
-            false => Ok(Self { start: start.to_owned(), is_prefix }),
-        }
-    }
-}
-
-impl MethodFilter {
-    fn takes(&self, path: &[u8]) -> bool {
-        match self.is_prefix {
-            true => path.starts_with(self.start.as_bytes()),
-            false => path == self.start.as_bytes(),
-        }
-    }
 }
 
 /// How a call ended.

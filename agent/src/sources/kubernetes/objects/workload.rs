@@ -2,19 +2,20 @@
 
 use super::super::labels;
 use super::metadata::label;
-use crate::mesh::{ObjectName, Workload};
+use crate::mesh::{ObjectName, Workload, cron_job_of};
 use crate::sources::intern::Interner;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-/// A CronJob's Jobs are called after their time, in minutes since 1970.
-const CRON_JOB_DIGITS: std::ops::RangeInclusive<usize> = 8..=10;
+/// What says which template a ReplicaSet's pods are of, and what made that: a part of the ReplicaSet's name.
+const TEMPLATES: [(&str, &str); 2] =
+    [(labels::TEMPLATE_HASH, "Deployment"), (labels::ROLLOUT_TEMPLATE_HASH, "Rollout")];
 
 /// The pod's workload. A pod that nobody made for a workload is one of its own.
 pub(super) fn workload(metadata: &ObjectMeta, pod: &ObjectName, names: &mut Interner) -> Workload {
     let controller = metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
-    let hash = label(metadata, labels::TEMPLATE_HASH);
+    let template = TEMPLATES.into_iter().find_map(|(key, kind)| Some((label(metadata, key)?, kind)));
     let (name, kind) = match controller {
-        Some(owner) => top(&owner.name, &owner.kind, hash),
+        Some(owner) => top(&owner.name, &owner.kind, template),
         None => (&*pod.name, "Pod"),
     };
     let mut of = |keys: &[&str]| {
@@ -33,18 +34,12 @@ pub(super) fn workload(metadata: &ObjectMeta, pod: &ObjectName, names: &mut Inte
 }
 
 /// What an owner belongs to itself.
-fn top<'a>(name: &'a str, kind: &'a str, hash: Option<&str>) -> (&'a str, &'a str) {
-    match (kind, name.rsplit_once('-')) {
-        ("ReplicaSet", Some((deployment, last))) if hash == Some(last) && !deployment.is_empty() => {
-            (deployment, "Deployment")
+fn top<'a>(name: &'a str, kind: &'a str, template: Option<(&str, &'static str)>) -> (&'a str, &'a str) {
+    match (kind, name.rsplit_once('-'), template) {
+        ("ReplicaSet", Some((maker, last)), Some((hash, kind))) if hash == last && !maker.is_empty() => {
+            (maker, kind)
         }
-        ("Job", Some((cron_job, time)))
-            if CRON_JOB_DIGITS.contains(&time.len())
-                && time.bytes().all(|byte| byte.is_ascii_digit())
-                && !cron_job.is_empty() =>
-        {
-            (cron_job, "CronJob")
-        }
+        ("Job", ..) => cron_job_of(name).map_or((name, kind), |cron_job| (cron_job, "CronJob")),
         _ => (name, kind),
     }
 }
@@ -56,17 +51,20 @@ mod tests {
 
     #[test]
     fn an_owners_name_tells_the_workload() {
-        for (kind, owner, hash, expected) in [
-            ("ReplicaSet", "cart-6d4cf56db6", Some("6d4cf56db6"), ("cart", "Deployment")),
+        let of = |kind| Some(("6d4cf56db6", kind));
+        for (kind, owner, template, expected) in [
+            ("ReplicaSet", "cart-6d4cf56db6", of("Deployment"), ("cart", "Deployment")),
+            // Argo's.
+            ("ReplicaSet", "cart-6d4cf56db6", of("Rollout"), ("cart", "Rollout")),
             ("ReplicaSet", "cart-6d4cf56db6", None, ("cart-6d4cf56db6", "ReplicaSet")),
-            ("ReplicaSet", "cart", Some("6d4cf56db6"), ("cart", "ReplicaSet")),
+            ("ReplicaSet", "cart", of("Deployment"), ("cart", "ReplicaSet")),
             ("StatefulSet", "ledger", None, ("ledger", "StatefulSet")),
             ("DaemonSet", "log-agent", None, ("log-agent", "DaemonSet")),
             ("Job", "report-29384756", None, ("report", "CronJob")),
             ("Job", "import-2", None, ("import-2", "Job")),
-            ("Rollout", "cart", Some("abc"), ("cart", "Rollout")),
+            ("Rollout", "cart", of("Deployment"), ("cart", "Rollout")),
         ] {
-            assert_eq!(top(owner, kind, hash), expected, "{kind} {owner}");
+            assert_eq!(top(owner, kind, template), expected, "{kind} {owner}");
         }
     }
 

@@ -12,36 +12,36 @@ const LONGEST: Duration = Duration::from_secs(30);
 
 /// Pauses that double, each between half and one and a half times its length.
 #[derive(Debug, Default)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
     /// The next pause; not shorter than what the server asked for.
-    pub(super) fn pause(&mut self, asked: Option<Duration>) -> Duration {
+    pub(crate) fn pause(&mut self, asked: Option<Duration>) -> Duration {
         let pause = FIRST.saturating_mul(1 << self.failures.min(16)).min(LONGEST);
         self.failures = self.failures.saturating_add(1);
         jittered(pause).max(asked.unwrap_or_default().min(LONGEST).mul_f64(1.0 + share() / 2.0))
     }
 
     /// Whether nothing has failed since it went well.
-    pub(super) fn is_fresh(&self) -> bool {
+    pub(crate) fn is_fresh(&self) -> bool {
         self.failures == 0
     }
 
     /// It went well.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.failures = 0;
     }
 }
 
 /// Between half of it and one and a half times it.
-pub(super) fn jittered(length: Duration) -> Duration {
+pub(crate) fn jittered(length: Duration) -> Duration {
     length.mul_f64(0.5 + share())
 }
 
 /// Between nothing and all of it.
-pub(super) fn within(length: Duration) -> Duration {
+pub(crate) fn within(length: Duration) -> Duration {
     length.mul_f64(share())
 }
 

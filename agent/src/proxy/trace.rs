@@ -1,0 +1,78 @@
+//! A traced call on its way: what [`Tracer::begin`](crate::telemetry::Tracer::begin) gave it is told of its retries, and becomes its span at
+//! its end.
+
+use super::engine::Engine;
+use crate::http2::{FieldList, Name};
+use crate::telemetry::{CallTrace, Retry, RetryCause, Span};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// A `tracestate` of this length is handed on by everybody (W3C Trace Context § 3.3.1.5); of a longer one the span says nothing.
+const MOST_TRACE_STATE_BYTES: usize = 512;
+
+impl Engine {
+    /// The call's attempt at an endpoint was not its last.
+    #[inline]
+    pub(super) fn note_retry(&mut self, call: u32, endpoint: SocketAddr, cause: RetryCause) {
+        if let Some(trace) = &mut self.calls[call].trace {
+            trace.retried(Retry { at_ns: self.now_ns, endpoint, cause });
+            self.charge_call(call);
+        }
+    }
+
+    /// A traced call is over.
+    #[cold]
+    pub(super) fn end_span(&self, call: u32, trace: CallTrace) {
+        let slot = &self.calls[call];
+        let target = &self.targets.slots[slot.target as usize];
+        let Some(tracer) = &self.tracer else { return };
+        let measured = &slot.measured;
+        let time = |ns: u64| (ns > 0).then_some(ns);
+        tracer.end(|| Span {
+            trace,
+            trace_state: trace_state(&slot.request),
+            link: Arc::clone(&target.link),
+            endpoint: slot.server.clone(),
+            method: Arc::clone(target.methods.name(measured.method)),
+            http_method: if slot.is_grpc { Box::default() } else { http_method(&slot.request) },
+            is_grpc: slot.is_grpc,
+            http_status: (measured.http_status > 0).then_some(measured.http_status),
+            grpc_status: measured.grpc_status.code(),
+            flag: measured.flag,
+            began_ns: slot.arrived_ns,
+            first_sent_ns: time(measured.first_sent_ns),
+            headers_ns: time(measured.headers_ns),
+            ended_ns: self.now_ns,
+            request_bytes: measured.request_bytes,
+            response_bytes: measured.response_bytes,
+            request_messages: measured.request_messages.count,
+            response_messages: measured.response_messages.count,
+            attempts: measured.attempts,
+            on_existing_connection: measured.on_existing_connection,
+        });
+    }
+}
+
+/// All `tracestate` fields as one (RFC 9110 § 5.3); empty where there are none.
+fn trace_state(request: &FieldList) -> Box<str> {
+    let mut all = String::new();
+    for field in request.iter().filter(|field| field.known == Name::Tracestate) {
+        let Ok(value) = str::from_utf8(field.value) else { return Box::default() };
+        if all.len() + value.len() >= MOST_TRACE_STATE_BYTES {
+            return Box::default();
+        }
+        if !all.is_empty() {
+            all.push(',');
+        }
+        all.push_str(value);
+    }
+    all.into()
+}
+
+/// Of the methods that there are; `_OTHER`, as OpenTelemetry's conventions have it, for inventions.
+fn http_method(request: &FieldList) -> Box<str> {
+    const KNOWN: [&str; 8] = ["GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT"];
+    let Some(method) = request.find(Name::Method) else { return Box::default() };
+    let known = KNOWN.into_iter().find(|known| known.as_bytes() == method);
+    known.unwrap_or("_OTHER").into()
+}

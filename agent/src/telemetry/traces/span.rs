@@ -1,0 +1,115 @@
+//! A call's span: what the call carries of it while it is under way, and all of it at the end.
+
+use crate::mesh::Endpoint;
+use crate::telemetry::{Flag, Link};
+use std::net::SocketAddr;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+/// So many of a call's retries are told of one by one; no policy allows as many.
+const MOST_RETRIES: usize = 16;
+
+/// The trace that a call belongs to.
+#[derive(Debug)]
+pub struct CallTrace {
+    /// The trace.
+    pub trace_id: u128,
+    /// The agent's own span, which the server sees as its parent.
+    pub span_id: NonZeroU64,
+    /// The client's span; `None`: the trace begins here.
+    pub parent_id: Option<NonZeroU64>,
+    retries: Vec<Retry>,
+}
+
+/// Why a call left an endpoint for another attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryCause {
+    /// The endpoint took no connection.
+    ConnectionRefused,
+    /// The server refused the stream, and had not looked at the call.
+    StreamRefused,
+    /// The connection was lost before the call was on it.
+    ConnectionLost,
+    /// The call had failed with this gRPC status, and the Service's policy has it sent again.
+    Status(u8),
+}
+
+/// An attempt that was not the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// When it was over, in nanoseconds of the monotonic clock.
+    pub at_ns: u64,
+    /// Which endpoint it was at.
+    pub endpoint: SocketAddr,
+    /// Why.
+    pub cause: RetryCause,
+}
+
+impl CallTrace {
+    pub(super) fn new(trace_id: u128, span_id: NonZeroU64, parent_id: Option<NonZeroU64>) -> Self {
+        Self { trace_id, span_id, parent_id, retries: Vec::new() }
+    }
+
+    /// The call goes to another endpoint, or to the same once more.
+    pub fn retried(&mut self, retry: Retry) {
+        if self.retries.len() < MOST_RETRIES {
+            self.retries.push(retry);
+        }
+    }
+
+    /// Bytes of heap behind it.
+    pub fn held_bytes(&self) -> usize {
+        self.retries.capacity() * size_of::<Retry>()
+    }
+
+    /// The attempts that were not the last, as they were over.
+    pub fn retries(&self) -> &[Retry] {
+        &self.retries
+    }
+}
+
+/// A traced call that is over. Times are nanoseconds of the monotonic clock; each field that [`CallEnd`](crate::telemetry::CallEnd) has too is
+/// described there.
+#[derive(Debug)]
+pub struct Span {
+    /// Its place in the trace.
+    pub trace: CallTrace,
+    /// `tracestate` as it came and went on; empty without one.
+    pub trace_state: Box<str>,
+    /// Who called which Service port.
+    pub link: Arc<Link>,
+    /// The endpoint that was chosen last.
+    pub endpoint: Option<Arc<Endpoint>>,
+    /// Of a gRPC call, `package.Service/Method`; empty for other requests.
+    pub method: Arc<str>,
+    /// Of another request, its HTTP method; empty for a gRPC call.
+    pub http_method: Box<str>,
+    /// It is a gRPC call.
+    pub is_grpc: bool,
+    /// Of the response.
+    pub http_status: Option<u16>,
+    /// Of a gRPC call, the status as its client understands the end.
+    pub grpc_status: Option<u8>,
+    /// What went wrong.
+    pub flag: Flag,
+    /// When its request came.
+    pub began_ns: u64,
+    /// When it was first sent to a server.
+    pub first_sent_ns: Option<u64>,
+    /// When a server's response headers came.
+    pub headers_ns: Option<u64>,
+    /// When it was over.
+    pub ended_ns: u64,
+    /// Body bytes from the client.
+    pub request_bytes: u64,
+    /// Body bytes from a server.
+    pub response_bytes: u64,
+    /// gRPC messages from the client.
+    pub request_messages: u32,
+    /// gRPC messages from a server.
+    pub response_messages: u32,
+    /// Endpoints that were chosen for it.
+    pub attempts: u8,
+    /// The client's connection had carried a call before.
+    pub on_existing_connection: bool,
+}

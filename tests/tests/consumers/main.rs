@@ -1,0 +1,8 @@
+//! Real consumers of what the agent tells: Prometheus and its promtool, the queries of Evenkeel's own dashboard and rules, and those of Kiali and
+//! of Istio's dashboards.
+
+mod dashboard;
+mod mesh;
+mod rules;
+mod scrape;
+mod watched;
