@@ -526,7 +526,8 @@ mod tests {
     fn nothing_that_is_told_falls_while_anything_of_it_goes_on() {
         let telemetry = Arc::new(Telemetry::new(true));
         let start = Instant::now();
-        let (server, rolled) = (server(), Endpoint { pod: None, ..server() });
+        let rolled = Endpoint { pod: Some("shop/cart-7f9c5b6d4-x2x8z".into()), ..server() };
+        let server = server();
         let mut job = Client::of(&telemetry, Workload::named("shop", "import", "Job"));
         let mut client = Client::of(&telemetry, web());
         for _ in 0..1_000 {

@@ -249,16 +249,16 @@ mod tests {
         };
         let expected = "\
 NAMESPACE   SERVICE   ENDPOINT      CALLS/S   SHARE   FAILED/S   FAILED   LATENCY   ACTIVE
-shop        cart:80   10.0.0.1:80   150.0     75.0%   1.50       1.0%     1.0ms     2
-shop        cart:80   10.0.0.2:80   30.0      15.0%   0          0.0%     1.0ms     2
-shop        cart:80   10.0.0.3:80   20.0      10.0%   20.0       100.0%   1.0ms     2
+shop        cart:80   10.0.0.1:80   150.0     88.2%   1.50       1.0%     1.0ms     2
+shop        cart:80   10.0.0.3:80   20.0      11.8%   20.0       100.0%   1.0ms     2
+shop        cart:80   10.0.0.2:80   0         0.0%    0          <none>   1.0ms     2
 ";
         assert_eq!(of(By::Endpoint, Order::Calls, None), expected);
         let by_errors = of(By::Endpoint, Order::Errors, Some("shop"));
         assert!(by_errors.lines().nth(1).unwrap().starts_with("cart:80   10.0.0.3:80 "), "{by_errors}");
         let expected = "\
 SERVICE   CALLS/S   SHARE    FAILED/S   FAILED   LATENCY   ACTIVE
-cart:80   200.0     100.0%   21.5       10.8%    1.0ms     6
+cart:80   170.0     100.0%   21.5       12.6%    1.0ms     6
 ";
         assert_eq!(of(By::Service, Order::Name, Some("shop")), expected);
         assert_eq!(rates(&before, &after, By::Service, Some("other")), []);
