@@ -14,7 +14,10 @@ impl Engine {
     /// The call's attempt at an endpoint was not its last.
     #[inline]
     pub(super) fn note_retry(&mut self, call: u32, endpoint: SocketAddr, cause: RetryCause) {
-        if let Some(trace) = &mut self.calls[call].trace {
+        let slot = &mut self.calls[call];
+        let attempts = usize::from(slot.measured.attempts);
+        // One that found nobody to go to, and whose answer then asked for a retry, is one attempt all the same.
+        if let Some(trace) = slot.trace.as_mut().filter(|trace| trace.retries().len() < attempts) {
             trace.retried(Retry { at_ns: self.now_ns, endpoint, cause });
             self.charge_call(call);
         }
