@@ -7,7 +7,7 @@ use crate::control::{Settings, World};
 use crate::mesh::{Balancing, Ejection, EjectionReason, HashOn, ObjectName, Picker};
 use crate::sources::rows::{
     Change, Conditions, Enabled, EndpointRow, NamespaceRow, NodeRow, PodRow, Row, ServiceKind,
-    ServicePortRow, ServiceRow,
+    ServicePortRow, ServiceRow, Transport,
 };
 use crate::sources::sample;
 use std::sync::Arc;
@@ -65,7 +65,7 @@ fn shop() -> Vec<Row> {
 
 fn enrolled() -> Live {
     let facts = Facts { seconds: 90, ipv6_route: true, connection_limit: 100, ..Facts::default() };
-    Live { serving: true, mark: 0x1000, pod: Standing::Enrolled(facts), homes: Vec::new() }
+    Live { heart: Heart::Beats, mark: 0x1000, pod: Standing::Enrolled(facts), homes: Vec::new() }
 }
 
 fn ask(world: &World, to: &str, headers: &[&str], live: &Live) -> Explanation {
@@ -305,7 +305,7 @@ fn why_a_connection_goes_straight_is_said_by_the_first_thing_that_makes_it_so() 
             "an agent that does not serve",
             vec![],
             "cart:80",
-            Live { serving: false, ..enrolled() },
+            Live { heart: Heart::Stopped, ..enrolled() },
             Some("agent_silent"),
             "does not serve",
         ),
@@ -313,15 +313,46 @@ fn why_a_connection_goes_straight_is_said_by_the_first_thing_that_makes_it_so() 
             "lo before the heart",
             vec![],
             "cart:80",
-            Live { serving: false, ..facts(|facts| facts.loopback_down = true) },
+            Live { heart: Heart::Stopped, ..facts(|facts| facts.loopback_down = true) },
             Some("loopback_down"),
             "lo is down",
+        ),
+        (
+            "a worker thread that hangs",
+            vec![],
+            "cart:80",
+            Live { heart: Heart::Silent(1_200), ..enrolled() },
+            Some("agent_silent"),
+            "a worker thread of the agent has been silent for 1200 ms",
+        ),
+        (
+            "a port that it has by UDP",
+            cart(|row| {
+                row.ports
+                    .push(ServicePortRow { transport: Transport::Other, ..sample::service_port("dns", 53) })
+            })
+            .into(),
+            "cart:53",
+            enrolled(),
+            Some("unknown_destination"),
+            "shop/cart has no TCP port 53; it has 80",
         ),
     ] {
         let told = ask(&world(with(rows)), to, &[], &live);
         assert_eq!((told.outcome, told.reason), (Outcome::Straight, reason), "{what}: {told:#?}");
         assert!(told.summary.contains(said), "{what}: {}", told.summary);
         assert_eq!(told.endpoint, None, "{what}");
+        let Some(kernel) = told.steps.iter().find(|step| step.question.starts_with("What do the kernel"))
+        else {
+            continue;
+        };
+        // The programs are asked of every connection of a pod that is enrolled.
+        assert_eq!(kernel.hypothetical, told.steps[0].answer != "yes, for 1 min", "{what}: {told:#?}");
+        if let Some(reason) = reason {
+            assert_eq!(kernel.answer, format!("lets it go straight, counted as {reason}"), "{what}");
+        }
+        let at = told.steps.iter().position(|step| step == kernel).unwrap();
+        assert!(told.steps[at + 1..].iter().all(|step| step.hypothetical), "{what}: {told:#?}");
     }
     // Its own by the stronger right.
     let told = ask(&world(with(claimed)), "cart:80", &[], &enrolled());
@@ -491,6 +522,121 @@ fn endpoints_that_serve_others_are_shown_with_the_reason() {
 }
 
 #[test]
+fn an_address_without_room_is_one_that_the_kernel_does_not_know() {
+    for (endpoints, said) in [(vec!["10.0.0.1"], "no room"), (vec![], "no endpoint is ready")] {
+        let mut full = World::new(Settings {
+            node: Some("node-1".into()),
+            own_pod_uid: None,
+            addresses: 0,
+            ids: 100,
+            explicit_ports: Vec::new(),
+        });
+        let rows = [enabled(), pod(|_| ())].into_iter().chain(cart(|_| ()));
+        let rows = rows.chain([slice("cart", endpoints.into_iter().map(sample::endpoint))]);
+        full.apply(rows.map(Change::Set).collect());
+        let told = ask(&full, "cart:80", &[], &enrolled());
+        assert_eq!(
+            (told.outcome, told.reason),
+            (Outcome::Straight, Some("unknown_destination")),
+            "{told:#?}"
+        );
+        assert!(told.summary.contains(said), "{}", told.summary);
+        let kernel = answer(&told, "What do the kernel programs say");
+        assert_eq!(kernel.answer, "lets it go straight, counted as unknown_destination");
+        assert_eq!(
+            kernel.detail.last().unwrap(),
+            "→ unknown_destination: the address is not one that is balanced"
+        );
+    }
+}
+
+#[test]
+fn endpoints_are_counted_beyond_those_that_are_shown() {
+    let addresses = (0..1_200).map(|number| format!("10.1.{}.{}", number / 200, number % 200 + 1));
+    let endpoints: Vec<_> = addresses.map(|address| sample::endpoint(&address)).collect();
+    let told = ask(&world(shop().into_iter().chain([slice("cart", endpoints)])), "cart:80", &[], &enrolled());
+    assert_eq!(told.summary, "The connection is taken; each call goes to one of 1200 endpoints.");
+    assert!(told.endpoints.len() < 1_200);
+}
+
+#[test]
+fn the_policy_of_the_address_that_is_dialled_counts() {
+    let on = |node: &str, address: &str| EndpointRow { node: Some(node.into()), ..sample::endpoint(address) };
+    let local = |row: &mut ServiceRow| {
+        row.internal_traffic_local = true;
+        row.external_ips = vec!["192.0.2.7".parse().unwrap()];
+    };
+    let rows = [enabled(), pod(|_| ())].into_iter().chain(cart(local));
+    let world = world(rows.chain([slice("cart", [on("node-1", "10.0.0.1"), on("node-2", "10.0.0.2")])]));
+    let says_local = |told: &Explanation| {
+        answer(told, "Which endpoints may serve it?")
+            .detail
+            .iter()
+            .any(|line| line.contains("internalTrafficPolicy"))
+    };
+    let inside = ask(&world, "cart:80", &[], &enrolled());
+    let states: Vec<_> = inside.endpoints.iter().map(|one| one.state).collect();
+    assert!(says_local(&inside) && states == ["candidate", "unused"], "{inside:#?}");
+    let outside = ask(&world, "192.0.2.7:80", &[], &enrolled());
+    let states: Vec<_> = outside.endpoints.iter().map(|one| one.state).collect();
+    assert!(!says_local(&outside) && states == ["candidate"; 2], "{outside:#?}");
+}
+
+#[test]
+fn endpoints_of_the_other_family_are_not_spoken_of() {
+    let not_ready = Conditions { ready: Some(false), ..Conditions::default() };
+    let endpoint = |address: &str, conditions| EndpointRow { conditions, ..sample::endpoint(address) };
+    let rows = [enabled(), pod(|_| ())].into_iter().chain(cart(|row| {
+        row.cluster_ips.push("fd00::1".parse().unwrap());
+    }));
+    let both = ["10.0.0.1", "fd00:1::1"].map(|address| endpoint(address, Conditions::default()));
+    let neither = ["10.0.0.2", "fd00:1::2"].map(|address| endpoint(address, not_ready));
+    let world = world(rows.chain([slice("cart", both.into_iter().chain(neither))]));
+    for (to, family) in [("10.96.0.1:80", "10."), ("[fd00::1]:80", "[fd00")] {
+        let told = ask(&world, to, &[], &enrolled());
+        assert_eq!(answer(&told, "Which endpoints may serve it?").detail, ["1 not: not ready"], "{to}");
+        let shown: Vec<_> = told.endpoints.iter().map(|one| (one.address.to_string(), one.state)).collect();
+        assert!(
+            shown.len() == 2 && shown.iter().all(|(address, _)| address.starts_with(family)),
+            "{shown:?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_not_known_here_is_said_where_it_may_change_the_answer() {
+    let unknown = |told: &Explanation| {
+        let step = answer(told, "How is one chosen?");
+        step.detail.iter().any(|line| line.contains("refuses connections") && line.contains("not known here"))
+    };
+    let affinity = |row: &mut ServiceRow| row.source_affinity = true;
+    for rows in [shop(), [enabled(), pod(|_| ())].into_iter().chain(cart(affinity)).collect()] {
+        assert!(unknown(&ask(&world(rows), "cart:80", &[], &enrolled())));
+    }
+    let alone = shop().into_iter().chain([slice("cart", [sample::endpoint("10.0.0.1")])]);
+    assert!(!unknown(&ask(&world(alone), "cart:80", &[], &enrolled())), "there is no other");
+    let told = ask(&world(shop()), "cart.shop.svc.example.org:80", &[], &enrolled());
+    let meaning = answer(&told, "What does cart.shop.svc.example.org stand for?");
+    assert!(meaning.detail[1].contains("whose domain is not known here"), "{meaning:?}");
+    let told = ask(&world(shop()), "cart.shop.svc.cluster.local:80", &[], &enrolled());
+    assert_eq!(answer(&told, "What does cart.shop.svc.cluster.local stand for?").detail.len(), 1);
+}
+
+#[test]
+fn a_refused_call_goes_nowhere() {
+    let mut told = ask(&world(shop()), "cart:80", &[], &enrolled());
+    told.endpoint = Some("10.0.0.1:9000".parse().unwrap());
+    told.refused("UNAVAILABLE: its circuit is open");
+    assert_eq!((told.outcome, told.endpoint), (Outcome::Refused, None));
+    assert_eq!(
+        told.summary,
+        "The connection is taken; this call is answered UNAVAILABLE: its circuit is open."
+    );
+    told.step("What then?", "nothing", Vec::new());
+    assert!(told.steps.last().unwrap().hypothetical);
+}
+
+#[test]
 fn whatever_is_asked_the_answer_says_something() {
     let namespace = |name: &str| {
         Row::Namespace(Arc::new(NamespaceRow { name: name.into(), ..sample::namespace(Enabled::Yes) }))
@@ -502,7 +648,7 @@ fn whatever_is_asked_the_answer_says_something() {
                 world,
                 to,
                 &[],
-                &Live { serving: false, mark: 1, pod: Standing::Unknown, homes: Vec::new() },
+                &Live { heart: Heart::Stopped, mark: 1, pod: Standing::Unknown, homes: Vec::new() },
             );
             assert!(!told.summary.is_empty() && told.outcome != Outcome::Balanced, "{to}: {told:#?}");
         }
