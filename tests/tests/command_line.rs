@@ -3,9 +3,10 @@
 use anyhow::{Context, ensure};
 use evenkeel_tests::evenkeel_cli::{command, line, run};
 use evenkeel_tests::host::privileged;
-use evenkeel_tests::{Agent, Outcome, Shop, Tally};
+use evenkeel_tests::{Agent, Cluster, Outcome, Shop, Tally};
 use serde_json::Value;
-use std::io::Read;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::process::Stdio;
 use std::sync::Arc;
 
@@ -166,7 +167,7 @@ fn a_reader_who_has_seen_enough_is_no_error() -> Outcome {
     }
     let shop = Shop::enrolled(1)?;
     let _agent = Agent::start(&shop.cluster)?;
-    for arguments in [&["pods"][..], &["status", "-o", "yaml"], &["completions", "bash"]] {
+    for arguments in [&["pods"][..], &["status", "-o", "yaml"], &["completions", "bash"], &["check"]] {
         let mut child =
             command(&shop.cluster.node, arguments)?.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         drop(child.stdout.take());
@@ -174,6 +175,58 @@ fn a_reader_who_has_seen_enough_is_no_error() -> Outcome {
         child.stderr.take().context("its standard error")?.read_to_string(&mut complaint)?;
         let status = child.wait()?;
         ensure!(status.success() && complaint.is_empty(), "{arguments:?}: {status} {complaint}");
+    }
+    // Nobody hears the complaint: the exit status says it all the same.
+    let mut child = command(&shop.cluster.node, &["status", "--address", "127.0.0.1:1"])?
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()?;
+    drop(child.stderr.take());
+    ensure!(child.wait()?.code() == Some(1), "it fails, and does not fall");
+    Ok(())
+}
+
+/// What is asked answers with JSON, and is no agent.
+#[test]
+fn another_program_at_the_address_is_not_taken_for_an_agent() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let cluster = Cluster::new()?;
+    let netns = &cluster.node;
+    let listener = netns.enter(|| TcpListener::bind("127.0.0.1:0"))??;
+    let address = listener.local_addr()?.to_string();
+    // A terminal would turn red, and what follows around.
+    const BODY: &str = "[1, {\"name\": \"\\u001b[31mred\\u202e\"}]";
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request);
+            let length = BODY.len();
+            let _ = write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{BODY}"
+            );
+        }
+    });
+    for arguments in [
+        &["status"][..],
+        &["pods"],
+        &["services"],
+        &["endpoints"],
+        &["log"],
+        &["explain", "--pod", "shop/web", "--to", "cart:80"],
+        &["top", "--once", "--interval", "1"],
+    ] {
+        let output = command(netns, &[arguments, &["--address", &address]].concat())?.output()?;
+        let (told, complaint) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.code() == Some(1), "{arguments:?}: {output:?}");
+        ensure!(complaint.contains("not an agent's") || arguments[0] == "top", "{arguments:?}: {complaint}");
+        ensure!(!told.contains(" no ") && !told.contains("READY   yes"), "{arguments:?}: {told}");
+        let obeyed = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
+        ensure!(!complaint.chars().chain(told.chars()).any(obeyed), "{arguments:?}: {told:?} {complaint:?}");
     }
     Ok(())
 }
