@@ -27,14 +27,23 @@ pub mod proxy;
 #[path = "../../agent/src/routing/mod.rs"]
 pub mod routing;
 
-/// What the call path counts with.
+/// What the call path counts with, and tells of single calls.
 #[path = "."]
 pub mod telemetry {
     #[allow(dead_code, unused_imports, reason = "the targets use a part of it")]
     #[path = "../../agent/src/telemetry/calls/mod.rs"]
     mod calls;
 
+    #[allow(dead_code, unused_imports, reason = "the targets use a part of it")]
+    #[path = "../../agent/src/telemetry/outlet.rs"]
+    mod outlet;
+    #[allow(dead_code, unused_imports, reason = "the targets use a part of it")]
+    #[path = "../../agent/src/telemetry/records/mod.rs"]
+    mod records;
+
     pub use calls::*;
+    pub use outlet::*;
+    pub use records::*;
 }
 
 pub mod crate_server;

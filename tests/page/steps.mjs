@@ -17,6 +17,13 @@ const RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-pra
 /** What some polls may move, of 1: nothing that anybody sees (a good page stays below 0.1). */
 const MOST_SHIFT = 0.005;
 
+/** Has the page think that nobody, or somebody, looks. */
+const hide = (page, isHidden) =>
+  page.evaluate((hidden) => {
+    Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
+    document.dispatchEvent(new Event("visibilitychange"));
+  }, isHidden);
+
 const steps = {
   /** The numbers are the agent's, and those that the clients counted: `calls` by the endpoint's pod. */
   async numbers(browser, url, { calls, enrolled }) {
@@ -46,6 +53,85 @@ const steps = {
     await eventually("uneven", () => verdict(uneven), (said) => said === `uneven: the busiest has ${busiest} × its share`);
     const lines = await page.$$eval("g.edge:not(.idle)", (lines) => lines.length);
     assert.ok(lines >= 4, `${lines} lines with calls`);
+    assert.deepEqual(complaints, []);
+  },
+
+  /** A failure is what the agent counts as one, everywhere; every other status is there to be seen. `statuses`: [name, calls], the most first. */
+  async statuses(browser, url, { method, statuses, failed }) {
+    const { page, complaints } = await open(browser, url);
+    const of = async (id, title) => (await rows(page, id)).reduce((sum, row) => sum + count(row[title]), 0);
+    const row = async () => (await rows(page, "method-table")).find((one) => one.Method === method);
+    const found = await eventually("the method is there", row, (one) => one !== undefined);
+    assert.equal(found["Ended with"], statuses.map(([name, calls]) => `${name} ${calls}`).join(", "));
+    assert.equal(await of("flow-table", "Failed"), failed);
+    assert.equal(await of("endpoint-table", "Failed"), failed);
+    const summed = await json(page, "calls?by=service");
+    assert.deepEqual(summed.calls.map((one) => one.failures), [failed]);
+    assert.match(await textOf(page, "#failed-means"), /^Failed: .*INTERNAL.*NOT_FOUND, are no failures/);
+    assert.deepEqual(complaints, []);
+  },
+
+  /** Calls as they end: filters, start and stop by keys, rows without end kept within bounds, text that stays text, a wrong filter told of. */
+  async tap(browser, url, { pod, method, hostile }) {
+    const { page, complaints } = await open(browser, url);
+    await page.waitForSelector("#tap:not([hidden])");
+    const state = () => textOf(page, "#tap-state");
+    assert.equal(await state(), "Not running.");
+    const taps = [];
+    page.on("request", (request) => { if (new URL(request.url()).pathname === "/tap") taps.push(request.url()); });
+    const start = async () => {
+      await page.focus("#tap-run");
+      await page.keyboard.press("Enter");
+    };
+
+    await page.fill("#tap-pod", "nobody");
+    await start();
+    await eventually("a wrong filter is told of", state, (said) => /^Ended: 400: .*expected NAMESPACE\/NAME/.test(said));
+    assert.ok(await page.isEnabled("#tap-pod"));
+    // The browser's own word on it.
+    complaints.splice(0);
+
+    await page.fill("#tap-pod", pod);
+    await page.fill("#tap-method", `${method.split("/")[0]}/*`);
+    await page.check("#tap-headers");
+    await start();
+    const shown = () => rows(page, "tap-table-headers");
+    const [row] = await eventually("calls are shown", shown, (found) => found.length > 0);
+    assert.deepEqual([row.Method, row.From, row.Status], [method, pod, "OK"]);
+    assert.match(row.Endpoint, /\/server-\d$/);
+    assert.match(row.Ended, /^\d\d:\d\d:\d\d\.\d{3}$/);
+    assert.ok(row["Request headers"].includes(hostile), row["Request headers"]);
+    assert.ok(!row["Request headers"].includes("hunter2"), row["Request headers"]);
+    assert.equal(await page.$$eval("#tap img, #tap script", (found) => found.length), 0);
+    assert.equal(await page.evaluate(() => window.harmed), undefined);
+    await eventually("counts are said, and no row", () => textOf(page, "#announcer"), (said) => /Tap: [\d,]+ calls more, 0 of them failed\./.test(said));
+    const bounded = await eventually("more calls than are kept", state, (said) => said.includes("the newest 200 are kept"));
+    assert.match(bounded, /^Runs; [\d,]+ calls seen, 0 of them failed; the newest 200 are kept/);
+    assert.ok((await shown()).length <= 200);
+    assert.equal(await page.getAttribute("#tap .scrolled", "tabindex"), "0");
+
+    // Nobody looks: nothing is read; somebody looks again: it goes on.
+    const before = taps.length;
+    await hide(page, true);
+    await eventually("it waits", state, (said) => said.startsWith("Waits until somebody looks"));
+    await hide(page, false);
+    await eventually("it goes on", () => taps.length, (asked) => asked === before + 1);
+    await eventually("it runs", state, (said) => said.startsWith("Runs"));
+
+    await page.focus("#tap-run");
+    await page.keyboard.press("Space");
+    const stopped = await eventually("it has stopped", state, (said) => said.startsWith("Stopped"));
+    assert.equal(await textOf(page, "#tap-run"), "Start");
+    // Two more turns of the page: no call comes any more.
+    for (let polls = 0; polls < 2; polls += 1) await page.waitForResponse((response) => response.url().endsWith("/pods"));
+    assert.equal(await state(), stopped);
+
+    await page.uncheck("#tap-headers");
+    await page.selectOption("#tap-status", "error");
+    await start();
+    await eventually("it runs", state, (said) => said.startsWith("Runs"));
+    assert.equal((await rows(page, "tap-table")).length, 0, "no call ends in an error");
+    assert.ok(taps.at(-1).includes("status=error") && !taps.at(-1).includes("headers"), taps.at(-1));
     assert.deepEqual(complaints, []);
   },
 
@@ -153,6 +239,9 @@ const steps = {
     const shifts = await page.evaluate(() => window.shifts);
     const sum = shifts.reduce((total, shift) => total + shift.value, 0);
     assert.ok(sum < MOST_SHIFT, `things jump by ${sum}: ${JSON.stringify(shifts)}`);
+    // Without a filter: whatever ends.
+    await page.click("#tap-run");
+    await eventually("calls are tapped", () => rows(page, "tap-table"), (found) => found.length > 0);
     if (pictures) await page.screenshot({ path: join(pictures, `page-${screen}-${colorScheme}.png`), fullPage: true });
 
     for (const details of ["#problems", "#graph-as-table"]) await page.click(`${details} > summary`);
@@ -185,19 +274,14 @@ const steps = {
     const { page, complaints } = await open(browser, url);
     let asked = 0;
     page.on("request", () => { asked += 1; });
-    const hide = (isHidden) =>
-      page.evaluate((hidden) => {
-        Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
-        document.dispatchEvent(new Event("visibilitychange"));
-      }, isHidden);
-    await hide(true);
+    await hide(page, true);
     // What was asked for already may still come.
     await page.waitForLoadState("networkidle");
     asked = 0;
     // Three turns, had it been looked at: there is no other sign of something that does not happen.
     await new Promise((resolve) => setTimeout(resolve, 3_000));
     assert.equal(asked, 0);
-    await hide(false);
+    await hide(page, false);
     await page.waitForResponse((response) => response.url().endsWith("/endpoints"));
     assert.deepEqual(complaints, []);
   },

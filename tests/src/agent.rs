@@ -386,5 +386,20 @@ fn exchange(mut stream: impl Read + Write, request: &str) -> Result<Answer> {
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").context("an HTTP answer has a head")?;
     let status = head.split(' ').nth(1).context("an HTTP answer has a status")?;
-    Ok(Answer { status: status.parse()?, head: head.to_owned(), body: body.to_owned() })
+    let mut answer = Answer { status: status.parse()?, head: head.to_owned(), body: body.to_owned() };
+    if answer.header("transfer-encoding") == Some("chunked") {
+        answer.body = of_chunks(body)?;
+    }
+    Ok(answer)
+}
+
+/// The body that came in chunks (RFC 9112 §7.1). Its end may be missing.
+fn of_chunks(mut rest: &str) -> Result<String> {
+    let mut body = String::new();
+    while let Some((size, behind)) = rest.split_once("\r\n") {
+        let size = usize::from_str_radix(size, 16).with_context(|| format!("a chunk has a size: {size}"))?;
+        body.push_str(behind.get(..size).unwrap_or(behind));
+        rest = behind.get(size + "\r\n".len()..).unwrap_or_default();
+    }
+    Ok(body)
 }

@@ -129,6 +129,8 @@ fn every_answer_is_as_the_description_says_and_every_path_is_described() -> Outc
     agent.ready()?;
     shop.client.call(&shop.v4(), 40, &[])?.is_clean()?;
     let _load = shop.client.load(&shop.v4(), &LONG_CALLS)?;
+    // And calls that end, for who taps.
+    let _short = shop.client.load(&shop.v4(), &["--rate", "50"])?;
     shown(&agent, "/streams", "streams", "calls are under way", |rows| !rows.is_empty())?;
 
     let description = agent.admin("/openapi.json")?;
@@ -144,25 +146,30 @@ fn every_answer_is_as_the_description_says_and_every_path_is_described() -> Outc
         let asked = match path {
             "/profile/cpu" => "/profile/cpu?seconds=1",
             "/explain" => "/explain?pod=shop/client&to=greeter:50051&header=x-user%3Danna",
+            "/tap" => "/tap?limit=3&headers=true",
             path => path,
         };
+        let media_type = if path == "/tap" { "application/x-ndjson" } else { "application/json" };
         let answer = agent.ask("GET", asked, &[("Accept", "application/json")], "")?;
-        ensure!(
-            answer.status == 200 && answer.header("content-type") == Some("application/json"),
-            "{answer:?}"
-        );
-        let value: Value = serde_json::from_str(&answer.body)?;
-        let mut schema =
-            described["get"]["responses"]["200"]["content"]["application/json"]["schema"].clone();
+        ensure!(answer.status == 200 && answer.header("content-type") == Some(media_type), "{answer:?}");
+        // Of an answer that goes on, each line is one.
+        let values = match path {
+            "/tap" => answer.body.lines().map(serde_json::from_str).collect::<Result<Vec<Value>, _>>()?,
+            _ => vec![serde_json::from_str(&answer.body)?],
+        };
+        ensure!(values.len() == if path == "/tap" { 3 } else { 1 }, "{path}: {}", answer.body);
+        let mut schema = described["get"]["responses"]["200"]["content"][media_type]["schema"].clone();
         ensure!(schema.is_object(), "{path}: {described}");
         close(&mut schema);
         schema["components"] = components.clone();
         let validator = jsonschema::validator_for(&schema).with_context(|| format!("{path}: {schema}"))?;
-        let errors: Vec<_> = validator
-            .iter_errors(&value)
-            .map(|error| format!("{}: {error}", error.instance_path()))
-            .collect();
-        ensure!(errors.is_empty(), "{path}: {errors:#?} in {value}");
+        for value in values {
+            let errors: Vec<_> = validator
+                .iter_errors(&value)
+                .map(|error| format!("{}: {error}", error.instance_path()))
+                .collect();
+            ensure!(errors.is_empty(), "{path}: {errors:#?} in {value}");
+        }
         let text = agent.ask("GET", asked, &[("Accept", "text/plain")], "")?;
         let is_text = text.header("content-type") == Some("text/plain; charset=utf-8");
         ensure!(text.status == 200 && is_text && !text.body.is_empty(), "{path}: {text:?}");
@@ -247,7 +254,7 @@ fn a_request_that_makes_no_sense_is_told_what_there_is() -> Outcome {
     let agent = Agent::start(&shop.cluster)?;
     let long = "x".repeat(5_000);
     type Refused<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a str, u16, &'a str);
-    let expected: [Refused<'_>; 13] = [
+    let expected: [Refused<'_>; 15] = [
         ("GET", "/pod", &[], "", 404, "did you mean /pods?"),
         ("GET", "/%2e%2e/etc/passwd", &[], "", 404, "there is: / /pods"),
         ("POST", "/pods", &[], "", 405, "takes GET, HEAD"),
@@ -256,6 +263,8 @@ fn a_request_that_makes_no_sense_is_told_what_there_is() -> Outcome {
         ("GET", "/endpoints?service=greeter", &[], "", 400, "expected NAMESPACE/NAME"),
         ("GET", "/streams?limit=many", &[], "", 400, "from 1 to 10000"),
         ("GET", "/profile/cpu?seconds=0", &[], "", 400, "from 1 to 60"),
+        ("GET", "/tap?status=wrong", &[], "", 400, "a gRPC status by name or number"),
+        ("GET", "/tap?limit=none", &[], "", 400, "from 1 to 1000000"),
         ("GET", "/pods", &[("Accept", "image/png")], "", 406, "application/json"),
         ("GET", "/pods", &[("Host", "evil.example")], "", 403, "evil.example"),
         ("PUT", "/log", &[("Origin", "https://evil.example")], "off", 403, "another origin"),

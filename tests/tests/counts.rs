@@ -22,7 +22,7 @@ struct Rows(Vec<Value>);
 
 impl Rows {
     fn of(agent: &Agent) -> Result<Self> {
-        Ok(Self(agent.admin("/calls")?.as_array().context("/calls is a list")?.clone()))
+        Ok(Self(agent.admin("/calls")?["calls"].as_array().context("there is a list")?.clone()))
     }
 
     /// The sum of a column over the rows that are so.
@@ -91,8 +91,16 @@ fn what_is_counted_of_calls_is_what_clients_and_servers_count() -> Outcome {
         ("pod=shop/client&service=shop/greeter:50051", rows.calls(|_| true)),
         ("pod=shop/server-1", 0),
         ("service=shop/greeter:1", 0),
+        (
+            "method=evenkeel.test.Greeter/*",
+            rows.calls(|row| row["method"].as_str().is_some_and(|name| !name.is_empty())),
+        ),
+        ("method=evenkeel.test.Greeter/None", 0),
+        ("by=service", rows.calls(|_| true)),
+        ("by=workload,endpoint,status", rows.calls(|_| true)),
     ] {
-        let asked = Rows(agent.admin(&format!("/calls?{query}"))?.as_array().cloned().unwrap_or_default());
+        let asked = agent.admin(&format!("/calls?{query}"))?;
+        let asked = Rows(asked["calls"].as_array().cloned().unwrap_or_default());
         ensure!(asked.calls(|_| true) == expected, "{query}: {:#?}", asked.0);
     }
     let table = agent.ask("GET", "/calls", &[("Accept", "text/plain")], "")?.body;
@@ -203,22 +211,25 @@ fn check_metrics(text: &str, rows: &Rows) -> Outcome {
 }
 
 #[test]
-fn istios_metrics_can_be_left_out() -> Outcome {
+fn less_or_nothing_is_counted_where_that_is_asked_for() -> Outcome {
     if !privileged() {
         return Ok(());
     }
     let shop = Shop::enrolled(2)?;
-    let options = evenkeel_tests::agent::Options {
-        arguments: vec!["--istio-metrics=false".into()],
-        ..Default::default()
-    };
-    let agent = Agent::start_with(&shop.cluster, &options)?;
-    shop.client.call(&shop.v4(), 20, &[])?.is_clean()?;
-    eventually("the calls are counted", || {
-        agent.metrics().is_ok_and(|text| {
-            metric(&text, "rpc_client_call_duration_seconds_count", &[]).is_ok_and(|calls| calls == 20.0)
-        })
-    })?;
-    ensure!(!agent.metrics()?.contains("istio_"));
+    for (what, counted) in [("otel", 20.0), ("none", 0.0)] {
+        let options = evenkeel_tests::agent::Options {
+            arguments: vec![format!("--call-metrics={what}")],
+            ..Default::default()
+        };
+        let agent = Agent::start_with(&shop.cluster, &options)?;
+        shop.client.call(&shop.v4(), 20, &[])?.is_clean()?;
+        eventually("the calls are over for the agent too", || {
+            agent.admin("/workers").is_ok_and(|workers| workers["calls"] == 20)
+                && agent.active_calls().is_ok_and(|calls| calls == 0)
+        })?;
+        let text = agent.metrics()?;
+        let calls = metric(&text, "rpc_client_call_duration_seconds_count", &[])?;
+        ensure!(calls == counted && !text.contains("istio_"), "{what}: {calls} calls\n{text}");
+    }
     Ok(())
 }

@@ -74,6 +74,45 @@ fn an_even_spread_is_called_even_and_another_one_uneven() -> Outcome {
 }
 
 #[test]
+fn what_is_no_failure_of_the_servers_is_none_and_every_status_is_shown() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let shop = Shop::enrolled(2)?;
+    let agent = Agent::start(&shop.cluster)?;
+    const NOT_FOUND: u64 = 40;
+    const INTERNAL: u64 = 7;
+    shop.client.call(&shop.v4(), 60, &[])?.is_clean()?;
+    for (calls, status) in [(NOT_FOUND, "5"), (INTERNAL, "13")] {
+        let tally = shop.client.call(&shop.v4(), calls, &["--fail-with", status])?;
+        ensure!(tally.failed() == calls, "{tally:?}");
+    }
+    let said = json!({
+        "method": "evenkeel.test.Greeter/SayHello",
+        "statuses": [["OK", 60], ["NOT_FOUND", NOT_FOUND], ["INTERNAL", INTERNAL]],
+        "failed": INTERNAL,
+    });
+    Browser::new(&shop.cluster)?.step(&agent, "statuses", &said)
+}
+
+#[test]
+fn calls_are_tapped_with_their_headers_as_text_while_somebody_looks() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let shop = Shop::enrolled(2)?;
+    let agent = Agent::start(&shop.cluster)?;
+    let hostile = format!("x-note={HOSTILE}");
+    let headers = ["--header", &hostile, "--header", "authorization=Bearer hunter2"];
+    let mut load = shop.client.load(&shop.v4(), &headers)?;
+    load.more_calls(30)?.is_clean()?;
+    let said =
+        json!({ "pod": "shop/client", "method": "evenkeel.test.Greeter/SayHello", "hostile": HOSTILE });
+    Browser::new(&shop.cluster)?.step(&agent, "tap", &said)?;
+    load.stop()?.is_clean()
+}
+
+#[test]
 fn an_endpoint_that_fails_calls_is_marked_with_the_reason() -> Outcome {
     if !privileged() {
         return Ok(());

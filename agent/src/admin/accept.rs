@@ -15,6 +15,12 @@ pub enum Form {
 /// What stands for each form in `Accept`. A browser, which asks for HTML, shows a person the text.
 const MEDIA_TYPES: [(Form, &[&str]); 2] =
     [(Form::Json, &["application/json"]), (Form::Text, &["text/plain", "text/html"])];
+/// And where the answer goes on and on: whoever asks for JSON gets an object a line.
+const MEDIA_TYPES_OF_STREAMS: [(Form, &[&str]); 2] =
+    [(Form::Json, &[NDJSON, "application/json"]), (Form::Text, &["text/plain", "text/html"])];
+
+/// An object a line.
+pub(super) const NDJSON: &str = "application/x-ndjson";
 
 /// How well a media range fits, from the least: any quality counts before it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,10 +33,10 @@ enum Fit {
 impl Form {
     /// The form that `Accept` likes best; without the header, or where it likes several alike, JSON. `None`: it takes no form
     /// that there is.
-    pub(super) fn accepted(accept: Option<&str>) -> Option<Self> {
+    pub(super) fn accepted(accept: Option<&str>, is_stream: bool) -> Option<Self> {
         let Some(accept) = accept else { return Some(Self::Json) };
         let mut best: Option<(f32, Fit, Self)> = None;
-        for (form, types) in MEDIA_TYPES {
+        for (form, types) in if is_stream { MEDIA_TYPES_OF_STREAMS } else { MEDIA_TYPES } {
             // Of the ranges that take the form, the one that fits best says how welcome it is.
             let fits = types.iter().filter_map(|media_type| welcome(accept, media_type));
             let by_quality =
@@ -100,7 +106,12 @@ mod tests {
             (Some("nonsense"), None),
             (Some(""), None),
         ] {
-            assert_eq!(Form::accepted(accept), expected, "{accept:?}");
+            assert_eq!(Form::accepted(accept, false), expected, "{accept:?}");
         }
+        for accept in [None, Some("*/*"), Some("application/json"), Some(NDJSON)] {
+            assert_eq!(Form::accepted(accept, true), Some(Form::Json), "{accept:?}");
+        }
+        assert_eq!(Form::accepted(Some("text/html"), true), Some(Form::Text));
+        assert_eq!(Form::accepted(Some(NDJSON), false), None);
     }
 }

@@ -4,14 +4,17 @@ use super::accept::Form;
 use super::refusal::Refusal;
 use crate::control::explain;
 use crate::mesh::{ObjectName, ServiceFilter, ServicePort};
-use crate::telemetry::Link;
+use crate::telemetry::{By, CallKey, Dimension, TapFilter};
 use serde_json::{Value, json};
 use std::str::FromStr;
 
-/// The rows that `/connections` and `/streams` have at most where the request does not say another number.
+/// The rows that `/calls`, `/connections` and `/streams` have at most where the request does not say another number.
 pub(super) const USUAL_ROWS: usize = 1_000;
 /// And the most that it may say: an answer of some megabytes, which costs each worker thread some milliseconds.
 pub(super) const MOST_ROWS: usize = 10_000;
+
+/// The most records that `/tap` may be told to end after: a larger number is no end.
+const MOST_RECORDS: usize = 1_000_000;
 
 /// For how long `/profile/cpu` looks where the request does not say: many of the scheduler's turns.
 const USUAL_SECONDS: u32 = 5;
@@ -28,8 +31,15 @@ pub(super) enum Parameter {
     Pod,
     To,
     Method,
+    By,
     Header,
+    /// The methods whose calls are shown.
+    Methods,
+    Status,
+    Headers,
     Limit,
+    /// After how many records `/tap` ends.
+    Records,
     Seconds,
     Format,
 }
@@ -47,13 +57,21 @@ pub struct Filter {
     pub service: Option<ServiceFilter>,
     /// Of this source pod alone.
     pub pod: Option<ObjectName>,
+    /// What the rows of `/calls` are told apart by.
+    pub(super) by: By,
     /// What the pod would dial, by `/explain`.
     to: Option<String>,
     /// The method that it would call.
     method: Option<String>,
     /// Headers of that call.
     headers: Vec<String>,
-    /// The most rows of `/connections` and `/streams`.
+    /// Which calls `/calls`, `/streams` and `/tap` show, by method; and by status.
+    pub tap: TapFilter,
+    /// With their headers.
+    pub(super) with_headers: bool,
+    /// And how many.
+    pub(super) records: Option<usize>,
+    /// The most rows of `/calls`, `/connections` and `/streams`.
     pub rows: usize,
     /// For how long `/profile/cpu` looks, in seconds.
     pub(super) seconds: u32,
@@ -67,9 +85,13 @@ impl Default for Filter {
             enrolled: None,
             service: None,
             pod: None,
+            by: By::ALL,
             to: None,
             method: None,
             headers: Vec::new(),
+            tap: TapFilter::default(),
+            with_headers: false,
+            records: None,
             rows: USUAL_ROWS,
             seconds: USUAL_SECONDS,
         }
@@ -85,9 +107,12 @@ impl Parameter {
             Self::Service => "service",
             Self::Pod => "pod",
             Self::To => "to",
-            Self::Method => "method",
+            Self::Method | Self::Methods => "method",
+            Self::By => "by",
             Self::Header => "header",
-            Self::Limit => "limit",
+            Self::Status => "status",
+            Self::Headers => "headers",
+            Self::Limit | Self::Records => "limit",
             Self::Seconds => "seconds",
             Self::Format => "format",
         }
@@ -103,7 +128,19 @@ impl Parameter {
             Self::Pod => "those of this source pod alone: NAMESPACE/NAME",
             Self::To => "what the pod dials: HOST:PORT, a Service's name or an address",
             Self::Method => "what it calls there: /PACKAGE.SERVICE/METHOD",
+            Self::By => {
+                "what rows are told apart by: some of pod, workload, service, method, endpoint, status, with commas between them; the rest is \
+                 summed up; all where nothing is said"
+            }
             Self::Header => "a header of the call: NAME=VALUE; may be there several times",
+            Self::Methods => {
+                "calls of this method alone: PACKAGE.SERVICE/METHOD, or of those that begin so: PACKAGE.SERVICE/*"
+            }
+            Self::Status => {
+                "calls that ended so alone: error, a gRPC status by name or number, or an HTTP status"
+            }
+            Self::Headers => "true: with the headers of requests, secrets masked",
+            Self::Records => "how many calls, and then the end: 1 to 1000000; without it, no end",
             Self::Limit => "the most rows: 1 to 10000; 1000 where nothing is said",
             Self::Seconds => "for how long is looked: 1 to 60; 5 where nothing is said",
             Self::Format => "json or text, whatever Accept says",
@@ -123,9 +160,17 @@ impl Parameter {
             Self::Namespace | Self::Name => json!({ "type": "string", "minLength": 1 }),
             Self::Service => json!({ "type": "string", "pattern": "^[^/:]+/[^/:]+(:[0-9]+)?$" }),
             Self::Pod => json!({ "type": "string", "pattern": "^[^/]+/[^/]+$" }),
-            Self::Enrolled => json!({ "type": "boolean" }),
+            Self::Enrolled | Self::Headers => json!({ "type": "boolean" }),
+            Self::Methods => json!({ "type": "string", "pattern": "^[^*]+$|^[^*]*\\*$" }),
+            Self::Status => json!({ "type": "string", "pattern": "^([A-Za-z_-]+|[0-9]{1,3})$" }),
+            Self::Records => json!({ "type": "integer", "minimum": 1, "maximum": MOST_RECORDS }),
             Self::To => json!({ "type": "string", "pattern": ":[0-9]+$" }),
             Self::Method => json!({ "type": "string", "pattern": "^/." }),
+            Self::By => {
+                let names: Vec<_> = Dimension::ALL.iter().map(|dimension| dimension.name()).collect();
+                let one = format!("({})", names.join("|"));
+                json!({ "type": "string", "pattern": format!("^{one}(,{one})*$") })
+            }
             Self::Header => json!({ "type": "array", "items": { "type": "string", "pattern": "[=:]" } }),
             Self::Limit => {
                 json!({ "type": "integer", "minimum": 1, "maximum": MOST_ROWS, "default": USUAL_ROWS })
@@ -160,7 +205,18 @@ impl Filter {
             Parameter::Pod => self.pod = Some(ObjectName::from_str(value).map_err(refuse)?),
             Parameter::To => self.to = Some(value.into()),
             Parameter::Method => self.method = Some(value.into()),
+            Parameter::By => self.by = value.parse().map_err(refuse)?,
             Parameter::Header => self.headers.push(value.into()),
+            Parameter::Methods => self.tap.method = Some(value.parse().map_err(refuse)?),
+            Parameter::Status => self.tap.status = Some(value.parse().map_err(refuse)?),
+            Parameter::Headers => {
+                self.with_headers = one_of(value, &[("true", true), ("false", false)]).map_err(refuse)?;
+            }
+            Parameter::Records => {
+                let records = value.parse().ok().filter(|records| (1..=MOST_RECORDS).contains(records));
+                let expected = || refuse(format!("expected a number from 1 to {MOST_RECORDS}"));
+                self.records = Some(records.ok_or_else(expected)?);
+            }
             Parameter::Limit => {
                 let rows = value.parse().ok().filter(|rows| (1..=MOST_ROWS).contains(rows));
                 self.rows = rows.ok_or_else(|| refuse(format!("expected a number from 1 to {MOST_ROWS}")))?;
@@ -188,15 +244,22 @@ impl Filter {
         explain::Question::parse(&pod.to_string(), to, self.method.as_deref(), &self.headers)
     }
 
+    /// The calls that `/tap` is to show.
+    pub(super) fn of_tap(self) -> TapFilter {
+        TapFilter { namespace: self.namespace, pod: self.pod, service: self.service, ..self.tap }
+    }
+
     /// Whether a Service port is asked for.
     pub fn takes_port(&self, port: &ServicePort) -> bool {
         self.service.as_ref().is_none_or(|service| service.takes(port))
     }
 
-    /// Whether calls of a pod to a Service port are asked for.
-    pub fn takes_link(&self, link: &Link) -> bool {
-        let caller = link.caller.as_ref().map(|caller| &caller.name);
-        self.takes_port(&link.service_port) && self.pod.as_ref().is_none_or(|pod| caller == Some(pod))
+    /// Whether calls are asked for.
+    pub fn takes_calls(&self, calls: &CallKey) -> bool {
+        let caller = calls.link.caller.as_ref().map(|caller| &caller.name);
+        self.takes_port(&calls.link.service_port)
+            && self.pod.as_ref().is_none_or(|pod| caller == Some(pod))
+            && self.tap.method.as_ref().is_none_or(|method| method.takes(calls.method.as_bytes()))
     }
 
     /// Whether an object is asked for.

@@ -4,6 +4,7 @@ use super::filter::Parameter;
 use super::log::LogView;
 use super::page::{Leads, Page, ROUTES, Route};
 use super::routes::IndexRow;
+use super::tap::TapLine;
 use crate::telemetry::CallsView;
 use crate::telemetry::profile::{CpuProfile, HeapProfile};
 use schemars::generate::SchemaSettings;
@@ -26,7 +27,8 @@ pub fn openapi(page: impl Fn(Page, &mut SchemaGenerator) -> Schema) -> Value {
             let schema = match route.leads {
                 Leads::Index => generator.subschema_for::<Vec<IndexRow>>().to_value(),
                 Leads::Page(shown) => page(shown, &mut generator).to_value(),
-                Leads::Calls => generator.subschema_for::<Vec<CallsView>>().to_value(),
+                Leads::Calls => generator.subschema_for::<CallsView>().to_value(),
+                Leads::Tap => generator.subschema_for::<TapLine>().to_value(),
                 Leads::Log => generator.subschema_for::<LogView>().to_value(),
                 Leads::Cpu => generator.subschema_for::<CpuProfile>().to_value(),
                 Leads::Heap => generator.subschema_for::<HeapProfile>().to_value(),
@@ -54,6 +56,10 @@ pub fn openapi(page: impl Fn(Page, &mut SchemaGenerator) -> Schema) -> Value {
 fn path_item(route: &Route, schema: &Value) -> Value {
     let parameters: Vec<_> =
         route.all_parameters().map(|of_route| parameter(of_route, route.needs(of_route))).collect();
+    let description = match route.is_stream() {
+        true => format!("{}; each line is an object", route.summary),
+        false => route.summary.to_owned(),
+    };
     let operation = |method: &&str| {
         let mut operation = json!({
             "operationId": operation_id(route, method),
@@ -61,9 +67,9 @@ fn path_item(route: &Route, schema: &Value) -> Value {
             "parameters": parameters,
             "responses": {
                 "200": {
-                    "description": route.summary,
+                    "description": description,
                     "content": {
-                        "application/json": { "schema": schema },
+                        (route.json_type()): { "schema": schema },
                         "text/plain": { "schema": { "type": "string" } },
                     },
                 },
@@ -108,7 +114,7 @@ fn refusals() -> Value {
     json!({
         "BadRequest": refusal("A parameter that the path does not have, or a value that it cannot have; one line says what there is"),
         "Forbidden": refusal("Asked for under another name than a loopback one, or sent by a web page of another origin"),
-        "NotAcceptable": refusal("Accept names neither application/json nor text/plain"),
+        "NotAcceptable": refusal("Accept names neither JSON (application/x-ndjson where the answer goes on and on) nor text/plain"),
         "TooLarge": refusal("The body is larger than any filter"),
         "Busy": refusal("The agent is starting, stopping or busy: ask again"),
     })

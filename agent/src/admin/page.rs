@@ -1,6 +1,7 @@
 //! The paths of the admin endpoint: what there is, which methods and parameters each takes. Everything that says what there is
 //! (answers, hints, the index, the OpenAPI description) goes by this table.
 
+use super::accept::NDJSON;
 use super::filter::Parameter;
 
 /// What is answered by whoever holds it.
@@ -43,6 +44,8 @@ pub(super) enum Leads {
     Page(Page),
     /// What is counted of the calls that are over.
     Calls,
+    /// Calls as they end, for as long as somebody reads.
+    Tap,
     /// What is logged.
     Log,
     /// What each thread costs.
@@ -113,15 +116,36 @@ pub(super) const ROUTES: &[Route] = &[
     page(
         "/streams",
         Page::Streams,
-        &[Parameter::Pod, Parameter::Service, Parameter::Limit],
+        &[Parameter::Pod, Parameter::Service, Parameter::Methods, Parameter::Limit],
         "calls that are under way: source pod, method, endpoint, stage, age, deadline",
     ),
     Route {
         path: "/calls",
         leads: Leads::Calls,
         methods: GET,
-        parameters: &[Parameter::Pod, Parameter::Service],
-        summary: "calls that are over, by pod, Service port, method, endpoint and status: how many, bytes, messages, latency",
+        parameters: &[
+            Parameter::By,
+            Parameter::Pod,
+            Parameter::Service,
+            Parameter::Methods,
+            Parameter::Limit,
+        ],
+        summary: "calls that are over, by pod, Service port, method, endpoint and status, or summed up: how many, failures, bytes, messages, latency",
+    },
+    Route {
+        path: "/tap",
+        leads: Leads::Tap,
+        methods: GET,
+        parameters: &[
+            Parameter::Namespace,
+            Parameter::Pod,
+            Parameter::Service,
+            Parameter::Methods,
+            Parameter::Status,
+            Parameter::Headers,
+            Parameter::Records,
+        ],
+        summary: "calls as they end, one after the other, until you go away: source, endpoint, method, status, times, bytes",
     },
     page(
         "/snapshot",
@@ -189,6 +213,16 @@ impl Route {
     /// All parameters that it takes.
     pub(super) fn all_parameters(&self) -> impl Iterator<Item = Parameter> {
         self.parameters.iter().copied().chain([Parameter::Format])
+    }
+
+    /// Whether its answer goes on and on.
+    pub(super) fn is_stream(&self) -> bool {
+        self.leads == Leads::Tap
+    }
+
+    /// The media type of its answer for programs.
+    pub(super) fn json_type(&self) -> &'static str {
+        if self.is_stream() { NDJSON } else { "application/json" }
     }
 
     /// Whether there is no answer without the parameter.

@@ -63,8 +63,9 @@ impl Refusal {
 
     pub(super) fn not_acceptable(route: &Route) -> Self {
         let message = format!(
-            "{} is there as application/json and as text/plain: Accept is to name one of them, or ?format=json|text",
-            route.path
+            "{} is there as {} and as text/plain: Accept is to name one of them, or ?format=json|text",
+            route.path,
+            route.json_type(),
         );
         Self::new(StatusCode::NOT_ACCEPTABLE, message)
     }

@@ -8,8 +8,8 @@ use super::filter::Filter;
 use super::guard::Access;
 use super::page::{Leads, Page, ROUTES, Route};
 use super::refusal::Refusal;
-use super::{log, text, ui};
-use crate::telemetry::{Telemetry, calls_view, profile};
+use super::{log, tap, text, ui};
+use crate::telemetry::{Audience, Telemetry, calls_view, profile};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -55,6 +55,8 @@ pub struct Admin {
     pub questions: mpsc::Sender<Question>,
     /// What is counted of calls: read where the worker threads write it, and asked of nobody.
     pub telemetry: Arc<Telemetry>,
+    /// Who is told of single calls: taps are opened there.
+    pub audience: Arc<Audience>,
     /// Who may ask.
     pub access: Access,
     /// The description of the endpoint: [`openapi`](super::openapi()).
@@ -93,11 +95,13 @@ impl Admin {
             Leads::Calls => {
                 let telemetry = Arc::clone(&self.telemetry);
                 // It may read many series.
+                let filter = asked.filter;
                 let read = spawn_blocking(move || {
-                    json(calls_view(&telemetry, |link| asked.filter.takes_link(link)))
+                    json(calls_view(&telemetry, filter.by, filter.rows, |calls| filter.takes_calls(calls)))
                 });
                 read.await.map_err(|_| Refusal::busy())?
             }
+            Leads::Tap => return tap::answer(&self.audience, asked.filter, asked.form),
             Leads::Log if matches!(request.method, Method::GET | Method::HEAD) => json(log::show()?),
             Leads::Log => json(log::change(body).await?),
             Leads::Cpu => {
@@ -150,8 +154,8 @@ impl Asked {
         let accept: Vec<_> =
             request.headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
         let accepted = || match accept.is_empty() {
-            true => Form::accepted(None),
-            false => Form::accepted(Some(&accept.join(","))),
+            true => Form::accepted(None, route.is_stream()),
+            false => Form::accepted(Some(&accept.join(",")), route.is_stream()),
         };
         let form = form.or_else(accepted).ok_or_else(|| Refusal::not_acceptable(route))?;
         Ok(Self { route, filter, form })
@@ -214,7 +218,9 @@ pub fn json(answer: impl Serialize) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use super::super::accept::NDJSON;
     use super::*;
+    use crate::telemetry::StatusFilter;
 
     fn asked(method: &str, uri: &str, accept: Option<&str>) -> Result<Asked, (u16, String)> {
         let mut request = axum::http::Request::builder().method(method).uri(uri);
@@ -235,6 +241,13 @@ mod tests {
         assert_eq!((some.filter.enrolled, some.form), (Some(false), Form::Text));
         let of_one = asked("GET", "/endpoints?service=shop/cart:50051", Some("text/plain")).unwrap();
         assert_eq!(of_one.filter.service, Some("shop/cart:50051".parse().unwrap()));
+        let tapped =
+            asked("GET", "/tap?status=unavailable&method=a.B/*&headers=true&limit=7", Some(NDJSON)).unwrap();
+        assert_eq!(tapped.filter.tap.status, Some(StatusFilter::Grpc(14)));
+        assert_eq!(
+            (tapped.filter.with_headers, tapped.filter.records, tapped.form),
+            (true, Some(7), Form::Json)
+        );
         for (method, uri, accept, status, said) in [
             ("GET", "/pod", None, 404, "did you mean /pods?"),
             ("GET", "/pods/", None, 404, "did you mean /pods?"),
@@ -246,6 +259,9 @@ mod tests {
             ("GET", "/pods?enrolled=1", None, 400, "expected true or false"),
             ("GET", "/streams?limit=0", None, 400, "from 1 to 10000"),
             ("GET", "/streams?limit=10001", None, 400, "from 1 to 10000"),
+            ("GET", "/streams?method=*Add", None, 400, "expected PACKAGE.SERVICE/METHOD"),
+            ("GET", "/calls?by=service,pods", None, 400, "expected some of pod, workload, service, method"),
+            ("GET", "/calls?by=", None, 400, "expected some of pod"),
             ("GET", "/connections?pod=web", None, 400, "expected NAMESPACE/NAME"),
             ("GET", "/explain", None, 400, "needs pod=NAMESPACE/NAME and to=HOST:PORT"),
             ("GET", "/explain?pod=shop/a&to=cart", None, 400, "expected host:port"),
@@ -254,6 +270,14 @@ mod tests {
             ("GET", "/pods?format=yaml", None, 400, "expected json or text"),
             ("GET", "/endpoints?service=cart", None, 400, "expected NAMESPACE/NAME"),
             ("GET", "/pods", Some("image/png"), 406, "application/json"),
+            ("GET", "/pods", Some("application/x-ndjson"), 406, "application/json"),
+            ("GET", "/tap", Some("image/png"), 406, "application/x-ndjson"),
+            ("POST", "/tap", None, 405, "takes GET, HEAD"),
+            ("GET", "/tap?status=bad", None, 400, "a gRPC status by name or number"),
+            ("GET", "/tap?method=a*b", None, 400, "as shop.Cart/*"),
+            ("GET", "/tap?headers=yes", None, 400, "expected true or false"),
+            ("GET", "/tap?limit=0", None, 400, "from 1 to 1000000"),
+            ("GET", "/tap?pods=shop/a", None, 400, "did you mean pod?"),
         ] {
             let (refused, message) = asked(method, uri, accept).unwrap_err();
             assert_eq!(refused, status, "{method} {uri}: {message}");

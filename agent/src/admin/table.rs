@@ -1,5 +1,7 @@
 //! Aligned tables, for people.
 
+use crate::telemetry::is_obeyed;
+
 /// Between two columns.
 const GAP: &str = "  ";
 
@@ -78,12 +80,6 @@ pub fn printable(text: &str) -> String {
         if is_obeyed(c) { clean.extend(c.escape_default()) } else { clean.push(c) }
     }
     clean
-}
-
-/// Whether a terminal, or what lays its lines out, obeys the character instead of showing it.
-pub fn is_obeyed(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 #[cfg(test)]

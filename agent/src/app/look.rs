@@ -19,7 +19,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 pub(super) struct Completeness {
     /// How many there are, of those that were asked for.
     total: usize,
-    /// There are more than are shown: ask for fewer (`pod`, `service`), or say a higher `limit`.
+    /// There are more than are shown: ask for fewer (`pod`, `service`, `method`), or say a higher `limit`.
     cut: bool,
     /// Worker threads, counted from 0, that have not answered within a second: theirs are missing.
     silent_workers: Vec<usize>,
@@ -44,7 +44,8 @@ pub(super) struct StreamsView {
 }
 
 fn wanted(filter: &Filter) -> Wanted {
-    Wanted { pod: filter.pod.clone(), service: filter.service.clone(), rows: filter.rows }
+    let Filter { pod, service, tap, rows, .. } = filter.clone();
+    Wanted { pod, service, method: tap.method, rows }
 }
 
 /// Asks the workers for their connections. The answer comes by itself.

@@ -17,6 +17,7 @@ mod proxy;
 mod schemas;
 mod status;
 mod stop;
+mod telling;
 mod view;
 mod worker_process;
 
@@ -29,7 +30,7 @@ use crate::lifecycle::keeper;
 use crate::lifecycle::ticks::SharedPage;
 use crate::mesh::Protection;
 use crate::proxy::{Dialer, Workers, WorkersConfig};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Audience, Telemetry};
 use anyhow::{Context as _, Result, bail};
 use std::hash::{BuildHasher as _, RandomState};
 use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
@@ -68,6 +69,12 @@ fn runtime(threads: usize) -> Result<Runtime> {
     builder.worker_threads(threads).enable_all().build().context("cannot start the control threads")
 }
 
+/// What calls are counted with when they end, and who is told of them.
+struct Observers {
+    telemetry: Option<Arc<Telemetry>>,
+    audience: Arc<Audience>,
+}
+
 /// Starts the call path's threads, each with a word of the page to tick into. The page is theirs for good.
 fn start_workers(
     count: usize,
@@ -75,7 +82,7 @@ fn start_workers(
     share_upstreams: bool,
     protection: Protection,
     max_pod_connections: u32,
-    telemetry: Option<Arc<Telemetry>>,
+    observers: Observers,
     ticks: SharedPage,
 ) -> Result<Workers> {
     let ticks: &'static SharedPage = Box::leak(Box::new(ticks));
@@ -89,7 +96,8 @@ fn start_workers(
         max_pod_connections,
         dialer,
         share_upstreams,
-        telemetry,
+        telemetry: observers.telemetry,
+        audience: observers.audience,
         seed,
     };
     Workers::start(&config, &ticks).context("cannot start the worker threads")

@@ -20,6 +20,7 @@ use crate::mesh::DestinationId;
 use crate::proxy::Workers;
 use crate::sources::kubernetes::write_back::{Obstacle, PodNote};
 use crate::sources::{Change, Problem};
+use crate::telemetry::access_log::AccessLogCounts;
 use crate::telemetry::{Numbers, PodObstacle};
 use anyhow::{Context as _, Result, bail};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -58,6 +59,8 @@ pub(super) struct Node {
     /// Whether connections are taken that are opened now: the programs are attached, and the heartbeat has reached the kernel.
     pub(super) serving: bool,
     pub(super) readiness: Readiness,
+    /// What becomes of the access log's records.
+    pub(super) access_log: AccessLogCounts,
     /// When the worker process began.
     pub(super) started: Instant,
 }
@@ -374,6 +377,7 @@ impl Node {
             problems: self.problems(source).len(),
             kinds: source.kinds().iter().map(view::kind_counts).collect(),
             path: view::path_counts(&self.workers.counters()),
+            access_log: self.access_log.clone(),
         }
     }
 

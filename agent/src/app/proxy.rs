@@ -1,7 +1,8 @@
 //! `evenkeel proxy`: the call path without eBPF.
 
 use super::stop::StopSignals;
-use super::{runtime, start_workers};
+use super::telling::Telling;
+use super::{Observers, runtime, start_workers};
 use crate::balance;
 use crate::config::{ProxyConfig, Upstreams};
 use crate::control::{Settings, World};
@@ -33,10 +34,11 @@ async fn run(config: ProxyConfig) -> Result<ExitCode> {
     let (ticks, _) = SharedPage::create()?;
     // It has no pods.
     let no_limit = u32::MAX;
+    let telling = Telling::begin(config.access_log.as_ref())?;
     // Nobody could ask for what is counted.
-    let telemetry = None;
+    let observers = Observers { telemetry: None, audience: Arc::clone(&telling.audience) };
     let dialer = Arc::new(OwnNamespace);
-    let workers = start_workers(config.workers, dialer, true, config.protection, no_limit, telemetry, ticks)?;
+    let workers = start_workers(config.workers, dialer, true, config.protection, no_limit, observers, ticks)?;
     match config.upstreams {
         Upstreams::Hosts { listen, to, balancing } => {
             let backends = HostBackends::open(to, balancing, listen.len()).await;
@@ -60,7 +62,9 @@ async fn run(config: ProxyConfig) -> Result<ExitCode> {
         () = drained => (),
         () = stop.next() => warn!("told to stop a second time: ending what is carried"),
     }
-    workers.stop()?;
+    let stopped = workers.stop();
+    telling.end().await;
+    stopped?;
     Ok(ExitCode::SUCCESS)
 }
 

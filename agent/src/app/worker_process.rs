@@ -9,11 +9,12 @@ use super::neighbours::Neighbours;
 use super::node::{APPLIED_POLL, Node};
 use super::place::Place;
 use super::schemas::page_schema;
-use super::start_workers;
 use super::stop::StopSignals;
+use super::telling::Telling;
+use super::{Observers, start_workers};
 use crate::admin::{self, Admin, Readiness};
 use crate::clock::monotonic_ns;
-use crate::config::{AgentConfig, UpstreamSockets};
+use crate::config::{AgentConfig, CallMetrics, UpstreamSockets};
 use crate::control::{Live, Settings, World};
 use crate::health::{self, HealthChecks};
 use crate::kernel::{Held, Kernel, LoadOptions};
@@ -65,11 +66,17 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     let metrics_at = admin::bind("the metrics", "--metrics", config.metrics).await?;
     let (ask, mut questions) = admin::questions();
     let (scrape, mut scrapes) = admin::scrapes();
-    let telemetry = Arc::new(Telemetry::new(config.istio_metrics));
+    let telemetry = Arc::new(Telemetry::new(config.call_metrics == CallMetrics::Istio));
     tokio::spawn(tidy(Arc::clone(&telemetry)));
+    let telling = Telling::begin(config.access_log.as_ref())?;
     let openapi = Arc::new(admin::openapi(page_schema));
-    let admin =
-        Admin { questions: ask, telemetry: Arc::clone(&telemetry), access: admin_at.access(), openapi };
+    let admin = Admin {
+        questions: ask,
+        telemetry: Arc::clone(&telemetry),
+        audience: Arc::clone(&telling.audience),
+        access: admin_at.access(),
+        openapi,
+    };
     // Its file goes with the end of this process.
     let _admin_socket = admin_at.serve(admin::routes(admin));
     admin::serve_all(metrics_at, admin::metrics(scrape, Arc::clone(&telemetry)));
@@ -105,6 +112,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         UpstreamSockets::Pod => Arc::new(PodDialer { mark: config.mark }),
         UpstreamSockets::Node => Arc::new(NodeDialer { mark: config.mark }),
     };
+    let is_counting = config.call_metrics != CallMetrics::None;
     let share_upstreams = config.upstream_sockets == UpstreamSockets::Node;
     let workers = start_workers(
         config.workers,
@@ -112,7 +120,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         share_upstreams,
         config.protection,
         config.max_pod_connections,
-        Some(telemetry),
+        Observers { telemetry: is_counting.then_some(telemetry), audience: Arc::clone(&telling.audience) },
         inherited.ticks,
     )?;
     let limit_crossings = workers.limit_crossings();
@@ -133,6 +141,7 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
         health_checks: HealthChecks::new(health::EVERY),
         readiness: readiness.clone(),
         serving: false,
+        access_log: telling.counts(),
         started: process_began,
     };
     node.meet(Neighbours::look(node.place.clone()).await);
@@ -215,7 +224,9 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     node.with_tools(Enrolments::withdraw_all);
     node.drain(&mut stop).await;
     node.with_tools(Enrolments::forget_all);
-    node.end().await?;
+    let ended = node.end().await;
+    telling.end().await;
+    ended?;
     info!("stopped");
     Ok(ExitCode::SUCCESS)
 }

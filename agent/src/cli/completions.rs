@@ -18,7 +18,8 @@ pub(super) struct CompletionsArgs {
 enum Shell {
     /// source <(evenkeel completions bash)
     Bash,
-    /// evenkeel completions zsh > "${fpath[1]}/_evenkeel"
+    // No doc comment, in which the brackets would be a link.
+    #[value(help = "evenkeel completions zsh > \"${fpath[1]}/_evenkeel\"")]
     Zsh,
     /// evenkeel completions fish > ~/.config/fish/completions/evenkeel.fish
     Fish,

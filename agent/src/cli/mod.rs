@@ -22,6 +22,7 @@ mod reach;
 mod services;
 mod session;
 mod status;
+mod tap;
 mod top;
 
 /// Balances every gRPC call of a Kubernetes node's pods over the Service's endpoints, without sidecars.
@@ -56,6 +57,8 @@ enum Command {
     Endpoints(endpoints::EndpointsArgs),
     /// Shows what happens now: calls a second, failures, latency
     Top(top::TopArgs),
+    /// Shows calls as they end, one after the other
+    Tap(tap::TapArgs),
     /// Says what would become of a call of a pod's, and why, without sending anything
     Explain(Box<explain::ExplainArgs>),
     /// Shows or changes what the agents log
@@ -78,6 +81,7 @@ pub fn main() -> ExitCode {
         Command::Services(args) => services::run(&args),
         Command::Endpoints(args) => endpoints::run(&args),
         Command::Top(args) => top::run(args),
+        Command::Tap(args) => tap::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Log(args) => log::run(&args),
         Command::Completions(args) => completions::run(&args),

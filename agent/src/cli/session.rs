@@ -1,6 +1,6 @@
 //! One command's talk with its agents: found, asked beside each other, and what did not answer said on standard error.
 
-use super::output::{complain, print};
+use super::output::{self, print};
 use super::reach::{self, Ask, AskError, ReachArgs};
 use anyhow::{Context as _, Result};
 use serde::de::DeserializeOwned;
@@ -48,7 +48,7 @@ pub(super) async fn ask(args: &ReachArgs, asks: &[Ask]) -> Result<Told> {
     let mut told =
         Told { nodes: Vec::new(), namespace: found.namespace, incomplete: !found.missing.is_empty() };
     for (node, why) in found.missing {
-        complain(&format!("{node}: {why}"));
+        complain(&node, &why);
     }
     for (agent, answers) in reach::ask_all(found.agents, asks, args.limit()).await {
         match answers {
@@ -64,6 +64,11 @@ pub(super) async fn ask(args: &ReachArgs, asks: &[Ask]) -> Result<Told> {
     Ok(told)
 }
 
+/// One line on standard error, of which the answers on standard output are not a part.
+pub(super) fn complain(node: &str, why: &str) {
+    output::complain(&format!("{node}: {why}"));
+}
+
 impl Told {
     /// Prints what came of it; success only if nothing is missing.
     ///
@@ -77,7 +82,7 @@ impl Told {
     /// Says on standard error what a node's agent has not said.
     pub(super) fn lack(&mut self, node: &str, why: &str) {
         self.incomplete = true;
-        complain(&format!("{node}: {why}"));
+        complain(node, why);
     }
 
     /// All agents' lists at this position as one, each row with its node.

@@ -1,10 +1,13 @@
 //! `evenkeel agent`.
 
 use super::protection::parse_memory;
-use super::{CircuitArgs, ClusterArgs, ClusterConfig, PortRange, Source, workers_or_cores};
+use super::{
+    AccessLogArgs, AccessLogConfig, CircuitArgs, ClusterArgs, ClusterConfig, PortRange, Source,
+    workers_or_cores,
+};
 use crate::admin::AdminAddress;
 use crate::mesh::{Protection, protection};
-use clap::{ArgAction, Args, ValueEnum};
+use clap::{Args, ValueEnum};
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::net::SocketAddr;
@@ -59,12 +62,26 @@ pub struct AgentArgs {
     max_pod_connections: u32,
     #[command(flatten)]
     circuit: CircuitArgs,
-    /// Whether the metrics have Istio's standard set beside Evenkeel's own, for Kiali and Istio's dashboards
-    #[arg(long, env = "EVENKEEL_ISTIO_METRICS", value_name = "true|false", default_value_t = true, action = ArgAction::Set)]
-    istio_metrics: bool,
+    /// What is counted of calls
+    #[arg(long, env = "EVENKEEL_CALL_METRICS", value_enum, default_value_t = CallMetrics::Istio)]
+    call_metrics: CallMetrics,
+    #[command(flatten)]
+    access_log: AccessLogArgs,
     /// How long calls may go on after SIGTERM, in seconds
     #[arg(long, env = "EVENKEEL_DRAIN_SECONDS", value_name = "N", default_value = "20")]
     drain_seconds: u32,
+}
+
+/// What is counted of calls.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum CallMetrics {
+    /// Nothing: /calls, top and the page's graph stay empty
+    None,
+    /// Calls by Service, endpoint, method and status: /calls, and OpenTelemetry's metrics
+    Otel,
+    /// And Istio's standard metrics, with sizes, for Kiali and Istio's dashboards
+    Istio,
 }
 
 /// Whose network namespace upstream connections are opened in.
@@ -110,8 +127,10 @@ pub struct AgentConfig {
     pub protection: Protection,
     /// Connections of a pod beyond which new ones go straight.
     pub max_pod_connections: u32,
-    /// The metrics have Istio's standard set.
-    pub istio_metrics: bool,
+    /// What is counted of calls.
+    pub call_metrics: CallMetrics,
+    /// The access log; `None`: there is none.
+    pub access_log: Option<AccessLogConfig>,
     /// From SIGTERM to the end of the last call.
     pub drain: Duration,
 }
@@ -120,7 +139,7 @@ impl AgentArgs {
     /// Checks what one flag alone cannot say.
     ///
     /// # Errors
-    /// What the source needs, or has no use for.
+    /// What the source needs, or has no use for; an access log that makes no sense.
     pub fn check(self) -> Result<AgentConfig, String> {
         Ok(AgentConfig {
             cluster: self.cluster.check(&self.source)?,
@@ -142,7 +161,8 @@ impl AgentArgs {
                 circuit: self.circuit.limits(),
             },
             max_pod_connections: self.max_pod_connections,
-            istio_metrics: self.istio_metrics,
+            call_metrics: self.call_metrics,
+            access_log: self.access_log.check()?,
             drain: Duration::from_secs(self.drain_seconds.into()),
         })
     }

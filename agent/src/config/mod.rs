@@ -1,15 +1,17 @@
 //! What a person asks for: raw arguments and environment, checked once. Nothing later validates.
 //!
-//! [`agent`] and [`proxy`] hold one subcommand each, [`cluster`] what concerns the cluster, [`protection`] what a source of calls may
+//! [`agent`] and [`proxy`] hold one subcommand each, [`cluster`] what concerns the cluster, [`access_log`] what is told of single calls, [`protection`] what a source of calls may
 //! cost, [`values`] the small words that arguments are made of.
 
+mod access_log;
 mod agent;
 mod cluster;
 mod protection;
 mod proxy;
 mod values;
 
-pub use agent::{AgentArgs, AgentConfig, UpstreamSockets};
+pub use access_log::{AccessLogArgs, AccessLogConfig};
+pub use agent::{AgentArgs, AgentConfig, CallMetrics, UpstreamSockets};
 pub use cluster::{ClusterArgs, ClusterConfig};
 pub use protection::CircuitArgs;
 pub use proxy::{ProxyArgs, ProxyConfig, Upstreams};

@@ -1,7 +1,7 @@
 //! `evenkeel proxy`.
 
 use super::protection::parse_memory;
-use super::{CircuitArgs, NamedListener, Source, workers_or_cores};
+use super::{AccessLogArgs, AccessLogConfig, CircuitArgs, NamedListener, Source, workers_or_cores};
 use crate::mesh::{Balancing, HashOn, Picker, Protection, ServicePort};
 use crate::sources::Target;
 use clap::Args;
@@ -56,6 +56,8 @@ pub struct ProxyArgs {
     memory: u64,
     #[command(flatten)]
     circuit: CircuitArgs,
+    #[command(flatten)]
+    access_log: AccessLogArgs,
     /// How long calls may go on after SIGTERM, in seconds
     #[arg(long, env = "EVENKEEL_DRAIN_SECONDS", value_name = "N", default_value = "20")]
     drain_seconds: u32,
@@ -76,6 +78,8 @@ pub struct ProxyConfig {
     pub workers: usize,
     /// What the call path holds its clients to.
     pub protection: Protection,
+    /// The access log; `None`: there is none.
+    pub access_log: Option<AccessLogConfig>,
     /// From SIGTERM to the end of the last call.
     pub drain: Duration,
 }
@@ -106,7 +110,7 @@ impl ProxyArgs {
     ///
     /// # Errors
     /// A listener that names a Service without `--source`, or none with it; a source that is no folder; something to hash for a picker
-    /// that hashes nothing.
+    /// that hashes nothing; an access log that makes no sense.
     pub fn check(self) -> Result<ProxyConfig, String> {
         if self.hash_on != HashOn::default() && !self.picker.has_table() {
             return Err(format!(
@@ -144,6 +148,7 @@ impl ProxyArgs {
         Ok(ProxyConfig {
             upstreams,
             workers: workers_or_cores(self.workers),
+            access_log: self.access_log.check()?,
             protection: Protection {
                 own_memory: self.memory,
                 circuit: self.circuit.limits(),

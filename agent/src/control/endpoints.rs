@@ -202,13 +202,17 @@ impl<'a> Choice<'a> {
         chosen
             .map(|Candidate { address, row, weight, .. }| match previous(*address) {
                 Some(before)
-                    if before.pod == row.pod && before.zone == row.zone && before.weight == *weight =>
+                    if before.pod == row.pod
+                        && before.node == row.node
+                        && before.zone == row.zone
+                        && before.weight == *weight =>
                 {
                     before.clone()
                 }
                 before => Arc::new(Endpoint {
                     address: *address,
                     pod: row.pod.clone(),
+                    node: row.node.clone(),
                     zone: row.zone.clone(),
                     weight: *weight,
                     ready_since_ns: before.map_or(now_ns, |before| before.ready_since_ns),

@@ -101,6 +101,8 @@ pub struct Endpoint {
     pub address: SocketAddr,
     /// The pod behind it (`targetRef`), if the source names one: `namespace/name`.
     pub pod: Option<Arc<str>>,
+    /// The node that it is on, if the source names one.
+    pub node: Option<Arc<str>>,
     /// Its topology zone, if the source names one.
     pub zone: Option<Arc<str>>,
     /// Its weight, from 1 to [`Endpoint::MOST_WEIGHT`].
@@ -120,6 +122,6 @@ impl Endpoint {
     /// An endpoint of which nothing else is known, with a load of its own.
     pub fn at(address: SocketAddr) -> Self {
         let load = Arc::default();
-        Self { address, pod: None, zone: None, weight: Self::WEIGHT, ready_since_ns: 0, load }
+        Self { address, pod: None, node: None, zone: None, weight: Self::WEIGHT, ready_since_ns: 0, load }
     }
 }

@@ -23,7 +23,7 @@ mod workload;
 pub use backend::{Backend, Endpoint, HashTable};
 pub use balancing::{Balancing, Ejection, HashOn, HealthCheck, NoHashOn, Picker, SlowStart};
 pub use circuit_breaker::CircuitBreaker;
-pub use filter::ServiceFilter;
+pub use filter::{MethodFilter, ServiceFilter};
 pub use left_out::{CheckAnswer, EjectionReason, LeftOut, LeftOutBy};
 pub use load::Load;
 pub use names::{DestinationId, ObjectName, PodKey, ServicePort};

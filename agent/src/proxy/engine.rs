@@ -23,7 +23,7 @@ use crate::balance::Random;
 use crate::http2::{FieldList, Limits, Progress};
 use crate::mesh::Protection;
 use crate::mesh::{DestinationId, Pod, Snapshot};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Audience, Telemetry};
 use slab::Slab;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -70,6 +70,8 @@ pub struct Engine {
     pub(super) ledger: Ledger,
     /// Where ended calls are counted.
     pub(super) telemetry: Option<Arc<Telemetry>>,
+    /// Who wants to hear of single calls.
+    pub(super) audience: Arc<Audience>,
     pub(super) budgets: Budgets,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) conns: Conns,
@@ -124,6 +126,7 @@ impl Engine {
             protection,
             ledger,
             telemetry: None,
+            audience: Arc::default(),
             received: Vec::new(),
             slow: Vec::new(),
             evictable: Vec::new(),
@@ -171,6 +174,13 @@ impl Engine {
     #[must_use]
     pub fn counting(mut self, telemetry: Option<Arc<Telemetry>>) -> Self {
         self.telemetry = telemetry;
+        self
+    }
+
+    /// Tells of the calls that end, whoever wants to hear of them.
+    #[must_use]
+    pub fn telling(mut self, audience: Arc<Audience>) -> Self {
+        self.audience = audience;
         self
     }
 

@@ -7,7 +7,7 @@ use super::measure::{self, GrpcStatus};
 use crate::balance::Observation;
 use crate::balance::latency::{self, Sample};
 use crate::http2::{ErrorCode, FieldList, Name};
-use crate::telemetry::{CallEnd, Flag};
+use crate::telemetry::{CallEnd, Flag, RESOURCE_EXHAUSTED, is_grpc_failure, is_http_failure};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// What an attempt says about its endpoint.
@@ -205,6 +205,12 @@ impl Engine {
                 // Clients reset a call when its deadline passes, a moment before the agent would.
                 let deadline_ns = self.now_ns.saturating_add(super::deadline::GRACE_NS);
                 if slot.response == Response::Nothing && slot.is_out_of_time(deadline_ns) {
+                    let is_grpc = slot.is_grpc;
+                    let measured = &mut self.calls[call].measured;
+                    measured.flag = Flag::Deadline;
+                    if is_grpc {
+                        measured.grpc_status = GrpcStatus::of(Cause::Deadline.grpc_status());
+                    }
                     Verdict::Failure
                 } else {
                     Verdict::None
@@ -275,7 +281,10 @@ impl Engine {
     fn report(&mut self, call: u32) {
         let slot = &self.calls[call];
         let target = &mut self.targets.slots[slot.target as usize];
-        let Some(recorder) = &mut target.recorder else { return };
+        let is_told = self.audience.is_there();
+        if target.recorder.is_none() && !is_told {
+            return;
+        }
         let measured = &slot.measured;
         let time = |ns: u64| (ns > 0).then_some(ns);
         let end = CallEnd {
@@ -300,7 +309,12 @@ impl Engine {
             attempts: measured.attempts,
             on_existing_connection: measured.on_existing_connection,
         };
-        recorder.record(&end, measured.method);
+        if let Some(recorder) = &mut target.recorder {
+            recorder.record(&end, measured.method);
+        }
+        if is_told {
+            self.audience.tell(&end, || self.random.unit());
+        }
     }
 }
 
@@ -335,16 +349,11 @@ pub(super) fn verdict_of(cause: Cause) -> Verdict {
     }
 }
 
-/// The statuses that say the server, and not the request, was at fault: UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE,
-/// DATA_LOSS, or none at all. RESOURCE_EXHAUSTED may be a caller's own quota.
+/// What a gRPC call's status says about its server; having none is a failure. RESOURCE_EXHAUSTED may be a caller's own quota.
 pub(super) fn grpc_verdict(status: Option<GrpcStatus>) -> Verdict {
     match status.and_then(GrpcStatus::code) {
-        Some(2 | 4 | 13 | 14 | 15) | None => Verdict::Failure,
-        Some(8) => Verdict::Exhausted,
-        Some(_) => Verdict::Success,
+        Some(RESOURCE_EXHAUSTED) => Verdict::Exhausted,
+        Some(code) if !is_grpc_failure(code) => Verdict::Success,
+        Some(_) | None => Verdict::Failure,
     }
-}
-
-pub(super) fn is_http_failure(status: u16) -> bool {
-    (500..600).contains(&status)
 }

@@ -9,10 +9,11 @@ use super::downstream;
 use super::engine::Engine;
 use super::upstream;
 use crate::http2::Name;
-use crate::mesh::{ObjectName, ServiceFilter};
+use crate::mesh::{MethodFilter, ObjectName, ServiceFilter};
 use rustc_hash::{FxHashMap, FxHashSet};
 use schemars::JsonSchema;
 use serde::Serialize;
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
 /// As much of a call's path is shown: gRPC's own are far shorter.
@@ -25,6 +26,8 @@ pub struct Wanted {
     pub pod: Option<ObjectName>,
     /// To this Service alone, or one port of it.
     pub service: Option<ServiceFilter>,
+    /// Of calls: of this method alone, or of those whose names begin so.
+    pub method: Option<MethodFilter>,
     /// The most rows.
     pub rows: usize,
 }
@@ -210,7 +213,12 @@ impl Engine {
     pub(super) fn look_at_calls(&self, wanted: &Wanted, worker: usize) -> Shown<CallView> {
         let targets = self.wanted_targets(wanted);
         let mut shown = Shown { rows: Vec::new(), total: 0 };
-        for call in self.calls.under_way().filter(|call| targets.contains(&call.target)) {
+        let is_wanted = |call: &Call| {
+            let is_method =
+                |filter: &MethodFilter| method(call).is_some_and(|method| filter.takes(method.as_bytes()));
+            targets.contains(&call.target) && wanted.method.as_ref().is_none_or(is_method)
+        };
+        for call in self.calls.under_way().filter(|call| is_wanted(call)) {
             shown.total += 1;
             if shown.rows.len() < wanted.rows {
                 shown.rows.push(self.call_view(call, worker));
@@ -344,7 +352,7 @@ impl Engine {
             service_port: port.map(ToString::to_string),
             endpoint: call.server.as_ref().map(|server| server.address),
             endpoint_pod: call.server.as_ref().and_then(|server| server.pod.as_deref()).map(str::to_owned),
-            method: call.request.find(Name::Path).map(shown_path),
+            method: method(call).map(Cow::into_owned),
             is_grpc: call.is_grpc,
             stage,
             age_ms: elapsed_ms(call.arrived_ns),
@@ -384,10 +392,11 @@ fn standing_of_server(phase: upstream::Phase) -> Standing {
     }
 }
 
-/// A path without its query, which may hold what nobody is to see.
-fn shown_path(path: &[u8]) -> String {
+/// A call's path without its query, which may hold what nobody is to see; `None` where it was let go of.
+fn method(call: &Call) -> Option<Cow<'_, str>> {
+    let path = call.request.find(Name::Path)?;
     let path = path.split(|byte| *byte == b'?').next().unwrap_or_default();
-    String::from_utf8_lossy(&path[..path.len().min(SHOWN_PATH_BYTES)]).into_owned()
+    Some(String::from_utf8_lossy(&path[..path.len().min(SHOWN_PATH_BYTES)]))
 }
 
 fn seconds(nanoseconds: u64) -> f64 {

@@ -15,6 +15,7 @@ use super::finish;
 use super::measure;
 use crate::balance::latency::{self, Sample};
 use crate::http2::Name;
+use crate::telemetry::is_http_failure;
 use slab::Slab;
 use std::mem;
 
@@ -170,7 +171,7 @@ impl Engine {
         if slot.is_grpc {
             slot.response_is_sized = self.fields.find(Name::ContentLength).is_some();
         } else {
-            slot.server_failed = finish::is_http_failure(slot.measured.http_status);
+            slot.server_failed = is_http_failure(slot.measured.http_status);
         }
         self.charge_list(conn);
         if end_stream {

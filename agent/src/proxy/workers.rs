@@ -12,7 +12,7 @@ use crate::clock::monotonic_ns;
 use crate::http2::Limits;
 use crate::mesh::Protection;
 use crate::mesh::{DestinationId, PodKey, ServicePort, Snapshot};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Audience, Telemetry};
 use mio::{Poll, Waker};
 use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
@@ -43,6 +43,8 @@ pub struct WorkersConfig {
     pub share_upstreams: bool,
     /// Where ended calls are counted.
     pub telemetry: Option<Arc<Telemetry>>,
+    /// Who wants to hear of single calls.
+    pub audience: Arc<Audience>,
     /// Seed of all random choices; each worker derives its own.
     pub seed: u64,
 }
@@ -164,6 +166,7 @@ impl Workers {
             let engine = Engine::new(config.limits.clone(), config.seed.wrapping_add(index as u64), now)
                 .sharing_upstreams(config.share_upstreams)
                 .counting(config.telemetry.clone())
+                .telling(Arc::clone(&config.audience))
                 .protected(config.protection, shared.ledger.clone());
             ready.push(Worker::new(index, Arc::clone(&shared), commands, tick, poll, engine));
         }

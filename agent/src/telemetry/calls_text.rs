@@ -5,7 +5,9 @@
 
 use super::calls::histogram::{DURATION_BOUNDS_NS, SIZE_BOUNDS, add};
 use super::exposition::escaped;
-use super::{CallCounts, CallGroup, DurationBuckets, EdgeGroup, SizeBuckets, Status, Telemetry};
+use super::{
+    CallCounts, CallGroup, DurationBuckets, EdgeGroup, SizeBuckets, Status, Telemetry, grpc_code_name,
+};
 use crate::mesh::{ServicePort, Workload};
 use rustc_hash::FxHashMap;
 use std::fmt::{self, Write as _};
@@ -58,31 +60,9 @@ const CLUSTER_DOMAIN: &str = "svc.cluster.local";
 const CLUSTER: &str = "Kubernetes";
 const UNKNOWN: &str = "unknown";
 
-/// gRPC's codes, by their numbers.
-const GRPC_CODES: [&str; 17] = [
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-];
-
 /// The name of a gRPC call's status. A client that did not wait for one has cancelled.
 fn code_name(status: Status) -> &'static str {
-    let code = status.grpc.map_or(Some(&"CANCELLED"), |code| GRPC_CODES.get(usize::from(code)));
-    code.copied().unwrap_or("UNKNOWN")
+    status.grpc.map_or("CANCELLED", grpc_code_name)
 }
 
 /// The part of a scrape that is about calls. Without an end mark.

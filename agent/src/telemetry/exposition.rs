@@ -2,6 +2,7 @@
 //! and what is gone from the node is gone from the metrics.
 
 use super::Telemetry;
+use super::access_log::AccessLogCounts;
 use super::calls_text::calls_text;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
@@ -36,6 +37,8 @@ pub struct Numbers {
     pub kinds: Vec<KindCounts>,
     /// What the worker threads count.
     pub path: Vec<PathCount>,
+    /// What became of the access log's records.
+    pub access_log: AccessLogCounts,
 }
 
 /// One of the worker threads' counters, of all of them together.
@@ -322,6 +325,15 @@ fn exposition(numbers: &Numbers) -> String {
         "Ids of destinations: live, or resting before they are used again",
         destinations,
     );
+    let [log_lines, log_dropped] = [(); 2].map(|()| Counter::<u64>::default());
+    log_lines.inc_by(numbers.access_log.written());
+    log_dropped.inc_by(numbers.access_log.dropped());
+    registry.register("access_log_lines", "Lines of the access log that were written", log_lines);
+    registry.register(
+        "access_log_dropped",
+        "Records of the access log that had no room, or could not be written",
+        log_dropped,
+    );
     registry.register("source_problems", "What of the source could not be used", problems);
     register_kinds(&numbers.kinds, &mut registry);
     register_path(&numbers.path, &mut registry);
@@ -430,6 +442,8 @@ mod tests {
         for line in [
             "evenkeel_proxy_circuit_refusals_total 8",
             "evenkeel_proxy_calls_open 6",
+            "evenkeel_access_log_lines_total 0",
+            "evenkeel_access_log_dropped_total 0",
             "# TYPE rpc_client_call_duration_seconds histogram",
             "# TYPE istio_requests counter",
             r#"evenkeel_connections_total{namespace="a",pod="b\"c",outcome="taken"} 3"#,

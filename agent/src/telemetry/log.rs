@@ -79,12 +79,16 @@ fn parse(text: &str) -> Result<EnvFilter, BadFilter> {
     if parts().any(str::is_empty) {
         return Err(BadFilter(format!("an empty filter would log nothing: {expected}")));
     }
-    // A lone word that is no level is a module's name to the parser, which would then be all that is logged.
-    for word in parts() {
+    // The parser takes a lone word that is no level for a module, which would then be all that is logged: a slip would end the log.
+    for word in parts().filter(|word| !word.contains('=')) {
         let typed = word.to_lowercase();
-        let alike = |level: &&&str| strsim::damerau_levenshtein(&typed, level) == 1;
-        if let Some(level) = LEVELS.iter().find(alike).filter(|_| !LEVELS.contains(&typed.as_str())) {
-            return Err(BadFilter(format!("{word:?} is no level: did you mean {level}?")));
+        if !LEVELS.contains(&typed.as_str()) {
+            let alike = |level: &&&str| strsim::damerau_levenshtein(&typed, level) == 1;
+            let hint = match LEVELS.iter().find(alike) {
+                Some(level) => format!("did you mean {level}?"),
+                None => format!("a module is given with one, as {word}=debug; {expected}"),
+            };
+            return Err(BadFilter(format!("{word:?} is no level: {hint}")));
         }
     }
     let text = parts().collect::<Vec<_>>().join(",");
@@ -97,7 +101,7 @@ mod tests {
 
     #[test]
     fn a_filter_is_understood_or_its_fault_is_named() {
-        for good in ["info", "INFO", "off", "warn,evenkeel::proxy=debug", "evenkeel", "h2=trace, info"] {
+        for good in ["info", "INFO", "off", "warn,evenkeel::proxy=debug", "h2=trace, info"] {
             assert!(parse(good).is_ok(), "{good}: {:?}", parse(good).err());
         }
         for (bad, said) in [
@@ -105,6 +109,8 @@ mod tests {
             ("info,", "empty"),
             ("inof", "did you mean info?"),
             ("wran,evenkeel=debug", "did you mean warn?"),
+            ("loud", "is given with one, as loud=debug"),
+            ("info,evenkeel", "as evenkeel=debug"),
             ("evenkeel=loud", "expected error, warn"),
         ] {
             let error = parse(bad).expect_err(bad).to_string();

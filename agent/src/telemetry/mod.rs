@@ -2,21 +2,34 @@
 //!
 //! [`calls`] has what the worker threads count of calls; [`scrape()`] makes the text of it that Prometheus reads, together with what the
 //! control loop knows ([`Numbers`]), and [`calls_view()`] rows for programs. Other counts live where they are made: in the kernel's
-//! maps, in [`mesh::Load`](crate::mesh::Load), in the workers. [`log`] is what the program itself says, [`profile`] what it costs.
+//! maps, in [`mesh::Load`](crate::mesh::Load), in the workers. What is told of single calls is in [`records`]: it leaves the worker threads by an
+//! [`mod@outlet`], and is written down by the [`access_log`], or shown to who taps, with nothing in it that a terminal would obey
+//! ([`mod@printable`]). [`log`] is what the program itself says, [`profile`] what it costs.
 
+pub mod access_log;
 mod calls;
 mod calls_text;
 mod calls_view;
 mod exposition;
 pub mod log;
+mod outlet;
+mod printable;
 pub mod profile;
+mod records;
 
 pub use calls::{
     CallCounts, CallEnd, CallGroup, CallKey, Caller, DurationBuckets, EdgeCounts, EdgeGroup, EndpointName,
-    Flag, Link, MOST_METHODS, MethodId, Methods, Recorder, SizeBuckets, Status, TIDY_EVERY, Telemetry,
+    Flag, GRPC_CODES, Link, MOST_METHODS, MethodId, Methods, RESOURCE_EXHAUSTED, Recorder, SizeBuckets,
+    Status, TIDY_EVERY, Telemetry, grpc_code_name, is_grpc_failure, is_http_failure,
 };
-pub use calls_view::{CallsView, LatencyView, calls_view};
+pub use calls_view::{By, CallsView, Dimension, calls_view};
 pub use exposition::{
     EndpointCounts, KindCounts, LegacyAttachment, MemoryCounts, Numbers, OpenedBefore, PathCount, PodCounts,
     PodObstacle, scrape,
+};
+pub use outlet::{DropCount, Inlet, Outlet, PAUSE, outlet};
+pub use printable::{is_obeyed, json_line, printable_word};
+pub use records::{
+    Audience, CallRecord, LoggedCalls, MOST_TAPS, OpenTap, RecordDestination, RecordEndpoint, RecordSource,
+    SECRET_NAMES, StatusFilter, TapFilter, TooManyTaps,
 };

@@ -9,6 +9,7 @@
 //! [`load`] for each [`scenario`]; `load` reads the proxy's [`cpu`] time; [`report`] makes the table.
 
 mod backend;
+mod collector;
 mod cpu;
 mod load;
 mod peers;
@@ -46,6 +47,9 @@ enum Role {
     /// A gRPC client that counts and checks
     #[command(hide = true)]
     Load(load::Options),
+    /// An OTLP collector
+    #[command(hide = true)]
+    Collector,
     /// A relay of bytes
     #[command(hide = true)]
     Relay(relay::Options),
@@ -57,6 +61,7 @@ fn main() -> ExitCode {
         None => rounds::run(&rounds),
         Some(Role::Backend(options)) => backend::run(&options),
         Some(Role::Load(options)) => load::run(&options),
+        Some(Role::Collector) => collector::run(),
         Some(Role::Relay(options)) => relay::run(&options),
     };
     match outcome {

@@ -13,7 +13,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::process::{Core, pinned};
 
-/// What the namespaces and cgroups of all runs begin with; the process's id follows.
+/// What the namespaces and cgroups of all runs begin with; the process's id follows, and what the
+/// pod is for.
 const PREFIX: &str = "evenkeel-bench-";
 /// How long killed processes may take to leave their cgroup.
 const LEAVE_LIMIT: Duration = Duration::from_secs(5);
@@ -26,14 +27,14 @@ pub(crate) struct Pod {
 }
 
 impl Pod {
-    /// Makes it, with these addresses on its `lo`.
+    /// Makes it, with these addresses on its `lo`; `purpose` is a word that tells it from the run's other pods.
     ///
     /// # Errors
     /// If we are not root, or the kernel has no cgroup2.
-    pub(crate) fn create(addresses: &[Ipv4Addr]) -> Result<Self> {
+    pub(crate) fn create(purpose: &str, addresses: &[Ipv4Addr]) -> Result<Self> {
         let cgroups = cgroup2()?;
         remove_leftovers(&cgroups);
-        let name = format!("{PREFIX}{}", process::id());
+        let name = format!("{PREFIX}{}-{purpose}", process::id());
         let cgroup = cgroups.join(&name);
         fs::create_dir(&cgroup).with_context(|| format!("cannot make {}", cgroup.display()))?;
         // From here on its drop cleans up.
@@ -77,7 +78,8 @@ fn remove_leftovers(cgroups: &Path) {
     let entries = fs::read_dir(cgroups).into_iter().flatten().flatten();
     for entry in entries {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let is_left = name.strip_prefix(PREFIX).is_some_and(|pid| !Path::new("/proc").join(pid).exists());
+        let pid = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+        let is_left = pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists());
         if is_left {
             remove(&name, &entry.path());
         }

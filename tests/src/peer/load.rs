@@ -13,8 +13,11 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
-use tonic::Status;
+use tonic::metadata::{AsciiMetadataKey, AsciiMetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
 
 /// How often the tally is printed when it has changed.
 const TELL_EVERY: Duration = Duration::from_millis(50);
@@ -79,7 +82,33 @@ pub(super) struct Load {
     /// Cancels each so many-th call while the server holds it (0: none).
     #[arg(long, default_value_t = 0)]
     cancel_every: u64,
+    /// A header of each call, as `NAME=VALUE`; may be there several times.
+    #[arg(long, value_parser = header)]
+    header: Vec<Header>,
 }
+
+type Header = (AsciiMetadataKey, AsciiMetadataValue);
+
+fn header(text: &str) -> Result<Header, String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    let wrong = |_| format!("{text}: no header");
+    Ok((name.parse().map_err(|_| format!("{name}: no name"))?, value.parse().map_err(wrong)?))
+}
+
+/// What each call carries beside its request.
+#[derive(Clone)]
+struct Headers(Arc<[Header]>);
+
+impl Interceptor for Headers {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        for (name, value) in &*self.0 {
+            request.metadata_mut().append(name.clone(), value.clone());
+        }
+        Ok(request)
+    }
+}
+
+type Greeter = GreeterClient<InterceptedService<Channel, Headers>>;
 
 type Shared = Arc<Mutex<Tally>>;
 
@@ -90,7 +119,12 @@ fn lock(tally: &Shared) -> MutexGuard<'_, Tally> {
 impl Load {
     pub(super) async fn run(self) -> Result<()> {
         let tally = Shared::default();
-        let channels: Vec<Channel> = (0..self.connections.max(1)).map(|_| self.channel(&tally)).collect();
+        let headers = Headers(self.header.clone().into());
+        let channel = |_| GreeterClient::with_interceptor(self.channel(&tally), headers.clone());
+        let clients: Vec<Greeter> = (0..self.connections.max(1))
+            .map(channel)
+            .map(|client| client.max_decoding_message_size(MAX_MESSAGE_BYTES))
+            .collect();
         let request = HelloRequest {
             name: "peer".to_owned(),
             hold_milliseconds: self.hold_milliseconds,
@@ -118,12 +152,12 @@ impl Load {
                     let due = (start.elapsed().as_secs_f64() * f64::from(self.rate)) as u64 + 1;
                     while calls.try_join_next().is_some() {}
                     while begun < due.min(limit) && calls.len() < self.in_flight {
-                        let channel = channels[begun as usize % channels.len()].clone();
+                        let client = clients[begun as usize % clients.len()].clone();
                         let (kind, tally) = (self.kind.of(begun), Arc::clone(&tally));
                         if self.cancel_every > 0 && begun.is_multiple_of(self.cancel_every) {
-                            calls.spawn(cancelled_call(channel, kind, request.clone(), begun, tally));
+                            calls.spawn(cancelled_call(client, kind, request.clone(), begun, tally));
                         } else {
-                            calls.spawn(call(channel, kind, request.clone(), tally));
+                            calls.spawn(call(client, kind, request.clone(), tally));
                         }
                         begun += 1;
                     }
@@ -186,9 +220,14 @@ fn print_changed(tally: &Shared, told: &mut String) -> Result<()> {
 
 /// A call that the server would hold longer than the client waits: up to [`LATEST_CANCEL_MS`], so that some are cancelled before
 /// they have left, and others with the server.
-async fn cancelled_call(channel: Channel, kind: Kind, mut request: HelloRequest, number: u64, tally: Shared) {
+async fn cancelled_call(
+    mut client: Greeter,
+    kind: Kind,
+    mut request: HelloRequest,
+    number: u64,
+    tally: Shared,
+) {
     request.hold_milliseconds = HOLD_UNTIL_CANCELLED_MS;
-    let mut client = greeter(channel);
     let patience = Duration::from_millis(number * 7 % LATEST_CANCEL_MS);
     match tokio::time::timeout(patience, speak(&mut client, kind, request)).await {
         Err(_) => lock(&tally).cancelled += 1,
@@ -197,12 +236,7 @@ async fn cancelled_call(channel: Channel, kind: Kind, mut request: HelloRequest,
     }
 }
 
-fn greeter(channel: Channel) -> GreeterClient<Channel> {
-    GreeterClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)
-}
-
-async fn call(channel: Channel, kind: Kind, request: HelloRequest, tally: Shared) {
-    let mut client = greeter(channel);
+async fn call(mut client: Greeter, kind: Kind, request: HelloRequest, tally: Shared) {
     let answers = async {
         loop {
             match speak(&mut client, kind, request.clone()).await {
@@ -241,11 +275,7 @@ fn never_left(status: &Status) -> bool {
     false
 }
 
-async fn speak(
-    client: &mut GreeterClient<Channel>,
-    kind: Kind,
-    request: HelloRequest,
-) -> Result<HelloReply, Status> {
+async fn speak(client: &mut Greeter, kind: Kind, request: HelloRequest) -> Result<HelloReply, Status> {
     let reply_bytes = request.reply_bytes;
     match kind {
         Kind::Unary | Kind::Mixed => {

@@ -95,6 +95,8 @@ fn every_flag_of_the_agent_is_a_value_or_the_charts_own() {
         "source",
         "kubeconfig",
         "netns-annotation",
+        // The agent's container has no file that it may write.
+        "access-log-to",
     ];
     let schema = std::fs::read_to_string(deploy::chart().join("values.schema.json")).unwrap();
     let schema: Value = serde_json::from_str(&schema).unwrap();
@@ -120,10 +122,15 @@ fn kebab(camel: &str) -> String {
 
 #[test]
 fn values_reach_the_agent_as_they_are_written() {
-    let chart = chart(&["--set=agent.maxDestinations=1000000,agent.mark=8192,agent.drainSeconds=0"]);
+    let chart = chart(&[
+        "--set=agent.maxDestinations=1000000,agent.mark=8192,agent.drainSeconds=0",
+        "--set=agent.accessLog=all,agent.accessLogSample=0.05",
+    ]);
     assert_eq!(argument(&chart, "--max-destinations").as_deref(), Some("1000000"));
     assert_eq!(argument(&chart, "--mark").as_deref(), Some("8192"));
     assert_eq!(argument(&chart, "--drain-seconds").as_deref(), Some("0"));
+    assert_eq!(argument(&chart, "--access-log").as_deref(), Some("all"));
+    assert_eq!(argument(&chart, "--access-log-sample").as_deref(), Some("0.05"));
     assert_eq!(argument(&chart, "--max-pods"), None, "what is not set is the agent's own default");
 }
 
@@ -203,10 +210,28 @@ fn a_users_annotation_wins_over_the_charts_own() {
 }
 
 #[test]
+fn the_admin_endpoint_may_be_a_socket_in_a_folder_of_its_own() {
+    let (with, without) = (chart(&["--set=agent.admin=unix:/run/evenkeel/admin.sock"]), chart(&[]));
+    assert_eq!(argument(&with, "--admin").as_deref(), Some("unix:/run/evenkeel/admin.sock"));
+    let of_admin = |list: &Value| list.as_array().unwrap().iter().find(|one| one["name"] == "admin").cloned();
+    let mount = of_admin(&agent(&with)["volumeMounts"]).expect("the folder can be written to");
+    assert_eq!(mount, json!({ "name": "admin", "mountPath": "/run/evenkeel" }));
+    // A folder of the node's would be both agents' while they overlap.
+    let volume = of_admin(&pod_spec(&with)["volumes"]).expect("what is mounted is there");
+    assert_eq!(volume["emptyDir"]["medium"], "Memory");
+    for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+        assert_eq!(agent(&with)[probe], agent(&without)[probe], "{probe}");
+    }
+    assert_eq!(of_admin(&pod_spec(&without)["volumes"]), None);
+}
+
+#[test]
 fn bad_values_are_refused_by_name() {
     for (value, complaint) in [
         ("agent.drainSeconds=soon", "at '/agent/drainSeconds': got string, want integer"),
         ("agent.drainSecond=20", "at '/agent': additional properties 'drainSecond' not allowed"),
+        ("agent.accessLog=some", "at '/agent/accessLog': value must be one of"),
+        ("agent.accessLogSample=2", "at '/agent/accessLogSample'"),
         ("agent.maxPods=0", "at '/agent/maxPods': minimum: got 0, want 1"),
         ("agent.podMemory=512Ki", "at '/agent/podMemory'"),
         ("agent.mark=none", "at '/agent/mark'"),
@@ -214,6 +239,10 @@ fn bad_values_are_refused_by_name() {
         ("agent.mark=0x0", "at '/agent/mark'"),
         ("ports.metrics=15801", "three ports, and are 15800, 15801, 15801"),
         ("agent.admin=127.0.0.1:15802", "three ports, and are 15802, 15801, 15802"),
+        ("agent.admin=unix:admin.sock", "at '/agent/admin'"),
+        ("agent.admin=unix:/run/admin.sock", "at '/agent/admin'"),
+        ("agent.admin=unix:/usr/bin/admin.sock", "at '/agent/admin'"),
+        ("agent.admin=unix:/run/evenkeel/../x", "at '/agent/admin'"),
         ("agent.upstreamSockets=both", "at '/agent/upstreamSockets': value must be one of 'pod', 'node'"),
         ("agent.listenerPorts=15810", "at '/agent/listenerPorts'"),
         ("agent.cgroup=kubepods", "at '/agent/cgroup'"),

@@ -18,6 +18,8 @@ pub(super) fn text(leads: Leads, answer: &Value) -> String {
         Leads::Index => inside::index(answer),
         Leads::Page(page) => page_text(page, answer),
         Leads::Calls => traffic::calls(answer),
+        // It is no one value, and has lines of its own.
+        Leads::Tap => String::new(),
         Leads::Log => names_and_values(answer),
         Leads::Cpu => inside::cpu(answer),
         Leads::Heap => inside::heap(answer),
@@ -97,5 +99,20 @@ mod tests {
             &["rows.0.a", "-"],
         ];
         assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn calls_have_the_columns_that_they_are_told_apart_by() {
+        let counts =
+            json!({ "calls": 7, "failures": 1, "attempts": 8, "latency": { "p50_ms": 1.25, "p99_ms": 3.0 } });
+        let mut row = counts.clone();
+        row["service"] = "shop/cart:80".into();
+        let answer = json!({ "by": ["service"], "calls": [row], "total": 3, "cut": true, "others": counts });
+        let text = text(Leads::Calls, &answer);
+        let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[0][..4], ["SERVICE", "CALLS", "FAILED", "ATTEMPTS"]);
+        assert_eq!(lines[1][..5], ["shop/cart:80", "7", "1", "8", "1.2"]);
+        assert_eq!(lines[2][..2], ["(others)", "7"]);
+        assert!(text.contains("\nof 3: "), "{text}");
     }
 }

@@ -28,18 +28,27 @@ export class Bars {
     parent.append(this.ports, this.rest);
   }
 
-  /** `ports`: [{ name, endpoints: [{ key, name, address, mark, out, weight }] }], with the counters' keys. */
+  /** `ports`: [{ name, endpoints: [{ keys, name, address, mark, out, weight }] }], with the counters' keys. */
   draw(ports, rates) {
     const kept = rates.over(KEPT_SECONDS);
-    const busy = ports.map((port) => ({ ...port, calls: port.endpoints.reduce((sum, one) => sum + kept.calls(one.key), 0) }));
+    const counted = ports.map((port) => ({ ...port, endpoints: port.endpoints.map((one) => ({ ...one, ...sumOf(kept, one.keys) })) }));
+    const busy = counted.map((port) => ({ ...port, calls: port.endpoints.reduce((sum, one) => sum + one.calls, 0) }));
     const shown = most(busy, MOST_PORTS, (port) => port.calls);
-    const bars = rates.bars(shown.flatMap((port) => port.endpoints.map((one) => one.key)));
-    keyed(this.ports, shown, (port) => port.name, portBox, (box, port) => updatePort(box, port, bars, kept));
+    const drawn = shown.flatMap((port) => port.endpoints);
+    const bars = rates.bars(drawn.map((one) => one.keys));
+    drawn.forEach((one, index) => { one.bars = bars[index]; });
+    keyed(this.ports, shown, (port) => port.name, portBox, (box, port) => updatePort(box, port, kept.seconds));
     const left = ports.length - shown.length;
     let rest = left > 0 ? `${count(left)} Service ports more, with fewer calls: choose one, or search, to see it.` : "";
     if (ports.length === 0) rest = "No captured Service port is among what is shown.";
     setText(this.rest, rest);
   }
+}
+
+/** What is counted under the keys together. */
+function sumOf(kept, keys) {
+  const sum = (of) => keys.reduce((all, key) => all + of(key), 0);
+  return { calls: sum((key) => kept.calls(key)), failed: sum((key) => kept.failed(key)) };
 }
 
 /** The most of them by that number, in their own order. */
@@ -54,9 +63,8 @@ function portBox(port) {
   return el("article", { class: "port" }, el("div", { class: "port-head" }, title, el("p", { class: "verdict" })), el("ul"), el("p", { class: "muted" }));
 }
 
-function updatePort(box, port, bars, kept) {
+function updatePort(box, { endpoints }, seconds) {
   const [head, rows, rest] = box.children;
-  const endpoints = port.endpoints.map((one) => ({ ...one, calls: kept.calls(one.key) }));
   // What one pod alone passes over has some part, and nobody knows which.
   const even = evenness(endpoints.map((one) => ({ ...one, out: one.mark !== "", family: one.address.startsWith("[") ? 6 : 4 })));
   const verdict = head.lastElementChild;
@@ -65,8 +73,8 @@ function updatePort(box, port, bars, kept) {
   setText(verdict, isSaid ? `${VERDICTS[even.verdict]}: the busiest has ${times(even.max)} × its share` : VERDICTS[even.verdict]);
   const withShare = endpoints.map((one, index) => ({ ...one, share: even.shares[index] }));
   const shown = most(withShare, MOST_ENDPOINTS, (one) => one.calls);
-  const highest = Math.max(...shown.flatMap((one) => bars.get(one.key).map((bar) => Math.max(bar?.calls ?? 0, bar?.failed ?? 0))).filter(Number.isFinite), 1);
-  keyed(rows, shown, (one) => one.key, endpointRow, (row, one) => updateEndpoint(row, one, bars.get(one.key), highest, kept));
+  const highest = Math.max(...shown.flatMap((one) => one.bars.map((bar) => Math.max(bar?.calls ?? 0, bar?.failed ?? 0))).filter(Number.isFinite), 1);
+  keyed(rows, shown, (one) => one.key, endpointRow, (row, one) => updateEndpoint(row, one, highest, seconds));
   const scale = highest > 1 ? `Highest bar: ${rate(highest / BAR_SECONDS)} calls a second.` : "";
   const left = endpoints.length - shown.length;
   setText(rest, left > 0 ? `${scale} ${count(left)} endpoints with fewer calls are in the table.` : scale);
@@ -86,13 +94,13 @@ function endpointRow(one) {
   return el("li", {}, name, picture, el("span", { class: "share" }), el("span", { class: "mark" }));
 }
 
-function updateEndpoint(row, one, bars, highest, kept) {
+function updateEndpoint(row, one, highest, seconds) {
   const [, picture, share, mark] = row.children;
   const [, calls, failed] = picture.children;
-  set(calls, { d: path(bars, highest, (bar) => bar.calls) });
-  set(failed, { d: path(bars, highest, (bar) => Math.min(bar.failed, bar.calls)) });
+  set(calls, { d: path(one.bars, highest, (bar) => bar.calls) });
+  set(failed, { d: path(one.bars, highest, (bar) => Math.min(bar.failed, bar.calls)) });
   const said = one.share === undefined ? "no share" : `${times(one.share)} ×`;
-  set(picture, { "aria-label": `${count(kept.calls(one.key))} calls, ${count(kept.failed(one.key))} of them failed, in ${Math.round(kept.seconds)} seconds` });
+  set(picture, { "aria-label": `${count(one.calls)} calls, ${count(one.failed)} of them failed, in ${Math.round(seconds)} seconds` });
   setText(share, said);
   setText(mark, one.mark === "" ? "" : `⚠ ${one.mark}`);
   mark.hidden = one.mark === "";

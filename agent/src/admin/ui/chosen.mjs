@@ -1,11 +1,11 @@
 // What somebody has chosen to see, and what belongs to it.
 
 /** The kinds that can be chosen, one of each. */
-export const KINDS = ["pod", "service", "endpoint"];
+export const KINDS = ["workload", "pod", "service", "endpoint"];
 
 export class Choice {
   constructor(changed) {
-    Object.assign(this, { pod: null, service: null, endpoint: null, words: "", changed });
+    Object.assign(this, { workload: null, pod: null, service: null, endpoint: null, words: "", changed });
   }
 
   get isEmpty() {
@@ -24,7 +24,7 @@ export class Choice {
   }
 
   clear() {
-    Object.assign(this, { pod: null, service: null, endpoint: null, words: "" });
+    Object.assign(this, { workload: null, pod: null, service: null, endpoint: null, words: "" });
     this.changed();
   }
 }
@@ -39,20 +39,21 @@ export function says(words, ...texts) {
 /** The model without what was not chosen. The words go for rows, not for the graph. */
 export function related(model, choice) {
   const takes = (kind, value) => choice[kind] === null || choice[kind] === value;
-  const flows = model.flows?.filter(
-    (flow) => takes("pod", flow.pod) && takes("service", flow.service) && takes("endpoint", flow.endpoint),
-  );
+  const flows = model.flows?.filter((flow) => KINDS.every((kind) => takes(kind, flow[kind])));
   const met = (kind) => new Set(flows?.map((flow) => flow[kind]));
-  const [pods, services, endpoints] = KINDS.map(met);
+  const [pods, services, endpoints] = ["pod", "service", "endpoint"].map(met);
   // Without calls by pod nobody knows who called what.
   const knowsPods = flows !== undefined && model.flows.length > 0;
-  const ofPod = (set, value) => choice.pod === null || !knowsPods || set.has(value);
+  const isSourced = choice.pod !== null || choice.workload !== null;
+  const ofPod = (set, value) => !isSourced || !knowsPods || set.has(value);
+  const ofWorkload = new Set(model.flows?.filter((flow) => takes("workload", flow.workload)).map((flow) => flow.pod));
   const ofEndpoint = new Set(model.endpoints.filter((one) => takes("endpoint", one.address)).map((one) => one.service));
   const isDestined = choice.service !== null || choice.endpoint !== null;
   const streams = model.streams && {
     ...model.streams,
     rows: model.streams.rows.filter(
-      (row) => takes("pod", row.pod) && takes("service", row.service) && takes("endpoint", row.endpoint),
+      (row) =>
+        takes("pod", row.pod) && (choice.workload === null || ofWorkload.has(row.pod)) && takes("service", row.service) && takes("endpoint", row.endpoint),
     ),
   };
   return {
@@ -60,7 +61,10 @@ export function related(model, choice) {
     flows: flows ?? null,
     streams,
     pods: model.pods.filter(
-      (pod) => takes("pod", pod.name) && (choice.pod !== null || !isDestined || !knowsPods || pods.has(pod.name)),
+      (pod) =>
+        takes("pod", pod.name) &&
+        (choice.workload === null || ofWorkload.has(pod.name)) &&
+        (choice.pod !== null || !isDestined || !knowsPods || pods.has(pod.name)),
     ),
     ports: model.ports.filter(
       (port) =>
@@ -68,6 +72,8 @@ export function related(model, choice) {
         (choice.endpoint === null || ofEndpoint.has(port.name)) &&
         ofPod(services, port.name),
     ),
+    // Methods are counted by Service port alone.
+    methods: model.methods?.filter((method) => takes("service", method.service) && ofPod(services, method.service)) ?? null,
     endpoints: model.endpoints.filter(
       (one) =>
         takes("service", one.service) && takes("endpoint", one.address) && ofPod(endpoints, one.address) && ofPod(services, one.service),

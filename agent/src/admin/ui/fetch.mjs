@@ -1,50 +1,54 @@
 // Asks the agent's pages, each at its own pace, while somebody looks. What comes goes on to read.mjs.
 
-/** Seconds between two questions for a page. What only a person changes is asked for seldom: a large cluster's is long. */
-const PACE = new Map([
-  ["endpoints", 1],
-  ["calls", 1],
-  ["streams?limit=100", 1],
-  ["status", 1],
-  ["pods", 2],
-  ["services", 5],
-  ["problems", 5],
-  ["config", 60],
-]);
+/** What rates are made of: asked for together, so that they are of one moment. The agent bounds each (its `limit`). */
+const NUMBERS = {
+  endpoints: "endpoints",
+  calls: "calls?by=pod,service,endpoint",
+  methods: "calls?by=service,method,status",
+};
+
+/** Seconds between two questions for the other pages. What only a person changes is asked for seldom: a large cluster's is long. */
+const PACE = {
+  streams: ["streams?limit=100", 1],
+  status: ["status", 1],
+  pods: ["pods", 2],
+  services: ["services", 5],
+  problems: ["problems", 5],
+  config: ["config", 60],
+};
 
 const TURN_MS = 1_000;
+
+/** Answers that are longer are asked for less often: a port-forward, and the agent, have other work. */
+const MOST_CHARACTERS_A_SECOND = 400_000;
+/** And so often in any case, or rates would be of long ago. */
+const SLOWEST_SECONDS = 5;
 
 /** The agent itself answers within five seconds, or says that it is busy. */
 const PATIENCE_MS = 6_000;
 
-const pathOf = (question) => question.split("?")[0];
+/** Asks the agent. */
+export const ask = (question, signal, accept = "application/json") =>
+  fetch(`../${question}`, { headers: { Accept: accept }, cache: "no-store", signal });
 
-async function ask(question) {
-  const answer = await fetch(`../${question}`, {
-    headers: { Accept: "application/json" },
-    cache: "no-store",
-    signal: AbortSignal.timeout(PATIENCE_MS),
-  });
-  const text = await answer.text();
-  if (!answer.ok) throw new Error(`${answer.status}: ${text.trim().slice(0, 200)}`);
-  return text;
-}
+/** What the agent says against a question, in one line. */
+export const refusal = async (answer) => `${answer.status}: ${(await answer.text()).trim().slice(0, 200)}`;
 
-/** What there is to look at, by the agent's own index: an older agent has fewer pages. */
-async function questions() {
-  const paths = new Set(JSON.parse(await ask("")).map((row) => row.path));
-  return [...PACE.keys()].filter((question) => paths.has(`/${pathOf(question)}`));
+async function read(question) {
+  const answer = await ask(question, AbortSignal.timeout(PATIENCE_MS));
+  if (!answer.ok) throw new Error(await refusal(answer));
+  return answer.text();
 }
 
 /** Why there was no answer, in words. */
-function why(error) {
+export function why(error) {
   if (error.name === "TimeoutError") return "it takes longer than six seconds";
   return error instanceof TypeError ? "no connection" : error.message;
 }
 
 export class Poller {
   /**
-   * `answered(pages, at)`: pages by their path, and when they came, in milliseconds of the browser's own clock.
+   * `answered(pages, at, known)`: pages by their names; when they came, in milliseconds of the browser's own clock; the paths that there are.
    * `silent(since, cause)`: no answer; the last one came at the Date `since` (null: none ever).
    */
   constructor(answered, silent) {
@@ -53,7 +57,7 @@ export class Poller {
   }
 
   forget() {
-    this.questions = null;
+    this.known = null;
     this.due = new Map();
   }
 
@@ -68,17 +72,30 @@ export class Poller {
     this.runs = false;
   }
 
+  /** What is due, by name: [question, seconds]. An older agent has fewer pages: its own index says which. */
+  questions(now) {
+    const numbers = Object.entries(NUMBERS).map(([name, question]) => [name, question, 1, "numbers"]);
+    const others = Object.entries(PACE).map(([name, [question, seconds]]) => [name, question, seconds, name]);
+    return [...numbers, ...others].filter(([, question, , group]) => this.known.has(`/${question.split("?")[0]}`) && (this.due.get(group) ?? 0) <= now);
+  }
+
   async turn() {
     const began = performance.now();
     this.timer = 0;
     try {
-      this.questions ??= await questions();
-      const due = this.questions.filter((question) => (this.due.get(question) ?? 0) <= began);
-      const pages = await Promise.all(due.map(async (question) => [pathOf(question), JSON.parse(await ask(question))]));
-      // Half a turn of grace: timers are never exact.
-      for (const question of due) this.due.set(question, began + PACE.get(question) * 1_000 - TURN_MS / 2);
+      this.known ??= new Set(JSON.parse(await read("")).map((row) => row.path));
+      const due = this.questions(began);
+      const texts = await Promise.all(due.map(([, question]) => read(question)));
+      const lengths = new Map();
+      due.forEach(([, , , group], index) => lengths.set(group, (lengths.get(group) ?? 0) + texts[index].length));
+      for (const [, , seconds, group] of due) {
+        const slow = Math.min(lengths.get(group) / MOST_CHARACTERS_A_SECOND, SLOWEST_SECONDS);
+        // Half a turn of grace: timers are never exact.
+        this.due.set(group, began + Math.max(seconds, slow) * 1_000 - TURN_MS / 2);
+      }
       this.lastAnswer = new Date();
-      if (this.runs) this.answered(Object.fromEntries(pages), performance.now());
+      const pages = due.map(([name], index) => [name, JSON.parse(texts[index])]);
+      if (this.runs) this.answered(Object.fromEntries(pages), performance.now(), this.known);
     } catch (error) {
       this.forget();
       if (this.runs) this.silent(this.lastAnswer, why(error));

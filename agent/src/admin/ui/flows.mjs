@@ -3,8 +3,10 @@
 import { keyOf } from "./read.mjs";
 import { KEPT_SECONDS, RATE_SECONDS } from "./rates.mjs";
 
-/** The most nodes of a column; the others are one node together. */
-const MOST = { pod: 8, service: 8, endpoint: 14 };
+/** The most nodes of a column; the others, with the fewest calls, are one node together. */
+const MOST = { workload: 8, service: 8, endpoint: 14 };
+/** What the columns are of. */
+const COLUMNS = ["workload", "service", "endpoint"];
 
 /** From this share of errors on a line is one of many errors. */
 const MANY_ERRORS = 0.05;
@@ -16,32 +18,37 @@ export function severity(calls, failed) {
   return failed / calls < MANY_ERRORS ? "some" : "many";
 }
 
-/** All pods of the node, where nobody counts which of them calls. */
+/** All pods of the node, where nobody counts which of them calls; and who calls `evenkeel proxy`. */
 const ANY_POD = "pods of this node";
+const CLIENTS = "clients";
 
-/** Each step of each call: [kind, name] → [kind, name], with its counts now and of all that is kept. */
-function steps(model, rates) {
+/** Each way of calls through the columns, with its counts now and of all that is kept; where a pod is chosen, of its own calls alone. */
+function steps(model, rates, pod) {
   const [now, kept] = [rates.over(RATE_SECONDS), rates.over(KEPT_SECONDS)];
-  const of = ({ key }) => ({ calls: now.calls(key), failed: now.failed(key), kept: kept.calls(key) });
+  const of = ({ key }) => ({ calls: now.calls(key), failed: now.failed(key), kept: kept.calls(key), keptFailed: kept.failed(key) });
   const addresses = new Set(model.endpoints.map((one) => keyOf(one.service, one.address)));
   const found = [];
   for (const one of model.endpoints) {
-    const counts = model.flows === null ? of(one) : { calls: 0, failed: 0, kept: 0 };
-    found.push({ pod: model.flows === null ? ANY_POD : null, service: one.service, endpoint: one.address, ...counts });
+    const counts = model.flows === null ? of(one) : { calls: 0, failed: 0, kept: 0, keptFailed: 0 };
+    found.push({ workload: model.flows === null ? ANY_POD : null, service: one.service, endpoint: one.address, ...counts });
   }
   for (const flow of model.flows ?? []) {
+    if (pod !== null && flow.pod !== pod) continue;
     // A call that found no endpoint, or one that is no more, still goes to its Service.
     const endpoint = addresses.has(keyOf(flow.service, flow.endpoint)) ? flow.endpoint : null;
-    found.push({ pod: flow.pod, service: flow.service, endpoint, ...of(flow) });
+    found.push({ workload: flow.workload || CLIENTS, service: flow.service, endpoint, ...of(flow) });
   }
   return { found, seconds: now.seconds };
 }
 
-/** The busiest names of a kind, and all that are chosen. */
-function busiest(kind, found, chosen) {
+/** A call that fails is worth as many that do not: who fails is not put together with others. */
+const FAILED_WORTH = 100;
+
+/** The names of a kind that are worth most, and all that are chosen. */
+function foremost(kind, found, chosen) {
   const sums = new Map();
   for (const step of found) {
-    if (step[kind] !== null) sums.set(step[kind], (sums.get(step[kind]) ?? 0) + step.kept);
+    if (step[kind] !== null) sums.set(step[kind], (sums.get(step[kind]) ?? 0) + step.kept + FAILED_WORTH * step.keptFailed);
   }
   const all = [...sums].sort(([a, x], [b, y]) => y - x || (a < b ? -1 : 1)).map(([name]) => name);
   const kept = new Set(all.length > MOST[kind] ? all.slice(0, MOST[kind] - 1) : all);
@@ -54,8 +61,8 @@ function busiest(kind, found, chosen) {
  * by the nodes' keys; `seconds`: how long what is counted took; `most`: the busiest edge's calls.
  */
 export function graphOf(model, rates, choice) {
-  const { found, seconds } = steps(model, rates);
-  const tops = Object.fromEntries(["pod", "service", "endpoint"].map((kind) => [kind, busiest(kind, found, choice[kind])]));
+  const { found, seconds } = steps(model, rates, choice.pod);
+  const tops = Object.fromEntries(COLUMNS.map((kind) => [kind, foremost(kind, found, choice[kind])]));
   const details = new Map(model.endpoints.map((one) => [one.address, one]));
   const nodes = new Map();
   const edges = new Map();
@@ -66,7 +73,7 @@ export function graphOf(model, rates, choice) {
       const endpoint = kind === "endpoint" && !isOther ? details.get(name) : undefined;
       const label = isOther ? `${tops[kind].others} others` : endpoint?.name || name;
       nodes.set(key, {
-        key, kind, name, label, isOther, isFixed: isOther || name === ANY_POD,
+        key, kind, name, label, isOther, isFixed: isOther || name === ANY_POD || name === CLIENTS,
         calls: 0, failed: 0, latencies: 0, latencyCalls: 0,
         latency: endpoint?.latency, mark: endpoint?.mark ?? "", out: endpoint?.out ?? false,
       });
@@ -78,7 +85,7 @@ export function graphOf(model, rates, choice) {
     target.failed += step.failed;
   };
   for (const step of found) {
-    const way = ["pod", "service", "endpoint"].filter((kind) => step[kind] !== null).map((kind) => nodeOf(kind, step[kind]));
+    const way = COLUMNS.filter((kind) => step[kind] !== null).map((kind) => nodeOf(kind, step[kind]));
     for (const node of way) {
       count(node, step);
       const latency = details.get(step.endpoint)?.latency;
@@ -98,7 +105,7 @@ export function graphOf(model, rates, choice) {
   }
   const column = (kind) => [...nodes.values()].filter((node) => node.kind === kind).sort(inOrder);
   return {
-    columns: ["pod", "service", "endpoint"].map(column),
+    columns: COLUMNS.map(column),
     edges: [...edges.values()],
     seconds,
     most: Math.max(...[...edges.values()].map((edge) => edge.calls), 1),

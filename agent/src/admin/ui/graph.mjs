@@ -12,8 +12,8 @@ const HEAD = 24;
 /** How thick the lines of nearly none and of most calls are. */
 const THIN = 1.5;
 const THICK = 13;
-const TITLES = ["Pods", "Service ports", "Endpoints"];
-const NAMES = { pod: "Pod", service: "Service port", endpoint: "Endpoint" };
+const TITLES = ["Workloads", "Service ports", "Endpoints"];
+const NAMES = { workload: "Workload", service: "Service port", endpoint: "Endpoint" };
 
 export class Graph {
   constructor(parent, choice) {
@@ -93,7 +93,9 @@ export class Graph {
     for (const line of [name, numbers, more]) set(line, { x: size.left });
     const room = Math.floor((node.width - size.left - 3) / size.glyph);
     // Of the namespace there is room for on a wide screen only.
-    const label = node.label.length <= room ? node.label : node.label.slice(node.label.indexOf("/") + 1);
+    let label = node.label.length <= room ? node.label : node.label.slice(node.label.indexOf("/") + 1);
+    // Nor for a port.
+    if (label.length > room && node.kind === "service") label = label.split(":")[0];
     // The title is what a screen reader says, and what shows where the name has no room.
     const address = node.label === node.name || node.isOther ? "" : ` (${node.name})`;
     setText(title, `${NAMES[node.kind]} ${node.label}${address}: ${said}${node.mark && `; ${node.mark}`}`);

@@ -26,7 +26,7 @@ export function drawHead(model, rates) {
 /** The node's calls of the last seconds: by who made them where that is known, as some reach no endpoint. */
 function sums(model, rates) {
   const now = rates.over(RATE_SECONDS);
-  const rows = model.flows ?? model.endpoints;
+  const rows = model.isPart ? model.endpoints : (model.flows ?? model.endpoints);
   const sum = (of) => rows.reduce((total, row) => total + of(row.key), 0);
   return { calls: sum((key) => now.calls(key)), failed: sum((key) => now.failed(key)), seconds: now.seconds };
 }

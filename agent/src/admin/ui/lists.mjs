@@ -14,6 +14,9 @@ const ERROR_MOODS = { many: "bad", some: "odd", fine: "", idle: "" };
 const numbers = { isNumber: true };
 const wide = { isWide: true };
 
+/** So many of a method's statuses are named. */
+const MOST_STATUSES = 6;
+
 export class Lists {
   constructor(choice) {
     this.choice = choice;
@@ -30,7 +33,7 @@ export class Lists {
       empty: "No calls are known.",
       keyOf: (row) => row.key,
       columns: [
-        { title: "From", of: (row) => row.pod },
+        { title: "From", of: (row) => row.pod || "clients" },
         { title: "Service port", of: (row) => row.service, ...wide },
         { title: "Endpoint", of: (row) => row.endpoint || "none", ...wide },
         perSecond,
@@ -49,6 +52,8 @@ export class Lists {
         { title: "Pod", of: (row) => row.name },
         { title: "State", of: (row) => ({ text: row.stateText, mood: MOODS[row.state] }) },
         { title: "Why not", of: (row) => why(row), ...wide },
+        { title: "Calls/s", of: (row) => rate(this.ofPod(row.name)?.perSecond), ...numbers },
+        { title: "Failing", of: (row) => this.ofPod(row.name)?.failing ?? NOTHING, ...numbers },
         { title: "Connections taken", of: (row) => count(row.taken), ...numbers },
         { title: "Open", of: (row) => count(row.open), ...numbers },
         { title: "Straight, because", of: (row) => row.straight, ...wide },
@@ -67,6 +72,20 @@ export class Lists {
         { title: "Endpoints", of: (row) => count(row.endpoints), ...numbers },
         { title: "Not used", of: (row) => row.unused.join("; "), ...wide },
         { title: "Picker", of: (row) => row.picker },
+      ],
+    });
+    this.methods = new Table(byId("method-table"), {
+      caption: "Methods of each Service port, with all the statuses that their calls ended with",
+      empty: "No call is known.",
+      keyOf: (row) => row.key,
+      columns: [
+        { title: "Method", of: (row) => row.name || "not gRPC" },
+        { title: "Service port", of: (row) => row.service, ...wide },
+        perSecond,
+        failing,
+        { title: "Took", of: (row) => duration(this.now.took(row.key)), ...numbers },
+        { title: "Calls", of: (row) => count(row.calls), ...numbers },
+        { title: "Ended with", of: (row) => ({ text: statuses(row), mood: row.failed > 0 ? "odd" : "" }), ...wide },
       ],
     });
     this.endpoints = new Table(byId("endpoint-table"), {
@@ -113,8 +132,23 @@ export class Lists {
     };
   }
 
+  /** What a pod's calls come to now. */
+  ofPod(pod) {
+    const flows = this.flowsOfPod.get(pod);
+    if (flows === undefined || this.now.seconds === 0) return undefined;
+    const sum = (of) => flows.reduce((all, flow) => all + of(flow.key), 0);
+    const [calls, failed] = [sum((key) => this.now.calls(key)), sum((key) => this.now.failed(key))];
+    const share = calls > 0 ? Math.min(failed / calls, 1) : undefined;
+    return { perSecond: calls / this.now.seconds, failing: { text: percent(share), mood: ERROR_MOODS[severity(calls, failed)] } };
+  }
+
   draw(model, rates) {
     this.now = rates.over(RATE_SECONDS);
+    this.flowsOfPod = new Map();
+    for (const flow of model.flows ?? []) {
+      if (!this.flowsOfPod.has(flow.pod)) this.flowsOfPod.set(flow.pod, []);
+      this.flowsOfPod.get(flow.pod).push(flow);
+    }
     const { words } = this.choice;
     const latencies = new Map(model.endpoints.map((one) => [keyOf(one.service, one.address), one.latency]));
     const flows = model.flows ?? model.endpoints.map((one) => ({ ...one, pod: "pods of this node", endpoint: one.address }));
@@ -122,6 +156,8 @@ export class Lists {
     this.pods.draw(model.pods.filter((row) => says(words, row.name, row.stateText, row.reason, row.addresses, row.straight)));
     this.services.draw(model.ports.filter((row) => says(words, row.name, row.portName, row.picker, captured(row).text, ...row.straight, ...row.unused)));
     this.endpoints.draw(model.endpoints.filter((row) => says(words, row.name, row.address, row.service, row.zone, row.mark)));
+    byId("methods").hidden = model.methods === null;
+    this.methods.draw((model.methods ?? []).filter((row) => says(words, row.name, row.service, statuses(row))));
     byId("streams").hidden = model.streams === null;
     if (model.streams !== null) this.drawStreams(model.streams);
   }
@@ -137,6 +173,12 @@ export class Lists {
 function why(pod) {
   if (pod.state === "waiting" && pod.waitingSeconds !== undefined) return `${pod.reason} (for ${age(pod.waitingSeconds)})`;
   return pod.reason;
+}
+
+function statuses(method) {
+  const said = method.statuses.slice(0, MOST_STATUSES).map((status) => `${status.text} ${count(status.calls)}`);
+  const left = method.statuses.length - said.length;
+  return said.join(", ") + (left > 0 ? `, and ${left} more` : "");
 }
 
 function captured(port) {

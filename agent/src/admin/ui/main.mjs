@@ -1,4 +1,5 @@
-// The page's wiring, in the order in which data meets it: fetch.mjs → read.mjs → rates.mjs → head, graph, bars, tables.
+// The page's wiring, in the order in which data meets it: fetch.mjs → read.mjs → rates.mjs → head, graph, bars, tables. The tap has a way of
+// its own: tap.mjs → tap-panel.mjs.
 
 import { Announcer } from "./announce.mjs";
 import { Bars } from "./bars.mjs";
@@ -11,6 +12,8 @@ import { drawHead, drawSilence } from "./head.mjs";
 import { Lists } from "./lists.mjs";
 import { Rates } from "./rates.mjs";
 import { Reader, totals } from "./read.mjs";
+import { TapPanel } from "./tap-panel.mjs";
+import { count } from "./words.mjs";
 
 const reader = new Reader();
 const rates = new Rates();
@@ -19,20 +22,22 @@ const choice = new Choice(changed);
 const graph = new Graph(byId("graph"), choice);
 const bars = new Bars(byId("bars"));
 const lists = new Lists(choice);
+const tap = new TapPanel(announcer);
 const poller = new Poller(answered, silent);
 
 let model = null;
 let silence = null;
 let isPaused = false;
 
-function answered(pages, at) {
+function answered(pages, at, known) {
   if (silence !== null) announcer.say("The agent answers again.");
   silence = null;
   drawSilence(null);
   model = reader.read(pages);
-  rates.take(totals(model), at);
+  if ("endpoints" in pages) rates.take(totals(model), at, model.isPart);
   announcer.compare(model);
   drawHead(model, rates);
+  tap.offer(model, known.has("/tap"));
   draw();
 }
 
@@ -47,19 +52,23 @@ function draw() {
   if (model === null) return;
   const shown = related(model, choice);
   graph.draw(graphOf(model, rates, choice));
+  setText(byId("part"), model.isPart ? `Of ${count(model.flowsInAll)} ways of calls the agent tells the busiest ${count(model.flows?.length)}.` : "");
   bars.draw(barsOf(shown), rates);
   lists.draw(shown, rates);
   drawChosen();
 }
 
-/** The captured Service ports with their endpoints; where a pod is chosen, with its own calls alone. */
+/** The captured Service ports with their endpoints; where a pod or a workload is chosen, with its own calls alone. */
 function barsOf(shown) {
   const ports = new Map();
   for (const endpoint of shown.endpoints) {
     if (!says(choice.words, endpoint.service, endpoint.name, endpoint.address)) continue;
     if (!ports.has(endpoint.service)) ports.set(endpoint.service, { name: endpoint.service, endpoints: [] });
-    const flow = choice.pod === null ? undefined : shown.flows?.find((one) => one.service === endpoint.service && one.endpoint === endpoint.address);
-    ports.get(endpoint.service).endpoints.push(flow ? { ...endpoint, key: flow.key } : endpoint);
+    let keys = [endpoint.key];
+    if ((choice.pod !== null || choice.workload !== null) && shown.flows !== null) {
+      keys = shown.flows.filter((one) => one.service === endpoint.service && one.endpoint === endpoint.address).map((one) => one.key);
+    }
+    ports.get(endpoint.service).endpoints.push({ ...endpoint, keys });
   }
   return [...ports.values()].sort((one, other) => (one.name < other.name ? -1 : 1));
 }
@@ -97,8 +106,10 @@ function drawChosen() {
 
 /** Nobody looks at a hidden page, and nothing is asked for it. */
 function run() {
-  if (isPaused || document.hidden) poller.stop();
+  const rests = isPaused || document.hidden;
+  if (rests) poller.stop();
   else poller.start();
+  tap.hold(rests);
 }
 
 byId("words").addEventListener("input", (event) => choice.search(event.target.value));

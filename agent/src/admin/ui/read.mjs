@@ -6,7 +6,8 @@ export const keyOf = (...parts) => JSON.stringify(parts);
 const number = (value) => (Number.isFinite(value) ? value : undefined);
 const total = (value) => Math.max(number(value) ?? 0, 0);
 const text = (value) => (value === undefined || value === null ? "" : String(value));
-const list = (value) => (Array.isArray(value) ? value : []);
+/** What is in a list; nulls are nothing to draw. */
+const list = (value) => (Array.isArray(value) ? value : []).filter((one) => one !== null && one !== undefined);
 
 /** Keeps the last of each page: not all are asked for each time. */
 export class Reader {
@@ -16,7 +17,7 @@ export class Reader {
 
   read(pages) {
     Object.assign(this.pages, pages);
-    const { status, config, pods, services, endpoints, problems, calls, streams } = this.pages;
+    const { status, config, pods, services, endpoints, problems, calls, methods, streams } = this.pages;
     const model = {
       node: text(status?.node ?? config?.node_name),
       version: text(status?.version),
@@ -26,6 +27,10 @@ export class Reader {
       endpoints: list(endpoints).map(readEndpoint),
       problems: list(problems).map(readProblem),
       flows: calls === undefined ? null : readFlows(calls),
+      methods: methods === undefined ? null : readMethods(methods),
+      // Of very many the agent tells the busiest alone.
+      isPart: calls?.cut === true || methods?.cut === true,
+      flowsInAll: total(calls?.total),
       streams: streams === undefined ? null : readStreams(streams),
     };
     for (const kind of ["pods", "ports", "endpoints"]) model[kind].sort(byName);
@@ -117,27 +122,60 @@ function readProblem(problem) {
   return { severity: text(problem.severity), text: about === "" ? text(problem.cause) : `${about}: ${text(problem.cause)}` };
 }
 
-/** Whether calls of this outcome failed: anything but OK, unless it is the client that gave them up. */
-function isFailure(row) {
-  const flag = text(row.flag);
-  if (flag === "client_cancelled" || flag === "client_gone") return false;
-  if (flag !== "" && flag !== "-") return true;
-  return Number.isFinite(row.grpc_status) ? row.grpc_status !== 0 : total(row.http_status) >= 400;
+const counts = () => ({ calls: 0, failed: 0, ms: 0 });
+
+function addRow(sum, row) {
+  sum.calls += total(row.calls);
+  sum.failed += total(row.failures);
+  sum.ms += total(row.latency?.sum_ms);
 }
 
-/** Who called what, with each method's and status' calls added up. */
+/** Who called what. */
 function readFlows(calls) {
   const flows = new Map();
-  for (const row of list(calls)) {
-    const pod = row.pod === undefined ? "" : `${text(row.namespace)}/${text(row.pod)}`;
-    const [service, endpoint] = [text(row.service), text(row.endpoint)];
+  for (const row of list(calls?.calls)) {
+    const ofNamespace = (name) => (row[name] === undefined ? "" : `${text(row.namespace)}/${text(row[name])}`);
+    const [pod, workload, service, endpoint] = [ofNamespace("pod"), ofNamespace("workload"), text(row.service), text(row.endpoint)];
     const key = keyOf("F", pod, service, endpoint);
-    const flow = flows.get(key) ?? { key, pod, service, endpoint, calls: 0, failed: 0 };
-    flow.calls += total(row.calls);
-    if (isFailure(row)) flow.failed += total(row.calls);
-    flows.set(key, flow);
+    // An address may have been several pods'.
+    if (!flows.has(key)) flows.set(key, { key, pod, workload, service, endpoint, ...counts() });
+    addRow(flows.get(key), row);
   }
   return [...flows.values()];
+}
+
+/** What was called, with how often each status came. */
+function readMethods(methods) {
+  const found = new Map();
+  for (const row of list(methods?.calls)) {
+    const [service, name] = [text(row.service), text(row.method)];
+    const key = keyOf("M", service, name);
+    if (!found.has(key)) found.set(key, { key, service, name, statuses: [], ...counts() });
+    const method = found.get(key);
+    addRow(method, row);
+    method.statuses.push({ text: statusName(row), calls: total(row.calls), isFailure: total(row.failures) > 0 });
+  }
+  for (const { statuses } of found.values()) statuses.sort((one, other) => other.calls - one.calls);
+  return [...found.values()].sort((one, other) => names.compare(one.service, other.service) || byName(one, other));
+}
+
+const GRPC_NAMES = [
+  "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED",
+  "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS",
+  "UNAUTHENTICATED",
+];
+
+/** All statuses of gRPC, by their numbers. */
+export const grpcName = (code) => GRPC_NAMES[code] ?? `status ${text(code)}`;
+
+/** How calls ended: the status, and where something went wrong beside it, what. */
+export function statusName(row) {
+  const flag = text(row.flag) === "-" ? "" : text(row.flag).replaceAll("_", " ");
+  let status = total(row.http_status) > 0 ? `HTTP ${text(row.http_status)}` : "";
+  if (Number.isFinite(row.grpc_status)) status = grpcName(row.grpc_status);
+  else if (row.protocol === "grpc" && flag !== "") status = "";
+  if (status === "" || flag === "") return status || flag || "no answer";
+  return `${status} (${flag})`;
 }
 
 function readStreams(streams) {
@@ -156,6 +194,6 @@ function readStreams(streams) {
 /** What rates.mjs counts. */
 export function totals(model) {
   const counts = new Map();
-  for (const { key, calls, failed } of [...model.endpoints, ...(model.flows ?? [])]) counts.set(key, { calls, failed });
+  for (const { key, calls, failed, ms } of [...model.endpoints, ...(model.flows ?? []), ...(model.methods ?? [])]) counts.set(key, { calls, failed, ms });
   return counts;
 }

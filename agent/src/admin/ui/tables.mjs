@@ -11,7 +11,7 @@ const valueOf = (cell) => (typeof cell === "object" && cell !== null ? cell : { 
 
 export class Table {
   /**
-   * `columns`: { title, of(row) → cell, isNumber, isWide }. `chosen(row)`, where there is one: what a click on the first column's name
+   * `columns`: { title, of(row) → cell, isNumber, isWide, isPlain }. `chosen(row)`, where there is one: what a click on the first column's name
    * chooses. `keyOf(row)`: what makes a row the same as before.
    */
   constructor(parent, { caption, empty, columns, keyOf, choose, isScrolled }) {
@@ -71,5 +71,5 @@ export class Table {
 }
 
 function classOf(column) {
-  return [column.isNumber && "number", column.isWide && "wide"].filter(Boolean).join(" ");
+  return [column.isNumber && "number", column.isWide && "wide", column.isPlain && "plain"].filter(Boolean).join(" ");
 }

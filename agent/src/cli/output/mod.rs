@@ -6,9 +6,9 @@ mod table;
 
 pub(super) use paint::{Paint, Palette};
 pub(super) use quiet::{complain, print, say};
-pub(super) use table::{Cell, Table};
+pub(super) use table::{Cell, RunningTable, Table};
 
-use crate::admin::table::is_obeyed;
+use crate::telemetry::{is_obeyed, json_line};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
@@ -50,6 +50,20 @@ impl OutputArgs {
                 Some(if text.ends_with('\n') { text } else { text + "\n" })
             }
         }
+    }
+
+    /// One of many values that come one after the other as a program wants it, if one asks: a line, or a document.
+    pub(super) fn item_for_programs(&self, value: &Value) -> Option<String> {
+        match self.output? {
+            Format::Wide => None,
+            Format::Json => Some(json_line(value) + "\n"),
+            Format::Yaml => self.for_programs(value).map(|text| format!("---\n{text}")),
+        }
+    }
+
+    /// Whether a table is to have its first line.
+    pub(super) fn has_header(&self) -> bool {
+        !self.no_headers
     }
 
     /// The table as text.
@@ -108,6 +122,10 @@ mod tests {
         assert_eq!(json, value);
         let yaml: Value = serde_saphyr::from_str(&as_format(Some(Format::Yaml)).unwrap()).unwrap();
         assert_eq!(yaml, value);
+        let as_item = |output| OutputArgs { output, no_headers: false }.item_for_programs(&value[0]);
+        assert!(as_item(Some(Format::Json)).unwrap().starts_with(r#"{"calls":3,"#));
+        assert!(as_item(Some(Format::Yaml)).unwrap().starts_with("---\n"));
+        assert_eq!(as_item(Some(Format::Wide)), None);
     }
 
     #[test]

@@ -94,6 +94,44 @@ impl Table {
     }
 }
 
+/// No column of a [`RunningTable`] becomes wider than this for a long word's sake, in characters.
+const WIDEST: usize = 60;
+
+/// A table whose rows come one after the other: each is as wide as those before it.
+#[derive(Clone, Debug)]
+pub(in crate::cli) struct RunningTable {
+    columns: Vec<&'static str>,
+    widths: Vec<usize>,
+}
+
+impl RunningTable {
+    /// One with these columns, each as wide as is to be expected.
+    pub(in crate::cli) fn new(columns: impl IntoIterator<Item = (&'static str, usize)>) -> Self {
+        let (columns, widths): (Vec<&str>, Vec<usize>) = columns.into_iter().unzip();
+        let widths = columns.iter().zip(widths).map(|(name, width)| width.max(name.len())).collect();
+        Self { columns, widths }
+    }
+
+    /// The first line.
+    pub(in crate::cli) fn header(&self, palette: Palette) -> String {
+        let cells: Vec<_> = self.columns.iter().map(|name| Cell::painted(*name, Paint::Bold)).collect();
+        let mut text = String::new();
+        push_line(&mut text, &cells, &self.widths, palette);
+        text
+    }
+
+    /// A row's line.
+    pub(in crate::cli) fn line(&mut self, cells: &[Cell], palette: Palette) -> String {
+        debug_assert_eq!(cells.len(), self.columns.len(), "a cell for each column");
+        for (width, cell) in self.widths.iter_mut().zip(cells) {
+            *width = (*width).max(cell.shown().chars().count().min(WIDEST));
+        }
+        let mut text = String::new();
+        push_line(&mut text, cells, &self.widths, palette);
+        text
+    }
+}
+
 impl Cell {
     fn shown(&self) -> &str {
         if self.text.is_empty() { EMPTY } else { &self.text }
@@ -138,6 +176,18 @@ mod tests {
         assert_eq!(table().render(true, Palette::Plain), expected);
         let without_header = expected.split_once('\n').unwrap().1;
         assert_eq!(table().render(false, Palette::Plain), without_header);
+    }
+
+    #[test]
+    fn rows_that_come_later_stand_below_those_before_them() {
+        let mut table = RunningTable::new([("NAME", 6), ("CALLS", 0), ("WHY", 0)]);
+        assert_eq!(table.header(Palette::Plain), "NAME     CALLS   WHY\n");
+        let mut line = |name: &str| table.line(&[name.into(), 1.into(), "\u{1b}x".into()], Palette::Plain);
+        assert_eq!(line("a"), "a        1       \\u{1b}x\n");
+        assert_eq!(line("a-longer-name"), "a-longer-name   1       \\u{1b}x\n");
+        assert_eq!(line("a"), "a               1       \\u{1b}x\n");
+        assert_eq!(line(&"x".repeat(100)).len(), 100 + 3 + 8 + 8);
+        assert_eq!(line("a").len(), WIDEST + 3 + 8 + 8);
     }
 
     #[test]

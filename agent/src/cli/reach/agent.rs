@@ -3,7 +3,7 @@
 use super::Answers;
 use super::address::Address;
 use super::cluster::{AgentPod, Refusal};
-use super::wire::{Ask, AskError, Connection};
+use super::wire::{Ask, AskError, Connection, Lines};
 use kube::Client;
 use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
@@ -51,6 +51,15 @@ impl Agent {
         };
         self.connection = Some(connection);
         Ok(answers)
+    }
+
+    /// Asks for an answer that goes on and on, over a connection of its own.
+    pub(in crate::cli) async fn follow(&self, ask: &Ask) -> Result<Lines, AskError> {
+        let (connection, refusal) = self.way.open().await?;
+        match connection.follow(ask).await {
+            Err(AskError::Unreachable(cause)) => Err(explained(cause, refusal).await),
+            other => other,
+        }
     }
 
     /// Ends the connection, if there is one: what is asked next opens another.

@@ -247,10 +247,14 @@ fn admin_port(pod: &Pod) -> Result<u16, String> {
     }
     match told.as_deref() {
         None => Ok(ADMIN_PORT),
-        Some(address) => address
-            .rsplit_once(':')
-            .and_then(|(_, port)| port.parse().ok())
-            .ok_or_else(|| format!("its admin endpoint is at {address}, where no port-forward leads")),
+        Some(address) => address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).ok_or_else(|| {
+            format!(
+                "its admin endpoint is at {address}, where no port-forward leads: \
+                     kubectl exec -n {} {} -- evenkeel status --address {address}",
+                pod.metadata.namespace.as_deref().unwrap_or_default(),
+                pod.metadata.name.as_deref().unwrap_or_default(),
+            )
+        }),
     }
 }
 

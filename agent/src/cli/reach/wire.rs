@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use http::header::{ACCEPT, HOST, USER_AGENT};
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -13,6 +14,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 /// The most that is read of one answer: 100,000 endpoints are some 30 MiB.
 const MOST_ANSWER_BYTES: usize = 128 << 20;
+
+/// The most that is read of a line of one that goes on and on: a call's headers are some KiB.
+const MOST_LINE_BYTES: usize = 1 << 20;
 
 /// The most that is repeated of an answer that is an error.
 const MOST_ERROR_CHARS: usize = 400;
@@ -139,8 +143,37 @@ impl Connection {
         Ok(Self { sender })
     }
 
+    /// Asks for an answer that goes on and on, which takes the connection.
+    pub(super) async fn follow(mut self, ask: &Ask) -> Result<Lines, AskError> {
+        let answer = self.send(ask).await?;
+        match answer.status() {
+            status if status.is_success() => {
+                Ok(Lines { body: answer.into_body(), unread: Vec::new(), _connection: self })
+            }
+            status => {
+                let body = Limited::new(answer.into_body(), MOST_ERROR_CHARS).collect().await;
+                Err(refused(status, &body.map(|body| body.to_bytes()).unwrap_or_default()))
+            }
+        }
+    }
+
     /// Outer errors are the connection's, which is of no use after them; inner ones are the answer's.
     pub(super) async fn ask(&mut self, ask: &Ask) -> Result<Result<Value, AskError>, AskError> {
+        let answer = self.send(ask).await?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), MOST_ANSWER_BYTES).collect().await;
+        let body = body
+            .map_err(|error| AskError::Unreachable(format!("the answer breaks off: {error}")))?
+            .to_bytes();
+        Ok(match status.is_success() {
+            true => serde_json::from_slice(&body)
+                .map_err(|error| AskError::NotAnAgents(error.to_string()))
+                .and_then(|answer| ask.checked(answer)),
+            false => Err(refused(status, &body)),
+        })
+    }
+
+    async fn send(&mut self, ask: &Ask) -> Result<Response<Incoming>, AskError> {
         self.sender.ready().await?;
         let request = Request::builder()
             .method(ask.method.clone())
@@ -151,21 +184,44 @@ impl Connection {
             .header(USER_AGENT, concat!("evenkeel/", env!("CARGO_PKG_VERSION")))
             .body(Full::from(ask.body.clone()))
             .map_err(|error| AskError::Unreachable(error.to_string()))?;
-        let answer = self.sender.send_request(request).await?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), MOST_ANSWER_BYTES).collect().await;
-        let body = body
-            .map_err(|error| AskError::Unreachable(format!("the answer breaks off: {error}")))?
-            .to_bytes();
-        Ok(match status.is_success() {
-            true => serde_json::from_slice(&body)
-                .map_err(|error| AskError::NotAnAgents(error.to_string()))
-                .and_then(|answer| ask.checked(answer)),
-            false => {
-                let text = String::from_utf8_lossy(&body);
-                Err(AskError::Refused(status, text.trim().chars().take(MOST_ERROR_CHARS).collect()))
+        Ok(self.sender.send_request(request).await?)
+    }
+}
+
+/// The agent's own words.
+fn refused(status: StatusCode, body: &[u8]) -> AskError {
+    let text = String::from_utf8_lossy(body);
+    AskError::Refused(status, text.trim().chars().take(MOST_ERROR_CHARS).collect())
+}
+
+/// The lines of an answer that goes on and on.
+#[derive(Debug)]
+pub(in crate::cli) struct Lines {
+    body: Incoming,
+    unread: Vec<u8>,
+    _connection: Connection,
+}
+
+impl Lines {
+    /// The next line as JSON; `None`: the answer is over.
+    pub(in crate::cli) async fn next(&mut self) -> Result<Option<Value>, AskError> {
+        loop {
+            if let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
+                let rest = self.unread.split_off(end + 1);
+                let line = std::mem::replace(&mut self.unread, rest);
+                let line = serde_json::from_slice(&line);
+                return line.map(Some).map_err(|error| AskError::NotAnAgents(error.to_string()));
             }
-        })
+            if self.unread.len() > MOST_LINE_BYTES {
+                return Err(AskError::NotAnAgents("a line without an end".into()));
+            }
+            match self.body.frame().await {
+                None if self.unread.is_empty() => return Ok(None),
+                None => return Err(AskError::Unreachable("the answer breaks off".into())),
+                Some(Err(_)) => return Err(AskError::Unreachable("the agent has gone".into())),
+                Some(Ok(frame)) => self.unread.extend_from_slice(frame.data_ref().map_or(&[], |data| data)),
+            }
+        }
     }
 }
 
@@ -203,6 +259,32 @@ mod tests {
         let first = sent.lines().next().unwrap();
         assert_eq!(first, "GET /explain?pod=shop%2Fa&to=cart%3A50051&header=x%3Da%20b%26c HTTP/1.1");
         assert!(sent.to_ascii_lowercase().contains("host: localhost\r\n"), "{sent}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_goes_on_is_read_line_by_line_wherever_it_is_cut() {
+        let (ours, mut theirs) = tokio::io::duplex(4096);
+        tokio::spawn(async move {
+            assert!(theirs.read(&mut [0; 4096]).await.unwrap() > 0);
+            theirs.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await.unwrap();
+            for chunk in ["{\"a\"", ":1}\n{\"a\":2}\n{\"a\":", "3}", "\n"] {
+                theirs.write_all(format!("{:x}\r\n{chunk}\r\n", chunk.len()).as_bytes()).await.unwrap();
+            }
+            theirs.write_all(b"0\r\n\r\n").await.unwrap();
+        });
+        let mut lines = Connection::over(ours).await.unwrap().follow(&Ask::get("/tap")).await.unwrap();
+        for expected in 1..=3 {
+            assert_eq!(lines.next().await, Ok(Some(serde_json::json!({ "a": expected }))));
+        }
+        assert_eq!(lines.next().await, Ok(None));
+        let (ours, mut theirs) = tokio::io::duplex(4096);
+        tokio::spawn(async move {
+            assert!(theirs.read(&mut [0; 4096]).await.unwrap() > 0);
+            let busy = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 13\r\n\r\n8 taps: end 1";
+            theirs.write_all(busy).await.unwrap();
+        });
+        let refused = Connection::over(ours).await.unwrap().follow(&Ask::get("/tap")).await.unwrap_err();
+        assert_eq!(refused.to_string(), "the agent says: 8 taps: end 1");
     }
 
     #[tokio::test]

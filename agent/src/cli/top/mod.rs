@@ -1,4 +1,4 @@
-//! `evenkeel top`: what happens now. Two [`sample`]s of what agents have counted make [`rates`]; the [`screen`] draws them again and again,
+//! `evenkeel top`: what happens now. Two [`sample`]s of what agents have counted make [`mod@rates`]; the [`screen`] draws them again and again,
 //! or, where nobody looks, they are printed once.
 
 mod rates;
@@ -52,6 +52,9 @@ enum By {
     Pod,
 }
 
+/// What is shown before there are two samples.
+const LOOKING: &str = "looking…\n";
+
 /// What is looked at, and how it is shown.
 struct View {
     by: By,
@@ -72,32 +75,32 @@ async fn watch(args: TopArgs) -> Result<ExitCode> {
         View { by: args.by, order: args.sort, namespace: args.namespace.chosen(found.namespace.as_deref()) };
     let (mut agents, limit) = (found.agents, args.reach.limit());
     let every = Duration::from_secs(args.interval.into());
-    let mut before = look(&mut agents, limit, &missing).await;
-    if before.counted.is_none() {
-        before.complaints.iter().for_each(|complaint| eprintln!("evenkeel: {complaint}"));
-        bail!("no agent has answered");
-    }
-    if before.is_coarse && matches!(args.by, By::Method | By::Pod) {
+    let mut before = look(&mut agents, limit, view.by, &missing).await;
+    if before.is_coarse && matches!(view.by, By::Method | By::Pod) {
         bail!(
             "the agents do not count by method and by calling pod (/calls): --by service and --by endpoint are there"
         );
     }
+    if before.counted.is_none() {
+        before.complaints.iter().for_each(|complaint| eprintln!("evenkeel: {complaint}"));
+        bail!("no agent has answered");
+    }
     let is_live = !args.once && std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
     if !is_live {
         sleep_until(before.at + every).await;
-        let after = look(&mut agents, limit, &missing).await;
+        let after = look(&mut agents, limit, view.by, &missing).await;
         after.complaints.iter().for_each(|complaint| eprintln!("evenkeel: {complaint}"));
         print(&page(&before, &after, &view, Palette::of_stdout()))?;
         return Ok(if after.complaints.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     let mut screen = Screen::take()?;
-    screen.draw("looking…\n")?;
+    screen.draw(LOOKING)?;
     let mut after = None;
     let mut next = before.at + every;
     loop {
         tokio::select! {
             () = sleep_until(next) => {
-                let sample = look(&mut agents, limit, &missing).await;
+                let sample = look(&mut agents, limit, view.by, &missing).await;
                 next = Instant::now() + every;
                 if let Some(last) = after.replace(sample) {
                     before = last;
@@ -106,7 +109,14 @@ async fn watch(args: TopArgs) -> Result<ExitCode> {
             key = screen.key() => match key {
                 Key::Quit => return Ok(ExitCode::SUCCESS),
                 Key::Sort => view.order = view.order.next(),
-                Key::By => view.by = view.by.next(before.is_coarse),
+                Key::By => {
+                    view.by = view.by.next(before.is_coarse);
+                    // Other lines: what they were before is not known.
+                    screen.draw(LOOKING)?;
+                    before = look(&mut agents, limit, view.by, &missing).await;
+                    after = None;
+                    next = before.at + every;
+                }
                 Key::Other => continue,
             },
         }
@@ -132,8 +142,8 @@ impl By {
 }
 
 /// Asks all agents what they have counted.
-async fn look(agents: &mut Vec<Agent>, limit: Duration, missing: &[String]) -> Sample {
-    let (asked, mut sample) = take(std::mem::take(agents), limit).await;
+async fn look(agents: &mut Vec<Agent>, limit: Duration, by: By, missing: &[String]) -> Sample {
+    let (asked, mut sample) = take(std::mem::take(agents), limit, by).await;
     *agents = asked;
     sample.complaints.extend(missing.iter().cloned());
     sample

@@ -70,19 +70,16 @@ pub(super) fn rates(before: &Sample, after: &Sample, by: By, namespace: Option<&
     let seconds = after.at.duration_since(before.at).as_secs_f64().max(1e-3);
     let mut sums: BTreeMap<Vec<String>, Sum> = BTreeMap::new();
     for (series, now) in counted {
-        let is_of_no_call = match by {
-            By::Method => series.method.is_empty() && now.calls == 0,
-            By::Pod => series.source.is_empty() && now.calls == 0,
-            By::Service | By::Endpoint => false,
-        };
-        if is_of_no_call {
-            continue;
-        }
         let names = names(series, by);
         if namespace.is_some_and(|namespace| names[0] != namespace) {
             continue;
         }
-        let last = earlier.and_then(|earlier| earlier.get(series)).copied().unwrap_or_default();
+        let last = match earlier.and_then(|earlier| earlier.get(series)) {
+            Some(last) => *last,
+            // It was there, among what was cut off: what it has grown by is not known.
+            None if before.is_cut => *now,
+            None => Count::default(),
+        };
         let sum = sums.entry(names).or_default();
         let calls = since(now.calls, last.calls);
         sum.calls += calls;
@@ -140,23 +137,22 @@ fn names(series: &Series, by: By) -> Vec<String> {
 }
 
 /// What stands above the table.
-pub(super) fn header(lines: &[Line], by: By, order: Order, after: &Sample, palette: Palette) -> String {
+pub(super) fn header(lines: &[Line], what: By, order: Order, after: &Sample, palette: Palette) -> String {
     let all: f64 = lines.iter().map(|line| line.per_second).sum();
     let failed: f64 = lines.iter().map(|line| line.failed_per_second).sum();
     let active: u64 = lines.iter().map(|line| line.active).sum();
-    let by = match by {
+    let by = match what {
         By::Service => "service",
         By::Endpoint => "endpoint",
         By::Method => "method",
         By::Pod => "pod",
     };
     let keys = palette.paint("q quit, s sort, b by", Paint::Faint);
-    let mut text = format!(
-        "{} calls/s, {} failed/s, {active} under way   by {by}, sorted by {}   {keys}\n",
-        rate(all),
-        rate(failed),
-        order.name()
-    );
+    let mut text = format!("{} calls/s, {} failed/s", rate(all), rate(failed));
+    if what.has_active() {
+        text.push_str(&format!(", {active} under way"));
+    }
+    text.push_str(&format!("   by {by}, sorted by {}   {keys}\n", order.name()));
     for complaint in &after.complaints {
         let line: String = complaint.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         text.push_str(&format!("{}\n", palette.paint(&line, Paint::Bad)));
@@ -184,7 +180,8 @@ pub(super) fn table(mut lines: Vec<Line>, by: By, order: Order, with_namespace: 
         By::Method => columns.extend(["SERVICE", "METHOD"]),
         By::Pod => columns.push("POD"),
     }
-    columns.extend(["CALLS/S", "SHARE", "FAILED/S", "FAILED", "LATENCY", "ACTIVE"]);
+    columns.extend(["CALLS/S", "SHARE", "FAILED/S", "FAILED", "LATENCY"]);
+    columns.extend(by.has_active().then_some("ACTIVE"));
     let mut table = Table::new(columns);
     let all: u64 = lines.iter().map(|line| line.calls).sum();
     for line in lines {
@@ -200,8 +197,8 @@ pub(super) fn table(mut lines: Vec<Line>, by: By, order: Order, with_namespace: 
                 failed => failed.into(),
             },
             line.latency_us.map(|us| latency(us as u64)).into(),
-            line.active.into(),
         ]);
+        cells.extend(by.has_active().then(|| Cell::from(line.active)));
         table.push(cells);
     }
     table
@@ -218,7 +215,7 @@ fn rate(per_second: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample::{of_calls, of_endpoints};
+    use super::super::sample::{CallsPage, of_endpoints};
     use super::*;
     use serde_json::{Value, json};
     use std::time::Duration;
@@ -233,7 +230,7 @@ mod tests {
 
     fn sample(at: Instant, rows: &[Value]) -> Sample {
         let counted = Some(of_endpoints("n1", &rows.iter().cloned().collect()).unwrap());
-        Sample { at, counted, is_coarse: true, complaints: Vec::new() }
+        Sample { at, counted, is_coarse: true, is_cut: false, complaints: Vec::new() }
     }
 
     #[test]
@@ -266,37 +263,51 @@ cart:80   200.0     100.0%   21.5       10.8%    1.0ms     6
         assert_eq!(rates(&before, &after, By::Service, Some("other")), []);
     }
 
+    fn of_calls(at: Instant, is_cut: bool, rows: &[Value]) -> Sample {
+        let page = json!({ "calls": rows, "total": rows.len() + usize::from(is_cut), "cut": is_cut });
+        let counted = Some(CallsPage::read(&page).unwrap().counted("n1"));
+        Sample { at, counted, is_coarse: false, is_cut, complaints: Vec::new() }
+    }
+
     #[test]
     fn what_is_counted_by_call_is_shown_by_whatever_is_asked_for() {
-        let row = |pod: &str, method: &str, status: u8, flag: &str, calls: u64, sum_ms: f64| {
+        let row = |method: &str, calls: u64, failures: u64, sum_ms: f64| {
             json!({
-                "namespace": "web", "pod": pod, "service": "shop/cart:80", "method": method, "endpoint": "10.0.0.1:80",
-                "http_status": 200, "grpc_status": status, "flag": flag, "calls": calls, "latency": {"sum_ms": sum_ms},
+                "service": "shop/cart:80", "method": method, "calls": calls, "failures": failures,
+                "latency": { "sum_ms": sum_ms },
             })
         };
         let at = Instant::now();
-        let sample = |at, rows: &[Value]| {
-            let counted = Some(of_calls("n1", &rows.iter().cloned().collect()).unwrap());
-            Sample { at, counted, is_coarse: false, complaints: Vec::new() }
+        let before = of_calls(at, false, &[row("p.S/M", 10, 0, 100.0)]);
+        let rows = [row("p.S/M", 25, 5, 125.0), row("p.S/N", 10, 0, 100.0)];
+        let after = of_calls(at + Duration::from_secs(1), false, &rows);
+        let of = |before: &Sample, after: &Sample, by| {
+            table(rates(before, after, by, None), by, Order::Calls, true).render(true, Palette::Plain)
         };
-        let before = sample(at, &[row("a", "p.S/M", 0, "-", 10, 100.0)]);
-        let rows = [
-            row("a", "p.S/M", 0, "-", 20, 120.0),
-            row("a", "p.S/M", 14, "no_endpoint", 5, 5.0),
-            row("b", "p.S/N", 5, "-", 5, 50.0),
-            row("b", "p.S/N", 1, "client_cancelled", 5, 50.0),
-        ];
-        let after = sample(at + Duration::from_secs(1), &rows);
-        let of =
-            |by| table(rates(&before, &after, by, None), by, Order::Calls, true).render(true, Palette::Plain);
         let expected = "\
-NAMESPACE   SERVICE   METHOD   CALLS/S   SHARE   FAILED/S   FAILED   LATENCY   ACTIVE
-shop        cart:80   p.S/M    15.0      60.0%   5.00       33.3%    1.7ms     0
-shop        cart:80   p.S/N    10.0      40.0%   0          0.0%     10.0ms    0
+NAMESPACE   SERVICE   METHOD   CALLS/S   SHARE   FAILED/S   FAILED   LATENCY
+shop        cart:80   p.S/M    15.0      60.0%   5.00       33.3%    1.7ms
+shop        cart:80   p.S/N    10.0      40.0%   0          0.0%     10.0ms
 ";
-        assert_eq!(of(By::Method), expected);
-        let by_pod = of(By::Pod);
+        assert_eq!(of(&before, &after, By::Method), expected);
+        let pod = json!({ "namespace": "web", "pod": "a", "calls": 15, "latency": { "sum_ms": 15.0 } });
+        let by_pod =
+            of(&of_calls(at, false, &[]), &of_calls(at + Duration::from_secs(1), false, &[pod]), By::Pod);
         assert!(by_pod.lines().nth(1).unwrap().starts_with("web         a     15.0 "), "{by_pod}");
+    }
+
+    #[test]
+    fn a_line_that_was_cut_off_before_is_not_taken_for_one_that_has_just_begun() {
+        let at = Instant::now();
+        let row =
+            |method: &str, calls: u64| json!({ "service": "shop/cart:80", "method": method, "calls": calls });
+        for (is_cut, expected) in [(true, 10), (false, 5_010)] {
+            let before = of_calls(at, is_cut, &[row("p.S/M", 6_000)]);
+            let after =
+                of_calls(at + Duration::from_secs(1), is_cut, &[row("p.S/M", 6_010), row("p.S/N", 5_000)]);
+            let calls: u64 = rates(&before, &after, By::Method, None).iter().map(|line| line.calls).sum();
+            assert_eq!(calls, expected);
+        }
     }
 
     #[test]

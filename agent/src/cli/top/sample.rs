@@ -1,13 +1,17 @@
 //! What agents have counted since their start, at one moment.
 
 use super::super::reach::{Agent, Ask, AskError, ask_all};
+use super::By;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What is counted for itself.
+/// The most lines that an agent is asked for: as many as it gives.
+const MOST_LINES: usize = 10_000;
+
+/// What is counted for itself; what lines are not told apart by is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Series {
     /// The agent that counts.
@@ -18,7 +22,6 @@ pub(super) struct Series {
     pub(super) method: String,
     /// The pod that calls.
     pub(super) source: String,
-    pub(super) status: String,
 }
 
 /// How much of it.
@@ -26,7 +29,7 @@ pub(super) struct Series {
 pub(super) struct Count {
     pub(super) calls: u64,
     pub(super) failures: u64,
-    /// Under way.
+    /// Under way, where that is asked for: of an endpoint.
     pub(super) active: u64,
     /// Of all calls together, in microseconds, where the agent counts it.
     pub(super) latency_sum_us: Option<u64>,
@@ -42,7 +45,9 @@ pub(super) struct Sample {
     pub(super) counted: Option<HashMap<Series, Count>>,
     /// The agents count by endpoint alone.
     pub(super) is_coarse: bool,
-    /// Who has not answered, and why.
+    /// There is more than was answered.
+    pub(super) is_cut: bool,
+    /// Who has not answered, or not all, and why.
     pub(super) complaints: Vec<String>,
 }
 
@@ -58,19 +63,25 @@ struct EndpointRow {
     latency_us: Option<u64>,
 }
 
-/// A row of `/calls`.
+/// What `/calls` answers.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct CallsPage {
+    calls: Vec<CallsRow>,
+    total: usize,
+    cut: bool,
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct CallsRow {
-    namespace: Option<String>,
+    namespace: String,
     pod: Option<String>,
     service: String,
     method: String,
-    endpoint: Option<String>,
-    http_status: u16,
-    grpc_status: Option<u8>,
-    flag: String,
+    endpoint: String,
     calls: u64,
+    failures: u64,
     latency: LatencyRow,
 }
 
@@ -80,29 +91,35 @@ struct LatencyRow {
     sum_ms: f64,
 }
 
-impl CallsRow {
-    /// Whether a server failed it, or it got no answer of a server's: not what its client has ended.
-    fn has_failed(&self) -> bool {
-        // UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL, UNAVAILABLE, DATA_LOSS: as the agent counts by endpoint.
-        const FAILURES: [u8; 6] = [2, 4, 8, 13, 14, 15];
-        let of_client = self.flag.starts_with("client");
-        !of_client
-            && (self.http_status >= 500
-                || self.grpc_status.is_some_and(|status| FAILURES.contains(&status))
-                || !matches!(self.flag.as_str(), "" | "-"))
+impl By {
+    /// What `/calls` is to tell apart.
+    fn dimensions(self) -> &'static str {
+        match self {
+            Self::Service => "service",
+            Self::Endpoint => "service,endpoint",
+            Self::Method => "service,method",
+            Self::Pod => "pod",
+        }
+    }
+
+    /// Whether it is known how many calls are under way.
+    pub(super) fn has_active(self) -> bool {
+        matches!(self, Self::Service | Self::Endpoint)
     }
 }
 
-/// Asks all agents.
-pub(super) async fn take(agents: Vec<Agent>, limit: Duration) -> (Vec<Agent>, Sample) {
-    let asks = [Ask::get("/calls"), Ask::get("/endpoints")];
+/// Asks all agents, for what is shown.
+pub(super) async fn take(agents: Vec<Agent>, limit: Duration, by: By) -> (Vec<Agent>, Sample) {
+    let calls = Ask::get(format!("/calls?by={}&limit={MOST_LINES}", by.dimensions()));
+    let mut asks = vec![calls];
+    asks.extend(by.has_active().then(|| Ask::get("/endpoints")));
     let answered = ask_all(agents, &asks, limit).await;
-    let mut sample = Sample { at: Instant::now(), counted: None, is_coarse: false, complaints: Vec::new() };
+    let mut sample =
+        Sample { at: Instant::now(), counted: None, is_coarse: false, is_cut: false, complaints: Vec::new() };
     let mut agents = Vec::new();
     for (agent, answers) in answered {
-        match answers.map(<[_; 2]>::try_from) {
-            Ok(Ok([calls, endpoints])) => sample.add(&agent.node, calls, endpoints),
-            Ok(Err(_)) => sample.complaints.push(format!("{}: an answer is missing", agent.node)),
+        match answers {
+            Ok(answers) => sample.add(&agent.node, answers),
             Err(error) => sample.complaints.push(format!("{}: {error}", agent.node)),
         }
         agents.push(agent);
@@ -111,20 +128,36 @@ pub(super) async fn take(agents: Vec<Agent>, limit: Duration) -> (Vec<Agent>, Sa
 }
 
 impl Sample {
-    fn add(&mut self, node: &str, calls: Result<Value, AskError>, endpoints: Result<Value, AskError>) {
+    fn add(&mut self, node: &str, answers: Vec<Result<Value, AskError>>) {
+        let mut answers = answers.into_iter();
+        let (calls, endpoints) = (answers.next(), answers.next());
         let read = match calls {
-            Ok(calls) => of_calls(node, &calls).map(|mut counted| {
-                let endpoints = endpoints.ok().and_then(|endpoints| of_endpoints(node, &endpoints).ok());
-                counted.extend(under_way(endpoints.unwrap_or_default()));
+            Some(Ok(calls)) => CallsPage::read(&calls).map(|page| {
+                if page.cut {
+                    self.is_cut = true;
+                    let (shown, total) = (page.calls.len(), page.total);
+                    self.complaints.push(format!("{node}: the {shown} busiest of {total} lines are counted"));
+                }
+                let mut counted = page.counted(node);
+                let endpoints = endpoints.and_then(Result::ok);
+                let endpoints = endpoints.and_then(|endpoints| of_endpoints(node, &endpoints).ok());
+                for (series, Count { active, .. }) in endpoints.unwrap_or_default() {
+                    if active > 0 {
+                        counted.entry(series).or_default().active = active;
+                    }
+                }
                 counted
             }),
-            Err(error) if error.is_unknown_page() => {
+            Some(Err(error)) if error.is_unknown_page() => {
                 self.is_coarse = true;
-                endpoints
-                    .map_err(|error| error.to_string())
-                    .and_then(|endpoints| of_endpoints(node, &endpoints))
+                match endpoints {
+                    Some(Ok(endpoints)) => of_endpoints(node, &endpoints),
+                    Some(Err(error)) => Err(error.to_string()),
+                    None => Err("it does not count by that".to_owned()),
+                }
             }
-            Err(error) => Err(error.to_string()),
+            Some(Err(error)) => Err(error.to_string()),
+            None => Err("an answer is missing".to_owned()),
         };
         match read {
             Ok(counted) => self.counted.get_or_insert_default().extend(counted),
@@ -149,34 +182,26 @@ pub(super) fn of_endpoints(node: &str, page: &Value) -> Result<HashMap<Series, C
     Ok(counted.collect())
 }
 
-/// What an agent counts by pod, Service port, method, endpoint and status.
-pub(super) fn of_calls(node: &str, page: &Value) -> Result<HashMap<Series, Count>, String> {
-    let rows = Vec::<CallsRow>::deserialize(page).map_err(|error| format!("/calls: {error}"))?;
-    let mut counted: HashMap<Series, Count> = HashMap::new();
-    for row in rows {
-        let failures = if row.has_failed() { row.calls } else { 0 };
-        let source = match (row.namespace, row.pod) {
-            (Some(namespace), Some(pod)) => format!("{namespace}/{pod}"),
-            _ => String::new(),
-        };
-        let series = Series {
-            node: node.to_owned(),
-            service_port: row.service,
-            endpoint: row.endpoint.unwrap_or_default(),
-            method: row.method,
-            source,
-            status: format!("{} {:?} {}", row.http_status, row.grpc_status, row.flag),
-        };
-        let count = counted.entry(series).or_default();
-        count.calls += row.calls;
-        count.failures += failures;
-        *count.latency_sum_us.get_or_insert_default() += (row.latency.sum_ms * 1e3) as u64;
+impl CallsPage {
+    pub(super) fn read(page: &Value) -> Result<Self, String> {
+        Self::deserialize(page).map_err(|error| format!("/calls: {error}"))
     }
-    Ok(counted)
-}
 
-/// The calls under way, which `/calls` does not have.
-fn under_way(counted: HashMap<Series, Count>) -> impl Iterator<Item = (Series, Count)> {
-    let active = counted.into_iter().filter(|(_, count)| count.active > 0);
-    active.map(|(series, count)| (series, Count { active: count.active, ..Count::default() }))
+    pub(super) fn counted(self, node: &str) -> HashMap<Series, Count> {
+        let mut counted: HashMap<Series, Count> = HashMap::new();
+        for row in self.calls {
+            let series = Series {
+                node: node.to_owned(),
+                service_port: row.service,
+                endpoint: row.endpoint,
+                method: row.method,
+                source: row.pod.map(|pod| format!("{}/{pod}", row.namespace)).unwrap_or_default(),
+            };
+            let count = counted.entry(series).or_default();
+            count.calls += row.calls;
+            count.failures += row.failures;
+            *count.latency_sum_us.get_or_insert_default() += (row.latency.sum_ms * 1e3) as u64;
+        }
+        counted
+    }
 }

@@ -10,7 +10,7 @@ use super::turns::{START_NS, Turns, address, list};
 const LATER_NS: u64 = START_NS + 2 * SECOND_NS;
 
 fn all() -> Wanted {
-    Wanted { pod: None, service: None, rows: 100 }
+    Wanted { pod: None, service: None, method: None, rows: 100 }
 }
 
 #[test]

@@ -99,6 +99,7 @@ fn config() -> WorkersConfig {
         give_memory_back: || (),
         share_upstreams: false,
         telemetry: None,
+        audience: Arc::default(),
         seed: 1,
     }
 }

@@ -1,8 +1,8 @@
 //! The record of a call that is over: what metrics count, and what logs and traces tell. The call path makes one for each call, exactly
 //! once, and lends it to whoever wants to know ([`super::Recorder`]).
 
-use super::Flag;
-use crate::http2::FieldList;
+use super::{Flag, Status};
+use crate::http2::{FieldList, Name};
 use crate::mesh::{Endpoint, Pod, ServicePort};
 use std::net::SocketAddr;
 
@@ -51,4 +51,37 @@ pub struct CallEnd<'a> {
     pub attempts: u8,
     /// The client's connection had carried a call before.
     pub on_existing_connection: bool,
+}
+
+impl CallEnd<'_> {
+    /// How it ended.
+    pub fn status(&self) -> Status {
+        Status {
+            is_grpc: self.is_grpc,
+            http: self.http_status.unwrap_or(0),
+            grpc: self.grpc_status,
+            flag: self.flag,
+        }
+    }
+
+    /// Whether it counts as an error where those alone are told: something went wrong, or its status is not OK, or, without gRPC, from
+    /// 400 on.
+    pub fn is_error(&self) -> bool {
+        self.flag != Flag::None
+            || self.grpc_status.is_some_and(|status| status != 0)
+            || self.http_status.is_some_and(|status| status >= 400)
+    }
+
+    /// What is asked for: of a gRPC call `package.Service/Method`, also beyond [`MOST_METHODS`](super::MOST_METHODS), of another request
+    /// its path. Without the first slash and without a query, which may hold secrets. `None` where that has been let go.
+    pub fn path(&self) -> Option<&[u8]> {
+        match self.request.find(Name::Path) {
+            Some(path) => {
+                let end = path.iter().position(|byte| *byte == b'?').unwrap_or(path.len());
+                let path = &path[..end];
+                Some(path.strip_prefix(b"/").unwrap_or(path))
+            }
+            None => Some(self.method.as_bytes()).filter(|method| !method.is_empty()),
+        }
+    }
 }

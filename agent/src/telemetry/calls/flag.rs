@@ -16,6 +16,11 @@ macro_rules! flags {
                 match self { $(Self::$variant => $name,)* }
             }
 
+            /// Whether it was the client that gave the call up, or ended it by a fault of its own.
+            pub fn is_of_client(self) -> bool {
+                matches!(self, Self::ClientCancelled | Self::ClientGone | Self::ClientFault | Self::ClientStalled)
+            }
+
             /// What Envoy calls it (`%RESPONSE_FLAGS%`), which is what Istio's metrics have.
             pub fn envoy(self) -> &'static str {
                 match self { $(Self::$variant => $envoy,)* }
@@ -42,7 +47,7 @@ flags! {
     ServerLost = "server_lost", "UC";
     /// The server did not read the request.
     ServerStalled = "server_stalled", "SI";
-    /// The call's own deadline passed.
+    /// The call's own deadline passed, be it the agent or its client that ended it then.
     Deadline = "deadline", "UT";
     /// The agent went away and could not wait any longer.
     Draining = "draining", "LR";

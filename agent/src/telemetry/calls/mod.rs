@@ -1,24 +1,29 @@
 //! What is counted of calls.
 //!
-//! A call that is over is a [`CallEnd`], with a [`Flag`] for what went wrong and a number for its method ([`Methods`]). The call path lends it
+//! A call that is over is a [`CallEnd`], with a [`Flag`] for what went wrong and a number for its method ([`Methods`]). [`Status`] says which ends
+//! are failures. The call path lends it
 //! to a [`Recorder`], which finds the call's series (`series`) and adds to them, in the buckets of [`histogram`]; `family` is where readers find
 //! them all, by way of [`Telemetry`].
 
 mod call_end;
 mod family;
 mod flag;
+mod grpc_code;
 pub(super) mod histogram;
 mod methods;
 mod recorder;
 mod series;
+mod status;
 mod telemetry;
 
 pub use call_end::CallEnd;
 pub use flag::Flag;
+pub use grpc_code::{GRPC_CODES, grpc_code_name};
 pub use methods::{MOST_METHODS, MethodId, Methods};
 pub use recorder::Recorder;
 pub use series::{
     CallCounts, CallGroup, CallKey, Caller, DurationBuckets, EdgeCounts, EdgeGroup, EndpointName, Link,
-    SizeBuckets, Status,
+    SizeBuckets,
 };
+pub use status::{RESOURCE_EXHAUSTED, Status, is_grpc_failure, is_http_failure};
 pub use telemetry::{TIDY_EVERY, Telemetry};

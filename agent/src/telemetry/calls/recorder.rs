@@ -1,8 +1,8 @@
 //! A worker's own way to its series: one small table for each pod and Service port that it serves, in which a call finds what it counts
 //! in with one look-up.
 
-use super::series::{Amounts, CallKey, CallSeries, Caller, EdgeKey, EdgeSeries, EndpointName, Link, Status};
-use super::{CallEnd, MethodId, Telemetry};
+use super::series::{Amounts, CallKey, CallSeries, Caller, EdgeKey, EdgeSeries, EndpointName, Link};
+use super::{CallEnd, MethodId, Status, Telemetry};
 use crate::mesh::{Endpoint, Load, Pod, ServicePort};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
@@ -85,15 +85,7 @@ impl Recorder {
     /// Counts a call. `method` is what [`CallEnd::method`] names.
     #[inline]
     pub fn record(&mut self, end: &CallEnd<'_>, method: MethodId) {
-        let kind = Kind {
-            method,
-            status: Status {
-                is_grpc: end.is_grpc,
-                http: end.http_status.unwrap_or(0),
-                grpc: end.grpc_status,
-                flag: end.flag,
-            },
-        };
+        let kind = Kind { method, status: end.status() };
         let amounts = Amounts {
             duration_ns: end.ended_ns.saturating_sub(end.began_ns),
             request_bytes: end.request_bytes,

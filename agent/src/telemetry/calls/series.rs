@@ -1,6 +1,6 @@
 //! What is counted of calls, by whom they came from, where they went and how they ended.
 
-use super::Flag;
+use super::Status;
 use super::family::Series;
 use super::histogram::{Cell, DURATION_BOUNDS_NS, SIZE_BOUNDS, add, of_duration, of_size, read};
 use crate::mesh::{ObjectName, ServicePort, Workload};
@@ -44,19 +44,6 @@ impl EndpointName {
             Workload::of_pod_name(namespace, name).unwrap_or_else(|| Workload::named(namespace, name, "Pod")),
         )
     }
-}
-
-/// How calls ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Status {
-    /// They are gRPC calls.
-    pub is_grpc: bool,
-    /// `:status`; 0 where no answer had begun.
-    pub http: u16,
-    /// `grpc-status`, where there was one.
-    pub grpc: Option<u8>,
-    /// What went wrong.
-    pub flag: Flag,
 }
 
 /// What one [`CallSeries`] is of.

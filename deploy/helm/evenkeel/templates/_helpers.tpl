@@ -35,7 +35,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{/* A number as it was written: large ones are floats by now, and would be shown as 1e+06. */}}
 {{- define "evenkeel.scalar" -}}
-{{- if kindIs "float64" . }}{{ int64 . }}{{ else }}{{ . }}{{ end }}
+{{- if and (kindIs "float64" .) (eq (float64 (int64 .)) .) }}{{ int64 . }}{{ else }}{{ . }}{{ end }}
 {{- end }}
 
 {{/* The pods' annotations; of the chart's own, a user's wins. */}}
@@ -60,15 +60,29 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
-{{/* The port of the admin endpoint. */}}
+{{/* The port of the admin endpoint; nothing where it is a unix socket. */}}
 {{- define "evenkeel.adminPort" -}}
+{{- if not (include "evenkeel.adminFolder" .) }}
 {{- .Values.agent.admin | default "127.0.0.1:15800" | splitList ":" | last }}
+{{- end }}
+{{- end }}
+
+{{/* The folder of the admin endpoint's unix socket; nothing where it is a port. */}}
+{{- define "evenkeel.adminFolder" -}}
+{{- if hasPrefix "unix:" (toString .Values.agent.admin) }}
+{{- trimPrefix "unix:" .Values.agent.admin | dir }}
+{{- end }}
 {{- end }}
 
 {{/* What no schema can say. */}}
 {{- define "evenkeel.checked" -}}
-{{- $ports := list (include "evenkeel.adminPort" .) (toString .Values.ports.readiness) (toString .Values.ports.metrics) }}
-{{- if ne (len (uniq $ports)) 3 }}
-{{- fail (printf "agent.admin, ports.readiness and ports.metrics are to be three ports, and are %s" (join ", " $ports)) }}
+{{- $ports := list (toString .Values.ports.readiness) (toString .Values.ports.metrics) }}
+{{- $names := "ports.readiness and ports.metrics are to be two" }}
+{{- with include "evenkeel.adminPort" . }}
+{{- $ports = prepend $ports . }}
+{{- $names = "agent.admin, ports.readiness and ports.metrics are to be three" }}
+{{- end }}
+{{- if ne (len (uniq $ports)) (len $ports) }}
+{{- fail (printf "%s ports, and are %s" $names (join ", " $ports)) }}
 {{- end }}
 {{- end }}

@@ -32,6 +32,10 @@ pub(crate) enum Kind {
     Evenkeel,
     /// `evenkeel agent`: the calls of an enrolled pod, taken by eBPF (needs root)
     Redirect,
+    /// The same, which counts and tells nothing of calls
+    Silent,
+    /// The same, which tells all it can: Istio's metrics too, scraped each second, a log of failed calls, spans of 1% of the calls
+    Telling,
     Haproxy,
     Envoy,
 }
@@ -62,7 +66,7 @@ impl Programs {
     pub(crate) fn of(&self, kind: Kind) -> Option<PathBuf> {
         let program = match kind {
             Kind::Relay => std::env::current_exe().ok(),
-            Kind::Evenkeel | Kind::Redirect => self.evenkeel.clone(),
+            Kind::Evenkeel | Kind::Redirect | Kind::Silent | Kind::Telling => self.evenkeel.clone(),
             Kind::Haproxy => Some(self.haproxy.clone()),
             Kind::Envoy => self.envoy.clone(),
         };
@@ -87,8 +91,9 @@ impl Kind {
         let listen = address.to_string();
         match self {
             Self::Relay => command.args(["relay", "--listen", &listen, "--to", &to]),
-            Self::Redirect => {
-                return redirect::start(program, backends.len(), folder).context("cannot start the agent");
+            Self::Redirect | Self::Silent | Self::Telling => {
+                return redirect::start(self, program, backends.len(), folder)
+                    .with_context(|| format!("cannot start {self}"));
             }
             Self::Evenkeel => command
                 .args([
@@ -119,6 +124,8 @@ impl fmt::Display for Kind {
             Self::Relay => "relay",
             Self::Evenkeel => "evenkeel",
             Self::Redirect => "redirect",
+            Self::Silent => "silent",
+            Self::Telling => "telling",
             Self::Haproxy => "haproxy",
             Self::Envoy => "envoy",
         })

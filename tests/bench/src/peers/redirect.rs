@@ -4,11 +4,15 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::{JoinHandle, spawn};
+use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::{Kind, Peer, free_address, wait_for};
+use crate::collector;
 use crate::pod::Pod;
 use crate::process::{Core, Process, pinned};
 
@@ -18,9 +22,12 @@ const PORT: u16 = 50_051;
 const NAMESPACE: &str = "bench";
 const SERVICE: &str = "servers";
 
-pub(super) fn start(program: &Path, backends: usize, folder: &Path) -> Result<Peer> {
+/// How often the agent that tells all is scraped: Prometheus does it each 15 s or more seldom.
+const SCRAPE_EVERY: Duration = Duration::from_secs(1);
+
+pub(super) fn start(kind: Kind, program: &Path, backends: usize, folder: &Path) -> Result<Peer> {
     let addresses: Vec<_> = (1..=backends as u8).map(|number| Ipv4Addr::new(10, 244, 9, number)).collect();
-    let pod = Pod::create(&addresses)?;
+    let pod = Pod::create(&kind.to_string(), &addresses)?;
     let bench = std::env::current_exe()?;
     let mut backends = Vec::new();
     for (number, address) in addresses.iter().enumerate() {
@@ -29,13 +36,14 @@ pub(super) fn start(program: &Path, backends: usize, folder: &Path) -> Result<Pe
         backends.push(Process::start_and_read_line(&mut command)?.0);
     }
 
-    let source = folder.join("cluster");
+    let mut listeners = None;
+    let source = folder.join(format!("{kind}-cluster"));
     fs::create_dir(&source)?;
     let objects = objects(&pod, &addresses).iter().map(ToString::to_string).collect::<Vec<_>>();
     // JSON is YAML.
     fs::write(source.join("bench.yaml"), objects.join("\n---\n"))?;
 
-    let readiness = free_address()?;
+    let (readiness, metrics) = (free_address()?, free_address()?);
     let mut command = pinned(Core::Proxy, program);
     command
         .args(["agent", "--workers", "1", "--log", "warn", "--source"])
@@ -43,30 +51,81 @@ pub(super) fn start(program: &Path, backends: usize, folder: &Path) -> Result<Pe
         .arg("--cgroup")
         .arg(pod.cgroup())
         .args(["--readiness", &readiness.to_string()])
-        .args(["--admin", &free_address()?.to_string(), "--metrics", &free_address()?.to_string()]);
-    let log = folder.join("agent.log");
+        .args(["--admin", &free_address()?.to_string(), "--metrics", &metrics.to_string()]);
+    match kind {
+        Kind::Silent => drop(command.args(["--call-metrics", "none"])),
+        Kind::Telling => {
+            let mut collector = pinned(Core::Load, &bench);
+            let (collector, port) = Process::start_and_read_line(collector.arg("collector"))?;
+            let spans_to = format!("http://{}", collector::address(&port)?);
+            command.args(["--access-log", "errors", "--otlp-endpoint", &spans_to, "--trace-sample", "0.01"]);
+            listeners = Some(Listeners { _collector: collector, _scraper: Scraper::start(metrics) });
+        }
+        _ => {}
+    }
+    let log = folder.join(format!("{kind}.log"));
     let mut process = Process::start(&mut command, &log)?;
-    wait_for(&mut process, &log, "is not ready", || is_ready(readiness))?;
+    wait_for(&mut process, &log, "is not ready", || {
+        get(readiness, "/readyz").is_ok_and(|answer| is_ok(&answer))
+    })?;
     let address = SocketAddr::from((CLUSTER_IP, PORT));
-    Ok(Peer { kind: Kind::Redirect, address, process, inside: Some(Inside { _backends: backends, pod }) })
+    let inside = Inside { _listeners: listeners, _backends: backends, pod };
+    Ok(Peer { kind, address, process, inside: Some(inside) })
 }
 
 /// The pod and what serves in it.
 pub(crate) struct Inside {
+    _listeners: Option<Listeners>,
     // Before the pod, which would kill them too, but not wait for their end.
     _backends: Vec<Process>,
     pub(super) pod: Pod,
 }
 
-fn is_ready(address: SocketAddr) -> bool {
-    let ask = || -> std::io::Result<String> {
-        let mut socket = TcpStream::connect(address)?;
-        write!(socket, "GET /readyz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer)?;
-        Ok(answer)
-    };
-    ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+/// Those to whom an agent tells what it knows of calls.
+struct Listeners {
+    _scraper: Scraper,
+    _collector: Process,
+}
+
+/// Asks for the metrics again and again until it is dropped, and reads them to the end.
+struct Scraper {
+    until: Sender<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Scraper {
+    fn start(metrics: SocketAddr) -> Self {
+        let (until, dropped) = channel::<()>();
+        let ask = move || {
+            while dropped.recv_timeout(SCRAPE_EVERY) == Err(RecvTimeoutError::Timeout) {
+                // The agent may not listen yet, or no longer.
+                let _ = get(metrics, "/metrics");
+            }
+        };
+        Self { until, thread: Some(spawn(ask)) }
+    }
+}
+
+impl Drop for Scraper {
+    fn drop(&mut self) {
+        drop(std::mem::replace(&mut self.until, channel().0));
+        if let Some(thread) = self.thread.take() {
+            // It cannot have panicked.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut socket = TcpStream::connect(address)?;
+    write!(socket, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+fn is_ok(answer: &str) -> bool {
+    answer.starts_with("HTTP/1.1 200")
 }
 
 fn objects(pod: &Pod, addresses: &[Ipv4Addr]) -> Vec<Value> {

@@ -1,0 +1,230 @@
+//! `/tap`: calls as they end. Nothing is kept for it, and nobody is told of any call, but for as long as somebody reads.
+
+use super::accept::{Form, NDJSON};
+use super::filter::Filter;
+use super::refusal::Refusal;
+use crate::telemetry::access_log::text_line;
+use crate::telemetry::{Audience, CallRecord, OpenTap, PAUSE, json_line};
+use axum::body::{Body, Bytes, HttpBody};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse as _, Response};
+use hyper::body::Frame;
+use schemars::JsonSchema;
+use serde::Serialize;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tokio::time::{Sleep, sleep};
+
+/// Records that are sent in one go.
+const BATCH: usize = 256;
+
+/// A line of the answer.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum TapLine {
+    /// A call that is over.
+    Call(Box<CallRecord>),
+    /// What is not told.
+    Dropped(Dropped),
+}
+
+/// Calls that are not told: they ended faster than this answer is read.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Dropped {
+    /// How many, since the last such line.
+    dropped: u64,
+}
+
+/// An answer that goes on until who asked goes away, or has what it asked for.
+pub(super) fn answer(audience: &Arc<Audience>, filter: Filter, form: Form) -> Result<Response, Refusal> {
+    let (left, with_headers) = (filter.records, filter.with_headers);
+    let tap = audience.tap(filter.of_tap(), with_headers);
+    let tap = tap.map_err(|error| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()))?;
+    let media_type = match form {
+        Form::Json => NDJSON,
+        Form::Text => "text/plain; charset=utf-8",
+    };
+    let lines = TapBody { tap, form, left, batch: Vec::new(), told_drops: 0, pause: None };
+    Ok(([(CONTENT_TYPE, media_type)], Body::new(lines)).into_response())
+}
+
+/// The lines. When the connection ends, this is dropped, and the tap with it.
+struct TapBody {
+    tap: OpenTap,
+    form: Form,
+    /// Calls until its end, if it has one.
+    left: Option<usize>,
+    batch: Vec<CallRecord>,
+    told_drops: u64,
+    /// Since the last lines went out.
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+impl TapBody {
+    fn lines(&mut self) -> String {
+        let mut text = String::new();
+        for record in self.batch.drain(..) {
+            text.push_str(&match self.form {
+                Form::Json => json_line(&TapLine::Call(Box::new(record))),
+                Form::Text => text_line(&record),
+            });
+            text.push('\n');
+        }
+        let all_dropped = self.tap.dropped();
+        let dropped = all_dropped - std::mem::replace(&mut self.told_drops, all_dropped);
+        if dropped > 0 {
+            text.push_str(&match self.form {
+                Form::Json => json_line(&TapLine::Dropped(Dropped { dropped })),
+                Form::Text => format!("… {dropped} calls are not told: they ended faster than this is read"),
+            });
+            text.push('\n');
+        }
+        text
+    }
+}
+
+impl HttpBody for TapBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let this = &mut *self;
+        if this.left == Some(0) {
+            return Poll::Ready(None);
+        }
+        if let Some(pause) = &mut this.pause {
+            ready!(pause.as_mut().poll(context));
+            this.pause = None;
+        }
+        let most = this.left.map_or(BATCH, |left| left.min(BATCH));
+        let taken = ready!(this.tap.poll_next(context, &mut this.batch, most));
+        let lines = this.lines();
+        this.left = match (taken, this.left) {
+            // The agent ends.
+            (0, _) => Some(0),
+            (_, left) => left.map(|left| left - taken),
+        };
+        if lines.is_empty() {
+            return Poll::Ready(None);
+        }
+        this.pause = Some(Box::pin(sleep(PAUSE)));
+        Poll::Ready(Some(Ok(Frame::data(lines.into()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == Some(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http2::FieldList;
+    use crate::mesh::{ObjectName, ServicePort};
+    use crate::telemetry::{CallEnd, Flag, MOST_TAPS};
+    use axum::body::to_bytes;
+    use http_body_util::BodyExt as _;
+    use serde_json::{Value, json};
+
+    fn tell(audience: &Audience, calls: usize, grpc_status: u8) {
+        let service_port = ServicePort { service: ObjectName::new("shop", "cart"), port: 50_051 };
+        let mut request = FieldList::new();
+        request.push(b":path", b"/shop.Cart/Add");
+        request.push(b"authorization", b"Bearer hunter2");
+        let end = CallEnd {
+            source: None,
+            service_port: &service_port,
+            original: None,
+            endpoint: None,
+            method: "shop.Cart/Add",
+            request: &request,
+            is_grpc: true,
+            http_status: Some(200),
+            grpc_status: Some(grpc_status),
+            flag: Flag::None,
+            began_ns: 0,
+            first_sent_ns: None,
+            headers_ns: None,
+            ended_ns: 1_000_000,
+            request_bytes: 0,
+            response_bytes: 0,
+            request_messages: 0,
+            response_messages: 0,
+            attempts: 0,
+            on_existing_connection: false,
+        };
+        (0..calls).for_each(|_| audience.tell(&end, || 0.0));
+    }
+
+    async fn lines(response: Response) -> Vec<Value> {
+        let bytes = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        String::from_utf8_lossy(&bytes).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    fn filter(status: Option<&str>, records: Option<usize>) -> Filter {
+        let mut filter = Filter::default();
+        (filter.records, filter.with_headers) = (records, true);
+        filter.tap.status = status.map(|status| status.parse().unwrap());
+        filter
+    }
+
+    #[tokio::test]
+    async fn a_tap_shows_what_it_was_asked_for_and_ends_after_as_many_calls() {
+        let audience = Arc::new(Audience::default());
+        assert!(!audience.is_there());
+        let response = answer(&audience, filter(Some("not-found"), Some(3)), Form::Json).unwrap();
+        assert_eq!(response.headers()[CONTENT_TYPE], NDJSON);
+        assert!(audience.is_there());
+        tell(&audience, 4, 0);
+        tell(&audience, 4, 5);
+        let lines = lines(response).await;
+        assert_eq!(lines.len(), 3);
+        assert!(lines.iter().all(|line| line["grpc_status_name"] == "NOT_FOUND"), "{lines:?}");
+        assert_eq!(lines[0]["headers"][1], json!(["authorization", "***"]));
+        assert!(!audience.is_there(), "nobody looks any more");
+    }
+
+    #[tokio::test]
+    async fn who_reads_slowly_is_told_how_much_was_dropped_and_who_goes_frees_the_tap() {
+        let audience = Arc::new(Audience::default());
+        let mut response = answer(&audience, filter(None, None), Form::Json).unwrap();
+        tell(&audience, 5_000, 0);
+        let (mut told, mut dropped) = (0, 0);
+        while told + dropped < 5_000 {
+            let frame = response.body_mut().frame().await.unwrap().unwrap().into_data().unwrap();
+            for line in String::from_utf8_lossy(&frame).lines() {
+                let line: Value = serde_json::from_str(line).unwrap();
+                match line["dropped"].as_u64() {
+                    Some(more) => dropped += more,
+                    None => told += 1,
+                }
+            }
+        }
+        assert!(told > 100 && dropped > 100 && told + dropped == 5_000, "{told} {dropped}");
+        drop(response);
+        assert!(!audience.is_there());
+    }
+
+    #[tokio::test]
+    async fn there_are_so_many_taps_and_no_more_and_all_end_with_the_agent() {
+        let audience = Arc::new(Audience::default());
+        let open: Vec<_> =
+            (0..MOST_TAPS).map(|_| answer(&audience, filter(None, None), Form::Text).unwrap()).collect();
+        let refusal = answer(&audience, filter(None, None), Form::Text).unwrap_err();
+        assert!(refusal.status == 503 && refusal.message.contains("8 taps"), "{refusal:?}");
+        tell(&audience, 1, 0);
+        audience.end_taps();
+        for response in open {
+            let text = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+            let text = String::from_utf8_lossy(&text).into_owned();
+            assert!(text.lines().count() == 1 && text.contains(" OK - -> shop/cart:50051"), "{text}");
+        }
+        assert_eq!(audience.taps(), 0);
+    }
+}

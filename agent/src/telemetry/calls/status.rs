@@ -1,0 +1,73 @@
+//! How calls end, and which ends are failures: one definition for all that counts and shows them.
+
+use super::Flag;
+
+/// How calls ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Status {
+    /// They are gRPC calls.
+    pub is_grpc: bool,
+    /// `:status`; 0 where no answer had begun.
+    pub http: u16,
+    /// `grpc-status`, where there was one.
+    pub grpc: Option<u8>,
+    /// What went wrong.
+    pub flag: Flag,
+}
+
+impl Status {
+    /// Whether such calls failed: a server failed them, or they got no server's answer. A call that its client gave up, or ended by a
+    /// fault of its own, did not fail; nor did one that was answered with what the server thinks of the request (NOT_FOUND, …).
+    pub fn is_failure(self) -> bool {
+        match (self.flag, self.grpc) {
+            (Flag::None, Some(code)) => is_grpc_failure(code),
+            (Flag::None, None) => is_http_failure(self.http),
+            (flag, _) => !flag.is_of_client(),
+        }
+    }
+}
+
+/// The status of an endpoint, or a caller's quota, that is used up: a failed call, for which nobody is ejected.
+pub const RESOURCE_EXHAUSTED: u8 = 8;
+
+/// Whether a `grpc-status` says that the server, and not the request, was at fault: UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED,
+/// INTERNAL, UNAVAILABLE, DATA_LOSS.
+pub fn is_grpc_failure(code: u8) -> bool {
+    matches!(code, 2 | 4 | RESOURCE_EXHAUSTED | 13 | 14 | 15)
+}
+
+/// Whether a `:status` says so.
+pub fn is_http_failure(status: u16) -> bool {
+    (500..600).contains(&status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_failed_if_its_server_did_or_if_it_had_none() {
+        for (is_grpc, http, grpc, flag, expected) in [
+            (true, 200, Some(0), Flag::None, false),
+            // What a server thinks of the request.
+            (true, 200, Some(5), Flag::None, false),
+            (true, 200, Some(16), Flag::None, false),
+            (true, 200, Some(1), Flag::None, false),
+            (true, 200, Some(14), Flag::None, true),
+            (true, 200, Some(8), Flag::None, true),
+            (true, 200, Some(14), Flag::NoEndpoint, true),
+            (true, 200, Some(12), Flag::NoRoute, true),
+            (true, 200, Some(4), Flag::Deadline, true),
+            (true, 0, None, Flag::Deadline, true),
+            (true, 0, None, Flag::ClientCancelled, false),
+            (true, 200, None, Flag::ClientGone, false),
+            (true, 200, Some(13), Flag::ClientFault, false),
+            (false, 404, None, Flag::None, false),
+            (false, 503, None, Flag::None, true),
+            (false, 200, None, Flag::ServerLost, true),
+        ] {
+            let status = Status { is_grpc, http, grpc, flag };
+            assert_eq!(status.is_failure(), expected, "{status:?}");
+        }
+    }
+}
