@@ -192,8 +192,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Progressing<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::body::Body;
+    use axum::body::{Body, Bytes, HttpBody};
     use axum::routing::get;
+    use hyper::body::Frame;
+    use std::convert::Infallible;
     use std::net::SocketAddr;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -286,7 +288,7 @@ mod tests {
             let counted = Arc::clone(&dropped);
             let answer = move || {
                 let body = Counted(Arc::clone(&counted), vec![b'x'; LARGE]);
-                async { Body::from(bytes::Bytes::from_owner(body)) }
+                async { Body::from(Bytes::from_owner(body)) }
             };
             let at = served(bounds, Router::new().route("/", get(answer))).await;
             let mut client = TcpStream::connect(at).await.unwrap();
@@ -298,17 +300,50 @@ mod tests {
         }
     }
 
+    /// A word, a rest, a word, a rest.
+    struct Stream {
+        left: usize,
+        rest: Duration,
+        resting: Pin<Box<Sleep>>,
+    }
+
+    impl HttpBody for Stream {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            if self.left == 0 {
+                return Poll::Ready(None);
+            }
+            ready!(self.resting.as_mut().poll(cx));
+            self.resting = Box::pin(sleep(self.rest));
+            self.left -= 1;
+            let word = if self.left == 0 { "the last\n" } else { "one\n" };
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(word.as_bytes())))))
+        }
+    }
+
     #[tokio::test]
     async fn an_answer_that_takes_its_time_is_not_cut() {
         let short = Duration::from_millis(20);
-        let slow = move || async move {
+        let late = move || async move {
             sleep(10 * short).await;
             "at last\n"
         };
+        let slow = move || async move {
+            let rest = 3 * short;
+            Body::new(Stream { left: 5, rest, resting: Box::pin(sleep(rest)) })
+        };
         let bounds = Bounds { head: short, progress: short, ..Bounds::LOCAL };
-        let at = served(bounds, Router::new().route("/", get(slow))).await;
-        let mut client = TcpStream::connect(at).await.unwrap();
-        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
-        assert!(read_all(&mut client).await.ends_with("at last\n"));
+        let router = Router::new().route("/late", get(late)).route("/slow", get(slow));
+        let at = served(bounds, router).await;
+        for (path, words) in [("late", "at last\n"), ("slow", "the last\n")] {
+            let mut client = TcpStream::connect(at).await.unwrap();
+            client.write_all(format!("GET /{path} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes()).await.unwrap();
+            assert!(read_all(&mut client).await.contains(words), "{path}");
+        }
     }
 }

@@ -14,6 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What `evenkeel pods` takes.
 #[derive(Args, Debug)]
+#[command(mut_arg("pod", |pod| pod.help("This pod alone, of the agent of the node that it runs on")))]
 pub(super) struct PodsArgs {
     /// Only those that are enrolled, or only those that are not
     #[arg(long, value_name = "true|false")]

@@ -50,7 +50,7 @@ pub(super) async fn ask(args: &ReachArgs, asks: &[Ask]) -> Result<Told> {
     for (node, why) in found.missing {
         complain(&node, &why);
     }
-    for (agent, answers) in reach::ask_all(found.agents, asks, args.limit()).await {
+    for reach::Asked { agent, answers, .. } in reach::ask_all(found.agents, asks, args.limit()).await {
         match answers {
             Ok(answers) => {
                 for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {

@@ -28,7 +28,7 @@ enum Way {
 }
 
 impl Agent {
-    pub(super) fn at(address: Address) -> Self {
+    pub(in crate::cli) fn at(address: Address) -> Self {
         Self { node: address.to_string(), way: Way::Address(address), connection: None }
     }
 
