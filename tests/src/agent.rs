@@ -206,6 +206,26 @@ impl Agent {
         active.sum::<Option<u64>>().context("each endpoint has its active calls")
     }
 
+    /// A connection to the admin endpoint, the probes and the metrics, from the node, on which nothing is said.
+    ///
+    /// # Errors
+    /// When one cannot be opened.
+    pub fn silent_connections(&self) -> Result<[TcpStream; 3]> {
+        self.node.enter(|| {
+            let [admin, probes, metrics] =
+                [0, 1, 2].map(|offset| connect((Ipv4Addr::LOCALHOST, self.port(offset)).into()));
+            Ok([admin?, probes?, metrics?])
+        })?
+    }
+
+    /// Descriptors that the worker process has open.
+    ///
+    /// # Errors
+    /// When there is no worker process.
+    pub fn descriptors(&self) -> Result<usize> {
+        Ok(std::fs::read_dir(format!("/proc/{}/fd", self.worker_process()?))?.count())
+    }
+
     /// Memory of the worker process that is in RAM.
     ///
     /// # Errors

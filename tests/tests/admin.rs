@@ -337,3 +337,28 @@ fn a_unix_socket_is_the_agents_own_and_outlives_its_worker() -> Outcome {
     ensure!(!socket.exists(), "what is stopped in order leaves nothing");
     Ok(())
 }
+
+#[test]
+fn clients_that_say_nothing_take_no_descriptors_and_keep_nobody_out() -> Outcome {
+    /// Each endpoint's bound is far below, and this process's own limit above.
+    const CLIENTS: usize = 250;
+    const MOST: usize = 3 * 64;
+    if !privileged() {
+        return Ok(());
+    }
+    let shop = Shop::enrolled(1)?;
+    let agent = Agent::start(&shop.cluster)?;
+    let before = agent.descriptors()?;
+    let mut silent = Vec::new();
+    for _ in 0..CLIENTS {
+        silent.push(agent.silent_connections()?);
+        ensure!(agent.is_ready(), "after {} clients", silent.len());
+    }
+    ensure!(agent.metrics()?.ends_with("# EOF\n"));
+    ensure!(rows(&agent.admin("/pods")?).len() == 2);
+    let now = agent.descriptors()?;
+    ensure!(now <= before + MOST + 10, "{before} descriptors before, {now} now");
+    shop.client.call(&shop.v4(), 10, &[])?.is_clean()?;
+    drop(silent);
+    Ok(())
+}

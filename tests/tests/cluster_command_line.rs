@@ -58,6 +58,16 @@ fn agents_of_all_nodes_of_one_and_of_a_pods_are_asked_through_the_api() -> Outco
     let told = told.clean()?;
     ensure!(told.contains("yes, for") && told.contains("each call goes to one of 2 endpoints"), "{told}");
 
+    // A pod in which nobody listens there: the node says what it met.
+    let of_client = format!("app={CLIENT}");
+    let deaf = evenkeel(&["status", "--agent-namespace", "looked-at", "--agent-selector", &of_client])?;
+    ensure!(!deaf.success && deaf.stdout.is_empty() && deaf.stderr.lines().count() == 1, "{deaf:?}");
+    ensure!(
+        deaf.stderr.contains("its pod looked-at/client takes no connection at port 15800")
+            && deaf.stderr.contains("refused"),
+        "{deaf:?}"
+    );
+
     let nobody = evenkeel(&["status", "--node", "node-1", "--node", "node-9"])?;
     ensure!(
         !nobody.success && line(&nobody.stdout, &["node-1"]).is_some(),

@@ -1,13 +1,19 @@
 //! The command line beside an agent, with real pods and calls: what it prints is what the test knows.
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, Result, ensure};
 use evenkeel_tests::evenkeel_cli::{command, line, run};
 use evenkeel_tests::host::privileged;
-use evenkeel_tests::{Agent, Outcome, Shop, Tally};
+use evenkeel_tests::process::signal_to;
+use evenkeel_tests::wait::eventually_some;
+use evenkeel_tests::{Agent, Cluster, Outcome, Shop, Tally};
 use serde_json::Value;
-use std::io::Read;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::mem::MaybeUninit;
+use std::net::TcpListener;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 const CALLS: u64 = 60;
 
@@ -166,7 +172,7 @@ fn a_reader_who_has_seen_enough_is_no_error() -> Outcome {
     }
     let shop = Shop::enrolled(1)?;
     let _agent = Agent::start(&shop.cluster)?;
-    for arguments in [&["pods"][..], &["status", "-o", "yaml"], &["completions", "bash"]] {
+    for arguments in [&["pods"][..], &["status", "-o", "yaml"], &["completions", "bash"], &["check"]] {
         let mut child =
             command(&shop.cluster.node, arguments)?.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         drop(child.stdout.take());
@@ -174,6 +180,142 @@ fn a_reader_who_has_seen_enough_is_no_error() -> Outcome {
         child.stderr.take().context("its standard error")?.read_to_string(&mut complaint)?;
         let status = child.wait()?;
         ensure!(status.success() && complaint.is_empty(), "{arguments:?}: {status} {complaint}");
+    }
+    // Nobody hears the complaint: the exit status says it all the same.
+    let mut child = command(&shop.cluster.node, &["status", "--address", "127.0.0.1:1"])?
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()?;
+    drop(child.stderr.take());
+    ensure!(child.wait()?.code() == Some(1), "it fails, and does not fall");
+    Ok(())
+}
+
+/// What is asked answers with JSON, and is no agent.
+#[test]
+fn another_program_at_the_address_is_not_taken_for_an_agent() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let cluster = Cluster::new()?;
+    let netns = &cluster.node;
+    let listener = netns.enter(|| TcpListener::bind("127.0.0.1:0"))??;
+    let address = listener.local_addr()?.to_string();
+    // A terminal would turn red, and what follows around.
+    const BODY: &str = "[1, {\"name\": \"\\u001b[31mred\\u202e\"}]";
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request);
+            let length = BODY.len();
+            let _ = write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{BODY}"
+            );
+        }
+    });
+    for arguments in [
+        &["status"][..],
+        &["pods"],
+        &["services"],
+        &["endpoints"],
+        &["log"],
+        &["explain", "--pod", "shop/web", "--to", "cart:80"],
+        &["top", "--once", "--interval", "1"],
+    ] {
+        let output = command(netns, &[arguments, &["--address", &address]].concat())?.output()?;
+        let (told, complaint) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.code() == Some(1), "{arguments:?}: {output:?}");
+        ensure!(complaint.contains("not an agent's") || arguments[0] == "top", "{arguments:?}: {complaint}");
+        ensure!(!told.contains(" no ") && !told.contains("READY   yes"), "{arguments:?}: {told}");
+        let obeyed = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
+        ensure!(!complaint.chars().chain(told.chars()).any(obeyed), "{arguments:?}: {told:?} {complaint:?}");
+    }
+    Ok(())
+}
+
+/// A terminal: the side that a program has, and the side of who looks and presses keys.
+fn terminal() -> Result<(File, File)> {
+    let (mut person, mut program) = (-1, -1);
+    let size = libc::winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+    let null = std::ptr::null_mut();
+    // SAFETY: both numbers are written before it returns 0; a name and modes are not asked for.
+    let made = unsafe { libc::openpty(&mut person, &mut program, null, null.cast(), &size) };
+    ensure!(made == 0, "no terminal: {}", std::io::Error::last_os_error());
+    // SAFETY: both were opened just now, and are nobody else's.
+    Ok(unsafe { (File::from_raw_fd(program), File::from_raw_fd(person)) })
+}
+
+/// The modes that say whether what is typed is edited, echoed, and made signals of.
+fn modes(terminal: &File) -> Result<libc::tcflag_t> {
+    let mut modes = MaybeUninit::<libc::termios>::uninit();
+    // SAFETY: it is written before it returns 0.
+    let read = unsafe { libc::tcgetattr(terminal.as_raw_fd(), modes.as_mut_ptr()) };
+    ensure!(read == 0, "no modes: {}", std::io::Error::last_os_error());
+    // SAFETY: it returned 0.
+    Ok(unsafe { modes.assume_init() }.c_lflag)
+}
+
+/// An agent that answers two questions and no third; what is sent here is that one has come.
+fn half_an_agent(listener: TcpListener) -> mpsc::Receiver<()> {
+    let (asked, hears) = mpsc::channel();
+    std::thread::spawn(move || {
+        let (mut held, mut requests) = (Vec::new(), 0);
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut request = [0; 4096];
+            while let Ok(1..) = stream.read(&mut request) {
+                requests += 1;
+                let body = if requests == 1 { r#"{"calls":[],"total":0,"cut":false}"# } else { "[]" };
+                if requests > 2 {
+                    let _ = asked.send(());
+                    break;
+                }
+                let _ = write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            }
+            held.push(stream);
+        }
+    });
+    hears
+}
+
+#[test]
+fn top_is_left_at_once_though_an_agent_hangs_and_gives_the_terminal_back() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let cluster = Cluster::new()?;
+    for leave in ["q", "\u{3}", "SIGTERM"] {
+        let listener = cluster.node.enter(|| TcpListener::bind("127.0.0.1:0"))??;
+        let address = listener.local_addr()?.to_string();
+        let hangs = half_an_agent(listener);
+        let (program, mut person) = terminal()?;
+        let before = modes(&program)?;
+        let arguments = ["top", "--address", &address, "--interval", "1", "--timeout", "3600"];
+        let mut top = command(&cluster.node, &arguments)?
+            .stdin(program.try_clone()?)
+            .stdout(program.try_clone()?)
+            .stderr(Stdio::piped())
+            .spawn()?;
+        eventually_some("it asks a third time", || Ok(hangs.try_recv().ok()))?;
+        ensure!(modes(&program)? != before, "keys are read as they are pressed");
+        match leave {
+            "SIGTERM" => signal_to(top.id() as i32, libc::SIGTERM),
+            key => person.write_all(key.as_bytes())?,
+        }
+        let status = eventually_some("it ends", || Ok(top.try_wait()?));
+        if status.is_err() {
+            top.kill()?;
+        }
+        ensure!(status?.success(), "{leave:?}");
+        ensure!(modes(&program)? == before, "{leave:?}: the terminal is as it was");
+        drop(program);
+        let mut drawn = Vec::new();
+        // Its last program has gone, which is an error to read of.
+        let _ = person.read_to_end(&mut drawn);
+        ensure!(String::from_utf8_lossy(&drawn).ends_with("\u{1b}[?1049l"), "the shell's screen is back");
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
-//! Where the endpoints are: TCP, or, for the admin endpoint, a unix socket.
+//! Where the endpoints are: TCP, or, for the admin endpoint, a unix socket. They are answered by [`super::serve`].
 
 use super::guard::Access;
+use super::serve::{self, Bounds};
 use anyhow::{Context as _, Result, bail, ensure};
 use axum::Router;
 use schemars::JsonSchema;
@@ -8,13 +9,12 @@ use serde::{Serialize, Serializer};
 use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use tokio::net::{TcpListener, UnixListener};
-use tracing::warn;
 
 /// Only the agent's own user may open its socket.
 const SOCKET_MODE: u32 = 0o600;
@@ -148,28 +148,24 @@ impl AdminListener {
     pub fn serve(self, router: Router) -> Option<SocketFile> {
         match self {
             Self::Tcp(listener) => {
-                serve("admin", listener, router);
+                tokio::spawn(serve::serve(listener, client, Bounds::LOCAL, router));
                 None
             }
             Self::Unix(listener, file) => {
-                tokio::spawn(async move {
-                    if let Err(error) = axum::serve(listener, router).await {
-                        warn!(%error, "the admin endpoint ended");
-                    }
-                });
+                tokio::spawn(serve::serve(listener, |_| None, Bounds::LOCAL, router));
                 Some(file)
             }
         }
     }
 }
 
-/// Serves until the runtime ends.
-pub fn serve(name: &'static str, listener: TcpListener, router: Router) {
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, router).await {
-            warn!(%error, "the {name} endpoint ended");
-        }
-    });
+/// Serves until the runtime ends, to whoever in the cluster asks.
+pub fn serve_all(listener: TcpListener, router: Router) {
+    tokio::spawn(serve::serve(listener, client, Bounds::OPEN, router));
+}
+
+fn client(address: &SocketAddr) -> Option<IpAddr> {
+    Some(address.ip().to_canonical())
 }
 
 #[cfg(test)]

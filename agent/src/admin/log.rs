@@ -6,9 +6,14 @@ use axum::body::{Body, to_bytes};
 use axum::http::StatusCode;
 use schemars::JsonSchema;
 use serde::Serialize;
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// A filter is some words long.
 const MOST_FILTER_BYTES: usize = 4 << 10;
+
+/// How long it may take to come: what sends it has it whole.
+const BODY_WITHIN: Duration = Duration::from_secs(10);
 
 /// What is logged.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -41,7 +46,9 @@ pub(super) async fn change(body: Body) -> Result<LogView, Refusal> {
             format!("a filter has at most {MOST_FILTER_BYTES} bytes, as info,evenkeel::proxy=debug");
         Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message)
     };
-    let body = to_bytes(body, MOST_FILTER_BYTES).await.map_err(too_large)?;
+    let body = timeout(BODY_WITHIN, to_bytes(body, MOST_FILTER_BYTES)).await;
+    let late = |_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "the filter does not come");
+    let body = body.map_err(late)?.map_err(too_large)?;
     let bad = |why: String| Refusal::new(StatusCode::BAD_REQUEST, format!("the body is no filter: {why}"));
     let filter = std::str::from_utf8(&body).map_err(|error| bad(error.to_string()))?.trim();
     let before = log::filter().map(|(filter, _)| filter);

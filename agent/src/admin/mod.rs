@@ -4,7 +4,8 @@
 //! A request meets [`guard`], which lets no web page ask; [`page`], the table of paths; [`filter`], its parameters; [`accept`], the
 //! form of the answer; and [`mod@routes`], which has it answered. [`refusal`] is the answer where that makes no sense; [`text`] makes
 //! [`table`]s of an answer for people. [`ui`] is the page for
-//! browsers, [`tap`] what goes on and on. [`listen`] is where the endpoints are, [`mod@openapi`] describes the answers, and [`log`] is
+//! browsers, [`tap`] what goes on and on. [`listen`] is where the endpoints are, [`serve`] the loop that takes connections there,
+//! [`mod@openapi`] describes the answers, and [`log`] is
 //! the one thing that can be changed.
 
 mod accept;
@@ -18,6 +19,7 @@ mod page;
 mod probes;
 mod refusal;
 mod routes;
+mod serve;
 pub mod table;
 mod tap;
 mod text;
@@ -26,7 +28,7 @@ mod ui;
 pub use accept::Form;
 pub use filter::Filter;
 pub use guard::Access;
-pub use listen::{AdminAddress, AdminListener, SocketFile, bind, bind_admin, serve};
+pub use listen::{AdminAddress, AdminListener, SocketFile, bind, bind_admin, serve_all};
 pub use metrics::{NumbersWanted, metrics, scrapes};
 pub use openapi::openapi;
 pub use page::Page;

@@ -75,8 +75,11 @@ impl Table {
 
 /// The text without anything that a terminal obeys.
 pub fn printable(text: &str) -> String {
-    let escape = |c: char| if is_obeyed(c) { c.escape_default().collect() } else { c.to_string() };
-    text.chars().map(escape).collect()
+    let mut clean = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_obeyed(c) { clean.extend(c.escape_default()) } else { clean.push(c) }
+    }
+    clean
 }
 
 #[cfg(test)]

@@ -5,11 +5,13 @@ use super::enrolments::EnrolmentFacts;
 use super::node::Node;
 use crate::admin::Filter;
 use crate::clock::monotonic_ns;
-use crate::control::explain::{Explanation, Live, Outcome, Question, Standing};
+use crate::control::explain::{Explanation, Heart, Live, Outcome, Question, Standing};
 use crate::http2::{FieldList, Name};
 use crate::mesh::PodKey;
 use crate::proxy::{DEADLINE_GRACE_NS, parse_timeout};
 use crate::sources::kubernetes::labels::{CIRCUIT_BREAKER, RETRY};
+use evenkeel_common::HEARTBEAT_LIMIT_NS;
+use std::time::Duration;
 
 impl Node {
     /// What would become of the call that is asked about.
@@ -30,7 +32,9 @@ impl Node {
             Some(EnrolmentFacts::Enrolled(_, facts)) => Standing::Enrolled(facts),
         };
         let homes = key.as_ref().map(|key| self.workers.homes(key)).unwrap_or_default();
-        let live = Live { serving: self.serving, mark: self.config.mark, pod, homes };
+        let silent_ms = self.workers.view().iter().map(|worker| worker.silent_ms).max();
+        let heart = heart(self.serving, silent_ms.unwrap_or(0));
+        let live = Live { heart, mark: self.config.mark, pod, homes };
         let mut told = self.world.explain(&question, &live, monotonic_ns());
         if told.service_port.is_some() && !told.endpoints.is_empty() {
             self.explain_limits(&question, key.as_ref(), &mut told);
@@ -48,15 +52,15 @@ impl Node {
         let [calls, pending, connections] = used.unwrap_or_default();
         let (held, _) = key.map_or((0, 0), |key| self.workers.pod_memory(key));
         let memory = self.config.protection.pod_memory;
-        let open = [(calls, limits.calls), (pending, limits.pending), (connections, limits.connections)];
-        let answer = match (open.iter().any(|(used, limit)| used >= limit), held >= memory) {
-            (false, false) => "none now",
-            (true, _) => "its circuit is open: further calls are answered UNAVAILABLE",
-            (false, true) => "its memory is used up: further calls are answered RESOURCE_EXHAUSTED",
+        let reached = Reached {
+            calls: calls >= limits.calls,
+            memory: held >= memory,
+            pending: pending >= limits.pending,
+            connections: connections >= limits.connections,
         };
         told.step(
             "Which limit would stop it?",
-            answer,
+            reached.answer(),
             vec![
                 format!(
                     "{} has {calls} calls under way to it, of {} at most ({})",
@@ -77,6 +81,53 @@ impl Node {
                 format!("{held} bytes held, of {memory} at most (--pod-memory)"),
             ],
         );
+        if let Some(why) = reached.refusal() {
+            told.refused(why);
+        }
+    }
+}
+
+/// What the programs at `connect()` see of the heartbeat: it is the oldest of the worker threads' ticks.
+fn heart(serves: bool, silent_ms: u64) -> Heart {
+    match serves {
+        false => Heart::Stopped,
+        true if silent_ms * 1_000_000 > HEARTBEAT_LIMIT_NS => Heart::Silent(silent_ms),
+        true => Heart::Beats,
+    }
+}
+
+/// Which limits are reached.
+#[derive(Debug, Clone, Copy, Default)]
+struct Reached {
+    calls: bool,
+    memory: bool,
+    pending: bool,
+    connections: bool,
+}
+
+impl Reached {
+    /// How every further call is answered, if it is.
+    fn refusal(self) -> Option<&'static str> {
+        match self {
+            Self { calls: true, .. } => Some("UNAVAILABLE: its circuit is open"),
+            Self { memory: true, .. } => Some("RESOURCE_EXHAUSTED: the pod's memory is used up"),
+            _ => None,
+        }
+    }
+
+    fn answer(self) -> String {
+        if let Some(why) = self.refusal() {
+            return format!("a further call is answered {why}");
+        }
+        let mut some = Vec::new();
+        if self.pending {
+            some.push("none that can go out at once; one that has to wait is answered UNAVAILABLE");
+        }
+        if self.connections {
+            // The pool's rule: calls of an endpoint that has connections wait for these.
+            some.push("none whose endpoint has a connection; no other is opened, and without one a call is answered UNAVAILABLE");
+        }
+        if some.is_empty() { "none now".to_owned() } else { some.join("; ") }
     }
 }
 
@@ -94,7 +145,7 @@ fn explain_time(request: &FieldList, told: &mut Explanation) {
             "expected 1 to 8 digits and a unit of H, M, S, m, u or n".to_owned(),
         ),
         Some(Some(timeout_ns)) => (
-            format!("{} ms from its first byte here", timeout_ns / 1_000_000),
+            format!("{:?} from its first byte here", Duration::from_nanos(timeout_ns)),
             format!(
                 "what is left of it goes to the server; {grace_ms} ms after it the agent answers DEADLINE_EXCEEDED, so that the server's \
                  own word wins"
@@ -118,4 +169,46 @@ fn explain_time(request: &FieldList, told: &mut Explanation) {
     };
     told.step("What if that endpoint does not take it?", answer, vec![unasked, asked]);
     debug_assert!(told.outcome != Outcome::Unresolved, "what has endpoints has an address");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_says_which_calls_it_stops() {
+        let none = Reached::default();
+        for (reached, refusal, said) in [
+            (none, None, "none now"),
+            (Reached { connections: true, ..none }, None, "none whose endpoint has a connection"),
+            (Reached { pending: true, ..none }, None, "one that has to wait is answered UNAVAILABLE"),
+            (Reached { pending: true, connections: true, ..none }, None, "UNAVAILABLE; none whose endpoint"),
+            (Reached { calls: true, connections: true, ..none }, Some("UNAVAILABLE"), "a further call is"),
+            (
+                Reached { memory: true, pending: true, ..none },
+                Some("RESOURCE_EXHAUSTED"),
+                "RESOURCE_EXHAUSTED",
+            ),
+            (Reached { memory: true, calls: true, ..none }, Some("UNAVAILABLE"), "a further call is"),
+        ] {
+            let answer = reached.answer();
+            assert!(answer.contains(said), "{reached:?}: {answer}");
+            let code = reached.refusal().and_then(|why| why.split(':').next());
+            assert_eq!(code, refusal, "{reached:?}");
+        }
+    }
+
+    #[test]
+    fn the_heart_beats_as_long_as_no_thread_is_silent_for_longer_than_the_programs_bear() {
+        let limit_ms = HEARTBEAT_LIMIT_NS / 1_000_000;
+        for (serves, silent_ms, expected) in [
+            (true, 0, Heart::Beats),
+            (true, limit_ms, Heart::Beats),
+            (true, limit_ms + 1, Heart::Silent(limit_ms + 1)),
+            (false, 0, Heart::Stopped),
+            (false, limit_ms + 1, Heart::Stopped),
+        ] {
+            assert_eq!(heart(serves, silent_ms), expected, "{serves} {silent_ms}");
+        }
+    }
 }

@@ -79,8 +79,8 @@ pub(super) async fn run(config: AgentConfig, keeper: Handover) -> Result<ExitCod
     };
     // Its file goes with the end of this process.
     let _admin_socket = admin_at.serve(admin::routes(admin));
-    admin::serve("metrics", metrics_at, admin::metrics(scrape, Arc::clone(&telemetry)));
-    admin::serve("readiness", probes_at, admin::probes(readiness.clone()));
+    admin::serve_all(metrics_at, admin::metrics(scrape, Arc::clone(&telemetry)));
+    admin::serve_all(probes_at, admin::probes(readiness.clone()));
 
     let restored = !inherited.kernel.is_empty();
     let kernel =

@@ -1,10 +1,13 @@
 //! `evenkeel check`.
 
+use super::output::print;
+use crate::admin::table::printable;
 use crate::config::{ClusterArgs, ClusterConfig};
 use crate::kernel::check::probe;
 use crate::sources::kubernetes::Access;
 use crate::sources::kubernetes::permissions::{Finding, check};
 use crate::sources::kubernetes::write_back::Wishes;
+use anyhow::Result;
 use clap::Args;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -29,7 +32,10 @@ struct Line {
 }
 
 /// Prints what the node has and lacks; fails if something that the agent needs is missing.
-pub(super) fn run(args: CheckArgs) -> ExitCode {
+///
+/// # Errors
+/// When standard output cannot be written to.
+pub(super) fn run(args: CheckArgs) -> Result<ExitCode> {
     let mut lines: Vec<Line> = probe(args.cgroup.as_deref())
         .into_iter()
         .map(|probe| Line {
@@ -42,22 +48,21 @@ pub(super) fn run(args: CheckArgs) -> ExitCode {
         .collect();
     lines.extend(of_cluster(args.cluster.as_given()));
     let width = lines.iter().map(|line| line.name.len()).max().unwrap_or(0);
+    let mut text = String::new();
     for line in &lines {
-        println!("{:<5}  {:<width$}  {}", verdict(line), line.name, line.detail);
+        let (name, detail) = (&line.name, printable(&line.detail));
+        text.push_str(&format!("{:<5}  {name:<width$}  {detail}\n", verdict(line)));
         if !line.remedy.is_empty() {
-            println!("{:<5}  {:<width$}  → {}", "", "", line.remedy);
+            text.push_str(&format!("{:<5}  {:<width$}  → {}\n", "", "", printable(&line.remedy)));
         }
     }
-    match lines.iter().filter(|line| !line.ok && line.needed).count() {
-        0 => {
-            println!("\nThe agent can run here.");
-            ExitCode::SUCCESS
-        }
-        missing => {
-            println!("\nThe agent cannot run here: {missing} of what it needs is missing.");
-            ExitCode::FAILURE
-        }
-    }
+    let missing = lines.iter().filter(|line| !line.ok && line.needed).count();
+    text.push_str(&match missing {
+        0 => "\nThe agent can run here.\n".to_owned(),
+        missing => format!("\nThe agent cannot run here: {missing} of what it needs is missing.\n"),
+    });
+    print(&text)?;
+    Ok(if missing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// What the API server says, where there is one to ask: in a pod, or with a kubeconfig.

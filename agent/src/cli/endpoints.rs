@@ -7,7 +7,6 @@ use super::session;
 use anyhow::Result;
 use clap::Args;
 use serde::Deserialize;
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
@@ -26,9 +25,9 @@ pub(super) struct EndpointsArgs {
 }
 
 /// As much of a row of `/endpoints` as is shown.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Deserialize)]
 struct Row {
+    node: String,
     service_port: String,
     address: String,
     pod: Option<String>,
@@ -36,9 +35,13 @@ struct Row {
     active: u64,
     calls: u64,
     failures: u64,
+    #[serde(default)]
     ejected_by: u64,
+    #[serde(default)]
     ejected: bool,
+    #[serde(default)]
     ejections: u64,
+    #[serde(default)]
     unhealthy: bool,
     latency_us: Option<u64>,
 }
@@ -92,7 +95,7 @@ pub(super) fn is_of(service_port: &str, wanted: &str) -> bool {
 
 /// Runs it.
 pub(super) fn run(args: &EndpointsArgs) -> Result<ExitCode> {
-    let told = session::run(session::ask(&args.reach, &[Ask::get("/endpoints")]))?;
+    let mut told = session::run(session::ask(&args.reach, &[Ask::get("/endpoints").of_list()]))?;
     let names_namespace = args.service.as_deref().is_some_and(|service| service.contains('/'));
     let namespace = args.namespace.chosen(told.namespace.as_deref()).filter(|_| !names_namespace);
     let rows = told.merged(0, |row| {
@@ -104,12 +107,12 @@ pub(super) fn run(args: &EndpointsArgs) -> Result<ExitCode> {
         return told.finish(&text);
     }
     let by_node = args.output.is_wide();
-    let table = table(&rows, namespace.is_none(), by_node)?;
+    let table = table(told.rows(&rows), namespace.is_none(), by_node);
     finish(&told, &table, &args.output, "endpoints of captured Service ports", namespace.as_deref())
 }
 
 /// An endpoint is a line, with what all nodes' agents count of it together; `by_node`, a line for each node.
-fn table(rows: &Value, with_namespace: bool, by_node: bool) -> Result<Table> {
+fn table(rows: Vec<Row>, with_namespace: bool, by_node: bool) -> Table {
     let mut columns = Vec::new();
     columns.extend(with_namespace.then_some("NAMESPACE"));
     columns.extend(["SERVICE", "ENDPOINT", "POD", "STATE", "ACTIVE", "CALLS", "SHARE", "FAILED", "LATENCY"]);
@@ -118,10 +121,8 @@ fn table(rows: &Value, with_namespace: bool, by_node: bool) -> Result<Table> {
     }
     let mut found: BTreeMap<(String, String, String), Row> = BTreeMap::new();
     let mut all_calls: BTreeMap<(String, String), u64> = BTreeMap::new();
-    for value in rows.as_array().into_iter().flatten() {
-        let row = Row::deserialize(value)?;
-        let node =
-            if by_node { value["node"].as_str().unwrap_or_default().to_owned() } else { String::new() };
+    for row in rows {
+        let node = if by_node { row.node.clone() } else { String::new() };
         *all_calls.entry((row.service_port.clone(), node.clone())).or_default() += row.calls;
         found
             .entry((row.service_port.clone(), node, row.address.clone()))
@@ -154,7 +155,7 @@ fn table(rows: &Value, with_namespace: bool, by_node: bool) -> Result<Table> {
         }
         table.push(cells);
     }
-    Ok(table)
+    table
 }
 
 /// A part of the whole, in percent; nothing of nothing.
@@ -178,7 +179,7 @@ mod tests {
     use crate::cli::output::Palette;
     use serde_json::json;
 
-    fn rows() -> Value {
+    fn rows() -> Vec<Row> {
         let row = |node: &str, address: &str, calls: u64, failures: u64, latency: Option<u64>| {
             json!({
                 "node": node, "service_port": "shop/cart:80", "address": address, "pod": "shop/cart-1", "active": 1,
@@ -187,24 +188,25 @@ mod tests {
         };
         let mut ejected = row("n2", "10.0.0.2:80", 0, 9, Some(20_000_000));
         ejected["ejected_by"] = 1.into();
-        json!([
+        let rows = json!([
             row("n1", "10.0.0.1:80", 30, 0, Some(1_000)),
             row("n2", "10.0.0.1:80", 10, 2, Some(5_000)),
             ejected,
             row("n1", "10.0.0.2:80", 40, 0, None),
-        ])
+        ]);
+        serde_json::from_value(rows).unwrap()
     }
 
     #[test]
     fn an_endpoint_is_a_line_with_what_all_nodes_count_of_it() {
-        let shown = table(&rows(), true, false).unwrap().render(true, Palette::Plain);
+        let shown = table(rows(), true, false).render(true, Palette::Plain);
         let expected = "\
 NAMESPACE   SERVICE   ENDPOINT      POD      STATE          ACTIVE   CALLS   SHARE   FAILED   LATENCY
 shop        cart:80   10.0.0.1:80   cart-1   ok             2        40      50.0%   2        2.0ms
 shop        cart:80   10.0.0.2:80   cart-1   ejected by 1   2        40      50.0%   9        20s
 ";
         assert_eq!(shown, expected);
-        let by_node = table(&rows(), false, true).unwrap().render(true, Palette::Plain);
+        let by_node = table(rows(), false, true).render(true, Palette::Plain);
         assert_eq!(by_node.lines().count(), 5, "{by_node}");
         assert!(by_node.contains("100.0%"), "of what that node calls: {by_node}");
     }

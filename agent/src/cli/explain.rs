@@ -4,6 +4,7 @@ use super::endpoints::latency;
 use super::output::{Cell, OutputArgs, Paint, Palette, Table};
 use super::reach::{Ask, ReachArgs};
 use super::session;
+use crate::admin::table::printable;
 use crate::control::explain::Question;
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
@@ -75,7 +76,7 @@ pub(super) fn run(args: &ExplainArgs) -> Result<ExitCode> {
     let headers = args.header.iter().map(|header| ("header", header.as_str()));
     let parameters =
         [("pod", pod.as_str()), ("to", args.to.as_str())].into_iter().chain(method).chain(headers);
-    let told = session::run(session::ask(&args.reach, &[Ask::get_with("/explain", parameters)]))?;
+    let told = session::run(session::ask(&args.reach, &[Ask::get_with("/explain", parameters).of_object()]))?;
     let answers: Vec<_> = told.nodes.iter().filter_map(|node| node.answer(0)).collect();
     let [answer] = answers[..] else {
         return match answers.is_empty() {
@@ -92,18 +93,18 @@ pub(super) fn run(args: &ExplainArgs) -> Result<ExitCode> {
 }
 
 fn text(explanation: &Explanation, output: &OutputArgs, palette: Palette) -> String {
-    let mut text = format!("{} → {}\n\n", clean(&explanation.pod), clean(&explanation.to));
+    let mut text = format!("{} → {}\n\n", printable(&explanation.pod), printable(&explanation.to));
     let mut is_told = false;
     for (number, step) in explanation.steps.iter().enumerate() {
         if step.hypothetical && !is_told {
             is_told = true;
             text.push_str(&palette.paint("   If it were otherwise:\n", Paint::Odd));
         }
-        let answer =
-            palette.paint(&clean(&step.answer), if step.hypothetical { Paint::Faint } else { Paint::Bold });
-        text.push_str(&format!("{:>2} {} {answer}\n", number + 1, clean(&step.question)));
+        let answer = palette
+            .paint(&printable(&step.answer), if step.hypothetical { Paint::Faint } else { Paint::Bold });
+        text.push_str(&format!("{:>2} {} {answer}\n", number + 1, printable(&step.question)));
         for line in &step.detail {
-            text.push_str(&format!("     {}\n", clean(line)));
+            text.push_str(&format!("     {}\n", printable(line)));
         }
     }
     if !explanation.endpoints.is_empty() {
@@ -111,7 +112,7 @@ fn text(explanation: &Explanation, output: &OutputArgs, palette: Palette) -> Str
         text.push_str(&output.table(&table(&explanation.endpoints, output.is_wide()), palette));
     }
     let paint = if explanation.outcome == "balanced" { Paint::Good } else { Paint::Odd };
-    text.push_str(&format!("\n{}\n", palette.paint(&clean(&explanation.summary), paint)));
+    text.push_str(&format!("\n{}\n", palette.paint(&printable(&explanation.summary), paint)));
     text
 }
 
@@ -146,11 +147,6 @@ fn table(endpoints: &[Endpoint], is_wide: bool) -> Table {
     table
 }
 
-/// What others have named, without anything that a terminal obeys.
-fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,7 +172,7 @@ shop/web → cart:80
  1 Is the pod enrolled? no
      the pod's label says no
    If it were otherwise:
- 2 Whose is it? shop/cart:80\u{20}
+ 2 Whose is it? shop/cart:80\\u{1b}
 
 ENDPOINT      POD      STATE       ODDS     ACTIVE   LATENCY   COST     WHY
 10.0.0.1:80   <none>   candidate   66.7%    2        <none>    <none>   <none>

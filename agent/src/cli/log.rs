@@ -23,18 +23,14 @@ pub(super) struct LogArgs {
 /// Runs it.
 pub(super) fn run(args: &LogArgs) -> Result<ExitCode> {
     let ask = match &args.filter {
-        None => Ask::get("/log"),
-        Some(filter) => Ask::put("/log", filter.as_str()),
+        None => Ask::get("/log").of_object(),
+        Some(filter) => Ask::put("/log", filter.as_str()).of_object(),
     };
     let told = session::run(session::ask(&args.reach, &[ask]))?;
     let rows: serde_json::Value = told
         .nodes
         .iter()
-        .filter_map(|node| {
-            let mut answer = node.answer(0)?.clone();
-            answer["node"] = node.node.clone().into();
-            Some(answer)
-        })
+        .filter_map(|node| Some(session::with_node(node.answer(0)?.clone(), &node.node)))
         .collect();
     if let Some(text) = args.output.for_programs(&rows) {
         return told.finish(&text);

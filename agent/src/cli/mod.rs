@@ -75,7 +75,7 @@ pub fn main() -> ExitCode {
     let outcome = start_log(&cli).and_then(|()| match cli.command {
         Command::Agent(args) => app::agent(args.check().map_err(|message| anyhow!(message))?),
         Command::Proxy(args) => app::proxy(args.check().map_err(|message| anyhow!(message))?),
-        Command::Check(args) => Ok(check::run(args)),
+        Command::Check(args) => check::run(args),
         Command::Status(args) => status::run(&args),
         Command::Pods(args) => pods::run(&args),
         Command::Services(args) => services::run(&args),
@@ -89,7 +89,7 @@ pub fn main() -> ExitCode {
     });
     outcome.unwrap_or_else(|error| {
         // One line, whatever the log's filter: what went wrong, and because of what.
-        eprintln!("evenkeel: {error:#}");
+        output::complain(&format!("{error:#}"));
         ExitCode::FAILURE
     })
 }

@@ -1,8 +1,9 @@
 //! `evenkeel pods`: is it on for my pods, and if not, why?
 
-use super::output::{Cell, NamespaceArgs, OutputArgs, Paint, Palette, Table};
+use super::output::{Cell, NamespaceArgs, OutputArgs, Paint, Palette, Table, say};
 use super::reach::{Ask, ReachArgs};
 use super::session::{self, Told, age, nothing};
+use crate::admin::table::printable;
 use anyhow::Result;
 use clap::Args;
 use serde::Deserialize;
@@ -13,6 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What `evenkeel pods` takes.
 #[derive(Args, Debug)]
+#[command(mut_arg("pod", |pod| pod.help("This pod alone, of the agent of the node that it runs on")))]
 pub(super) struct PodsArgs {
     /// Only those that are enrolled, or only those that are not
     #[arg(long, value_name = "true|false")]
@@ -26,17 +28,20 @@ pub(super) struct PodsArgs {
 }
 
 /// As much of a row of `/pods` as is shown.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Deserialize)]
 struct Row {
+    node: String,
     namespace: String,
     name: String,
+    #[serde(default)]
     addresses: Vec<String>,
     enrol: bool,
+    #[serde(default)]
     enrolled: bool,
     reason: Option<String>,
     since_unix_seconds: Option<u64>,
     waiting_seconds: Option<u64>,
+    #[serde(default)]
     connections: BTreeMap<String, u64>,
     open_connections: Option<u64>,
     memory_bytes: Option<u64>,
@@ -78,7 +83,7 @@ impl Row {
 
 /// Runs it.
 pub(super) fn run(args: &PodsArgs) -> Result<ExitCode> {
-    let told = session::run(session::ask(&args.reach, &[Ask::get("/pods")]))?;
+    let mut told = session::run(session::ask(&args.reach, &[Ask::get("/pods").of_list()]))?;
     let namespace = match &args.reach.pod {
         Some(_) => None,
         None => args.namespace.chosen(told.namespace.as_deref()),
@@ -98,13 +103,8 @@ pub(super) fn run(args: &PodsArgs) -> Result<ExitCode> {
         return told.finish(&text);
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-    let table = table(
-        &rows,
-        namespace.is_none(),
-        told.are_several() || args.output.is_wide(),
-        args.output.is_wide(),
-        now,
-    )?;
+    let with_node = told.are_several() || args.output.is_wide();
+    let table = table(&told.rows(&rows), namespace.is_none(), with_node, args.output.is_wide(), now);
     finish(&told, &table, &args.output, "pods", namespace.as_deref())
 }
 
@@ -118,7 +118,7 @@ pub(super) fn finish(
 ) -> Result<ExitCode> {
     if table.is_empty() && !told.nodes.is_empty() {
         // Where a script reads, there is nothing to read.
-        eprint!("{}", nothing(what, namespace));
+        say(&printable(&nothing(what, namespace)));
         return told.finish("");
     }
     match table.is_empty() {
@@ -127,7 +127,7 @@ pub(super) fn finish(
     }
 }
 
-fn table(rows: &Value, with_namespace: bool, with_node: bool, is_wide: bool, now: u64) -> Result<Table> {
+fn table(rows: &[Row], with_namespace: bool, with_node: bool, is_wide: bool, now: u64) -> Table {
     let mut columns = Vec::new();
     columns.extend(with_namespace.then_some("NAMESPACE"));
     columns.extend(["NAME", "ENROLLED", "SINCE", "OPEN", "TAKEN", "MISSED"]);
@@ -137,8 +137,7 @@ fn table(rows: &Value, with_namespace: bool, with_node: bool, is_wide: bool, now
     }
     columns.push("WHY");
     let mut table = Table::new(columns);
-    for value in rows.as_array().into_iter().flatten() {
-        let row = Row::deserialize(value)?;
+    for row in rows {
         let since = row.since_unix_seconds.map(|since| now.saturating_sub(since)).or(row.waiting_seconds);
         let number = |number: Option<u64>| Cell::from(number.map(|number| number.to_string()));
         let of_enrolled = |count: u64| number(row.enrolled.then_some(count));
@@ -152,7 +151,7 @@ fn table(rows: &Value, with_namespace: bool, with_node: bool, is_wide: bool, now
             of_enrolled(row.taken()),
             of_enrolled(row.missed().map(|(_, count)| count).sum()),
         ]);
-        cells.extend(with_node.then(|| value["node"].as_str().unwrap_or_default().into()));
+        cells.extend(with_node.then(|| row.node.as_str().into()));
         if is_wide {
             cells.extend([
                 row.addresses.join(",").into(),
@@ -163,7 +162,7 @@ fn table(rows: &Value, with_namespace: bool, with_node: bool, is_wide: bool, now
         cells.push(row.why().into());
         table.push(cells);
     }
-    Ok(table)
+    table
 }
 
 #[cfg(test)]
@@ -171,8 +170,8 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn rows() -> Value {
-        json!([
+    fn rows() -> Vec<Row> {
+        let rows = json!([
             {
                 "node": "n1", "namespace": "shop", "name": "cart-1", "uid": "u", "addresses": ["10.0.0.1", "fd00::1"],
                 "enrol": true, "enrolled": true, "on_enrol": "keep", "since_unix_seconds": 1_000,
@@ -181,12 +180,13 @@ mod tests {
             },
             {"node": "n1", "namespace": "shop", "name": "new", "enrol": true, "enrolled": false, "reason": "no process", "waiting_seconds": 3},
             {"node": "n2", "namespace": "other", "name": "x", "enrol": false, "reason": "the pod's label says no"},
-        ])
+        ]);
+        serde_json::from_value(rows).unwrap()
     }
 
     #[test]
     fn a_pod_is_a_line_that_says_why() {
-        let shown = table(&rows(), true, false, false, 1_060).unwrap().render(true, Palette::Plain);
+        let shown = table(&rows(), true, false, false, 1_060).render(true, Palette::Plain);
         let expected = "\
 NAMESPACE   NAME     ENROLLED   SINCE    OPEN     TAKEN    MISSED   WHY
 shop        cart-1   yes        60s      3        4        3        agent_silent 1, no_endpoint 2
@@ -198,7 +198,7 @@ other       x        no         <none>   <none>   <none>   <none>   the pod's la
 
     #[test]
     fn wide_has_more() {
-        let shown = table(&rows(), false, true, true, 1_060).unwrap().render(true, Palette::Plain);
+        let shown = table(&rows(), false, true, true, 1_060).render(true, Palette::Plain);
         let lines: Vec<&str> = shown.lines().collect();
         assert_eq!(
             lines[..2],

@@ -8,6 +8,8 @@ use anyhow::Result;
 use clap::Args;
 use serde::Deserialize;
 use serde_json::Value;
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::process::ExitCode;
 
 /// What `evenkeel services` takes.
@@ -22,12 +24,13 @@ pub(super) struct ServicesArgs {
 }
 
 /// As much of a row of `/services` as is shown.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Deserialize)]
 struct Service {
     namespace: String,
     name: String,
+    #[serde(default)]
     addresses: Vec<String>,
+    #[serde(default)]
     picker: String,
     hash_on: Option<String>,
     ports: Vec<Port>,
@@ -56,28 +59,28 @@ impl Port {
 
 /// Runs it.
 pub(super) fn run(args: &ServicesArgs) -> Result<ExitCode> {
-    let told = session::run(session::ask(&args.reach, &[Ask::get("/services")]))?;
+    let mut told = session::run(session::ask(&args.reach, &[Ask::get("/services").of_list()]))?;
     let namespace = args.namespace.chosen(told.namespace.as_deref());
     let rows =
         told.merged(0, |row| namespace.as_deref().is_none_or(|namespace| row["namespace"] == namespace));
     if let Some(text) = args.output.for_programs(&rows) {
         return told.finish(&text);
     }
-    let table = table(&rows, namespace.is_none(), told.nodes.len(), args.output.is_wide())?;
+    let services = told.rows(&rows);
+    let table = table(&services, namespace.is_none(), told.nodes.len(), args.output.is_wide());
     finish(&told, &table, &args.output, "Services", namespace.as_deref())
 }
 
 /// Nodes see a Service alike, but for which endpoints are near: what is the same is one line, with the number of nodes that say so.
-fn table(rows: &Value, with_namespace: bool, nodes: usize, is_wide: bool) -> Result<Table> {
+fn table(services: &[Service], with_namespace: bool, nodes: usize, is_wide: bool) -> Table {
     let mut columns = Vec::new();
     columns.extend(with_namespace.then_some("NAMESPACE"));
     columns.extend(["NAME", "PORT", "BALANCED", "PICKER", "ENDPOINTS", "UNUSED"]);
     columns.extend((nodes > 1).then_some("NODES"));
     columns.extend(is_wide.then_some("ADDRESSES"));
     columns.push("WHY");
-    let mut lines: Vec<(Vec<String>, Vec<Cell>, u64)> = Vec::new();
-    for value in rows.as_array().into_iter().flatten() {
-        let service = Service::deserialize(value)?;
+    let mut lines: BTreeMap<Vec<String>, (Vec<Cell>, u64)> = BTreeMap::new();
+    for service in services {
         for port in &service.ports {
             let picker = match &service.hash_on {
                 Some(hash_on) => format!("{} ({hash_on})", service.picker),
@@ -97,10 +100,13 @@ fn table(rows: &Value, with_namespace: bool, nodes: usize, is_wide: bool) -> Res
                 port.captured.join(","),
                 picker.clone(),
             ];
-            if let Some((.., count)) = lines.iter_mut().find(|(known, ..)| *known == key) {
-                *count += 1;
-                continue;
-            }
+            let vacant = match lines.entry(key) {
+                Entry::Occupied(mut known) => {
+                    known.get_mut().1 += 1;
+                    continue;
+                }
+                Entry::Vacant(vacant) => vacant,
+            };
             let mut cells = Vec::new();
             cells.extend(with_namespace.then(|| service.namespace.as_str().into()));
             cells.extend([
@@ -114,19 +120,18 @@ fn table(rows: &Value, with_namespace: bool, nodes: usize, is_wide: bool) -> Res
             cells.extend((nodes > 1).then(Cell::default));
             cells.extend(is_wide.then(|| service.addresses.join(",").into()));
             cells.push(port.straight.join("; ").into());
-            lines.push((key, cells, 1));
+            vacant.insert((cells, 1));
         }
     }
-    lines.sort_by(|(one, ..), (other, ..)| one.cmp(other));
     let nodes_at = columns.iter().position(|column| *column == "NODES");
     let mut table = Table::new(columns);
-    for (_, mut cells, count) in lines {
+    for (mut cells, count) in lines.into_values() {
         if let Some(at) = nodes_at {
             cells[at] = format!("{count}/{nodes}").into();
         }
         table.push(cells);
     }
-    Ok(table)
+    table
 }
 
 #[cfg(test)]
@@ -135,19 +140,20 @@ mod tests {
     use crate::cli::output::Palette;
     use serde_json::json;
 
-    fn cart(endpoints: u64) -> Value {
-        json!({
+    fn cart(endpoints: u64) -> Service {
+        let cart = json!({
             "namespace": "shop", "name": "cart", "addresses": ["10.96.0.1"], "picker": "ring-hash", "hash_on": "header:x-user",
             "ports": [
                 {"port": 50051, "name": "grpc", "captured": ["10.96.0.1:50051"], "endpoints": endpoints, "unused": [{}]},
                 {"port": 80, "name": "", "captured": [], "straight": ["not gRPC: a", "b"], "endpoints": 0},
             ],
-        })
+        });
+        serde_json::from_value(cart).unwrap()
     }
 
     #[test]
     fn a_port_is_a_line_and_what_nodes_see_alike_is_one() {
-        let shown = table(&json!([cart(3), cart(3), cart(2)]), true, 3, false).unwrap();
+        let shown = table(&[cart(3), cart(3), cart(2)], true, 3, false);
         let expected = "\
 NAMESPACE   NAME   PORT         BALANCED   PICKER                      ENDPOINTS   UNUSED   NODES   WHY
 shop        cart   80           no         ring-hash (header:x-user)   0           0        3/3     not gRPC: a; b
@@ -155,7 +161,7 @@ shop        cart   50051/grpc   yes        ring-hash (header:x-user)   2        
 shop        cart   50051/grpc   yes        ring-hash (header:x-user)   3           1        2/3     <none>
 ";
         assert_eq!(shown.render(true, Palette::Plain), expected);
-        let of_one = table(&json!([cart(3)]), false, 1, true).unwrap().render(true, Palette::Plain);
+        let of_one = table(&[cart(3)], false, 1, true).render(true, Palette::Plain);
         assert!(of_one.starts_with("NAME   PORT         BALANCED   PICKER "), "{of_one}");
         assert!(of_one.contains("10.96.0.1"), "{of_one}");
     }

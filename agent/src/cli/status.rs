@@ -3,6 +3,7 @@
 use super::output::{Cell, OutputArgs, Paint, Palette, Table};
 use super::reach::{Ask, ReachArgs};
 use super::session::{self, Told, age};
+use crate::admin::table::printable;
 use anyhow::Result;
 use clap::Args;
 use serde::Deserialize;
@@ -22,15 +23,19 @@ pub(super) struct StatusArgs {
 }
 
 /// As much of `/status` as is shown.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Deserialize)]
 struct Status {
     version: String,
     ready: bool,
+    #[serde(default)]
     seconds: u64,
+    #[serde(default)]
     pods: PodCounts,
+    #[serde(default)]
     connections: Connections,
+    #[serde(default)]
     calls: Calls,
+    #[serde(default)]
     problems: u64,
 }
 
@@ -70,25 +75,27 @@ struct Problem {
 
 /// Runs it.
 pub(super) fn run(args: &StatusArgs) -> Result<ExitCode> {
-    let told = session::run(session::ask(&args.reach, &[Ask::get("/status"), Ask::get("/problems")]))?;
+    let asks = [Ask::get("/status").of_object(), Ask::get("/problems").of_list()];
+    let mut told = session::run(session::ask(&args.reach, &asks))?;
     if let Some(text) = args.output.for_programs(&for_programs(&told)) {
         return told.finish(&text);
     }
-    let text = text(&told, &args.output, Palette::of_stdout());
+    let text = text(&mut told, &args.output, Palette::of_stdout());
     told.finish(&text)
 }
 
 fn for_programs(told: &Told) -> Value {
     let nodes = told.nodes.iter().map(|node| {
         let mut status = node.answer(0).cloned().unwrap_or_else(|| json!({}));
-        status["node"] = node.node.clone().into();
-        status["problems"] = node.answer(1).cloned().unwrap_or_default();
-        status
+        if let Value::Object(fields) = &mut status {
+            fields.insert("problems".to_owned(), node.answer(1).cloned().unwrap_or_default());
+        }
+        session::with_node(status, &node.node)
     });
     nodes.collect()
 }
 
-fn text(told: &Told, output: &OutputArgs, palette: Palette) -> String {
+fn text(told: &mut Told, output: &OutputArgs, palette: Palette) -> String {
     let mut columns = vec![
         "NODE",
         "READY",
@@ -105,10 +112,28 @@ fn text(told: &Told, output: &OutputArgs, palette: Palette) -> String {
     if output.is_wide() {
         columns.extend(["NOT-ASKED", "TAKEN", "STRAIGHT", "ACTIVE"]);
     }
+    let width = columns.len();
     let mut table = Table::new(columns);
     let mut below = String::new();
+    let mut lacking = Vec::new();
     for node in &told.nodes {
-        let status = node.answer(0).and_then(|status| Status::deserialize(status).ok()).unwrap_or_default();
+        let problems = node.answer(1).map(Vec::<Problem>::deserialize).transpose();
+        let problems = problems.unwrap_or_else(|error| {
+            lacking.push((node.node.clone(), format!("its /problems is not an agent's: {error}")));
+            None
+        });
+        below.push_str(&problem_lines(&node.node, &problems.unwrap_or_default(), palette));
+        let status = match node.answer(0).map(Status::deserialize) {
+            Some(Ok(status)) => status,
+            other => {
+                if let Some(Err(error)) = other {
+                    lacking.push((node.node.clone(), format!("its /status is not an agent's: {error}")));
+                }
+                let unknown = || Cell::painted("<unknown>", Paint::Bad);
+                table.push(std::iter::once(node.node.as_str().into()).chain((1..width).map(|_| unknown())));
+                continue;
+            }
+        };
         let mut row = vec![
             Cell::from(node.node.as_str()),
             if status.ready { Cell::painted("yes", Paint::Good) } else { Cell::painted("no", Paint::Bad) },
@@ -132,11 +157,9 @@ fn text(told: &Told, output: &OutputArgs, palette: Palette) -> String {
             row.extend(more.map(Cell::from));
         }
         table.push(row);
-        let problems = node
-            .answer(1)
-            .and_then(|problems| Vec::<Problem>::deserialize(problems).ok())
-            .unwrap_or_default();
-        below.push_str(&problem_lines(&node.node, &problems, palette));
+    }
+    for (node, why) in lacking {
+        told.lack(&node, &why);
     }
     if table.is_empty() {
         return String::new();
@@ -159,10 +182,7 @@ fn problem_lines(node: &str, problems: &[Problem], palette: Palette) -> String {
         let paint = if problem.severity.eq_ignore_ascii_case("error") { Paint::Bad } else { Paint::Odd };
         let about = problem.object.as_deref().or(problem.file.as_deref());
         let about = about.map(|about| format!("{about}: ")).unwrap_or_default();
-        let line: String = format!("{about}{}", problem.cause)
-            .chars()
-            .map(|c| if c.is_control() { ' ' } else { c })
-            .collect();
+        let line = printable(&format!("{about}{}", problem.cause));
         text.push_str(&format!("{}: {line}\n", palette.paint(node, paint)));
     }
     if problems.len() > PROBLEMS_SHOWN {
@@ -179,7 +199,7 @@ mod tests {
     #[test]
     fn a_node_is_a_line_and_its_problems_follow() {
         let problem = |cause: String| json!({"severity": "warning", "object": "Pod shop/a", "cause": cause});
-        let told = told(&[
+        let mut told = told(&[
             (
                 "node-1",
                 &[
@@ -200,9 +220,35 @@ NODE     READY   VERSION   ENROLLED   WAITING   REFUSED   CONNECTIONS   CALLS   
 node-1   yes     0.1.0     12         1         0         30            123456   7        6          2h
 n2       no      0.1.0     0          0         0         0             0        0        0          0s
 
-node-1: Pod shop/a: no. 0 \nnode-1: Pod shop/a: no. 1 \nnode-1: Pod shop/a: no. 2 \nnode-1: Pod shop/a: no. 3 \nnode-1: Pod shop/a: no. 4 \nnode-1: and 1 more (-o yaml)\n";
-        assert_eq!(text(&told, &OutputArgs::default(), Palette::Plain), expected);
+node-1: Pod shop/a: no. 0\\u{1b}
+node-1: Pod shop/a: no. 1\\u{1b}
+node-1: Pod shop/a: no. 2\\u{1b}
+node-1: Pod shop/a: no. 3\\u{1b}
+node-1: Pod shop/a: no. 4\\u{1b}
+node-1: and 1 more (-o yaml)
+";
+        assert_eq!(text(&mut told, &OutputArgs::default(), Palette::Plain), expected);
+        assert!(!told.incomplete);
         assert_eq!(for_programs(&told)[0]["node"], "node-1");
         assert_eq!(for_programs(&told)[0]["problems"].as_array().unwrap().len(), 6);
+    }
+
+    #[test]
+    fn what_a_node_has_not_said_is_unknown_and_not_naught() {
+        let good = json!({"version": "0.1.0", "ready": true});
+        for (answers, is_lacking, is_known) in [
+            (&[json!({"status": "ok"}), json!([])][..], true, false),
+            (&[json!({"version": "0.1.0", "ready": true, "seconds": "7"}), json!([])], true, false),
+            // Which was said where it was asked.
+            (&[], false, false),
+            (&[good.clone(), json!([17])], true, true),
+            (&[good.clone(), json!([])], false, true),
+        ] {
+            let mut told = told(&[("n1", answers)]);
+            let shown = text(&mut told, &OutputArgs::default(), Palette::Plain);
+            let line: Vec<&str> = shown.lines().nth(1).unwrap().split_whitespace().collect();
+            assert_eq!(line[1..].iter().all(|word| *word == "<unknown>"), !is_known, "{shown}");
+            assert_eq!(told.incomplete, is_lacking, "{answers:?}");
+        }
     }
 }

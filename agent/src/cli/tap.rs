@@ -262,8 +262,8 @@ impl<'a> Printer<'a> {
     }
 
     /// Whether anybody still reads.
-    fn print(&mut self, node: &str, mut value: Value) -> Result<bool> {
-        value["node"] = node.into();
+    fn print(&mut self, node: &str, value: Value) -> Result<bool> {
+        let value = session::with_node(value, node);
         if let Some(text) = self.output.item_for_programs(&value) {
             return print(&text);
         }

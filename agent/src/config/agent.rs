@@ -30,7 +30,8 @@ pub struct AgentArgs {
     /// Worker threads; by default one a core
     #[arg(long, env = "EVENKEEL_WORKERS", value_name = "N")]
     workers: Option<NonZeroUsize>,
-    /// The local admin endpoint: ADDRESS:PORT, or unix:/PATH for a socket that only the agent's own user may open
+    /// The local admin endpoint: ADDRESS:PORT, or unix:/PATH for a socket that only the agent's own user may open. Whoever asks has to name
+    /// ADDRESS, or one of loopback
     #[arg(long, env = "EVENKEEL_ADMIN", value_name = "ADDR", default_value = "127.0.0.1:15800")]
     admin: AdminAddress,
     /// Readiness and liveness: /readyz, /livez

@@ -262,7 +262,12 @@ impl Capture {
     }
 
     pub(super) fn is_captured(&self, address: SocketAddr) -> bool {
-        self.known.get(&address).is_some_and(|known| known.has_endpoint)
+        self.in_kernel(address) == Some(true)
+    }
+
+    /// Whether the kernel's map says that the address has an endpoint; `None`: it does not have it.
+    pub(super) fn in_kernel(&self, address: SocketAddr) -> Option<bool> {
+        self.known.get(&address).map(|known| known.has_endpoint)
     }
 
     pub(super) fn unplaced(&self) -> &BTreeSet<SocketAddr> {

@@ -152,12 +152,20 @@ impl Service {
     ) -> impl Iterator<Item = (Candidate<'a>, Unused)> {
         let (policy, place) = (destinations::internal_policy(row), effective_place(row, place));
         let ByFamily { v4, v6 } = self.candidates(port);
-        [v4, v6].into_iter().flat_map(move |candidates| {
-            let choice = Choice::new(&candidates, policy, place);
-            candidates
-                .into_iter()
-                .filter_map(move |candidate| Some((candidate, choice.judge(&candidate).err()?)))
-        })
+        [v4, v6].into_iter().flat_map(move |candidates| unused(candidates, policy, place))
+    }
+
+    /// The endpoints of a port that get no calls sent to this address of its, under this policy, and why.
+    pub(super) fn unused_at<'a>(
+        &'a self,
+        row: &ServiceRow,
+        port: &ServicePortRow,
+        (address, policy): (SocketAddr, TrafficPolicy),
+        place: Place<'a>,
+    ) -> Vec<(Candidate<'a>, Unused)> {
+        let ByFamily { v4, v6 } = self.candidates(port);
+        let of_family = if address.is_ipv6() { v6 } else { v4 };
+        unused(of_family, policy, effective_place(row, place)).collect()
     }
 
     /// Derives the ports anew, and returns the old ones. A backend that comes out the same is the same. `keep` says of a port
@@ -189,6 +197,15 @@ impl Service {
         self.ports = ports;
         old
     }
+}
+
+fn unused<'a>(
+    of_family: Vec<Candidate<'a>>,
+    policy: TrafficPolicy,
+    place: Place<'a>,
+) -> impl Iterator<Item = (Candidate<'a>, Unused)> {
+    let choice = Choice::new(&of_family, policy, place);
+    of_family.into_iter().filter_map(move |candidate| Some((candidate, choice.judge(&candidate).err()?)))
 }
 
 /// The backends of a port. An endpoint that stands under both policies is one.

@@ -1,4 +1,4 @@
-//! The answers for people: what [`routes`](mod@super::routes) says as JSON, as aligned tables. The command line shows the same.
+//! The answers for people: what [`routes`](mod@super::routes) says as JSON, as aligned tables. The command line makes its own.
 //!
 //! [`world`] has what the agent was told and made of it, [`traffic`] connections and calls, [`inside`] how the agent itself stands;
 //! [`cells`] is what all of them are made with.
@@ -49,6 +49,25 @@ pub fn page_text(page: Page, answer: &Value) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn what_an_explanation_says_is_told_from_what_would_be_and_steers_no_terminal() {
+        let answer = json!({
+            "summary": "straight\u{1b}[2J",
+            "steps": [
+                { "question": "Is it\u{202e}?", "answer": "no", "detail": ["because\u{1b}"] },
+                { "question": "Then?", "answer": "taken", "hypothetical": true },
+            ],
+        });
+        let text = page_text(Page::Explain, &answer);
+        assert!(
+            text.starts_with(
+                "1. Is it\\u{202e}? no\n   because\\u{1b}\n2. Then? taken (if it were otherwise)\n"
+            ),
+            "{text}"
+        );
+        assert!(text.ends_with("straight\\u{1b}[2J\n"), "{text}");
+    }
 
     #[test]
     fn pods_are_shown_with_what_their_connections_met() {

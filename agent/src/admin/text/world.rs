@@ -1,7 +1,7 @@
 //! Pods, Services, endpoints and where they are from; what a call would become.
 
 use super::cells::{MIB, cell, rows, scaled, word};
-use crate::admin::table::Table;
+use crate::admin::table::{Table, printable};
 use evenkeel_common::Reason;
 use serde_json::Value;
 
@@ -174,12 +174,14 @@ pub(super) fn problems(answer: &Value) -> String {
 pub(super) fn explanation(answer: &Value) -> String {
     let mut text = String::new();
     for (number, step) in rows(&answer["steps"]).enumerate() {
-        text.push_str(&format!("{}. {} {}\n", number + 1, cell(step, "question"), cell(step, "answer")));
-        rows(&step["detail"]).for_each(|line| text.push_str(&format!("   {}\n", word(line))));
+        let said = [cell(step, "question"), cell(step, "answer")].map(|words| printable(&words));
+        let otherwise = if step["hypothetical"] == true { " (if it were otherwise)" } else { "" };
+        text.push_str(&format!("{}. {} {}{otherwise}\n", number + 1, said[0], said[1]));
+        rows(&step["detail"]).for_each(|line| text.push_str(&format!("   {}\n", printable(&word(line)))));
     }
     let mut table = Table::new(&["ENDPOINT", "STATE", "ODDS %", "WHY"]);
     for row in rows(&answer["endpoints"]) {
         table.row(["address", "state", "odds_percent", "why"].map(|field| cell(row, field)));
     }
-    format!("{text}\n{}\n{}\n", table.render(), cell(answer, "summary"))
+    format!("{text}\n{}\n{}\n", table.render(), printable(&cell(answer, "summary")))
 }

@@ -5,10 +5,10 @@ mod quiet;
 mod table;
 
 pub(super) use paint::{Paint, Palette};
-pub(super) use quiet::print;
+pub(super) use quiet::{complain, print, say};
 pub(super) use table::{Cell, RunningTable, Table};
 
-use crate::telemetry::json_line;
+use crate::telemetry::{is_obeyed, json_line};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
@@ -44,7 +44,7 @@ impl OutputArgs {
     pub(super) fn for_programs(&self, value: &Value) -> Option<String> {
         match self.output? {
             Format::Wide => None,
-            Format::Json => Some(format!("{value:#}\n")),
+            Format::Json => Some(format!("{}\n", escaped(&format!("{value:#}")))),
             Format::Yaml => {
                 let text = serde_saphyr::to_string(value).unwrap_or_else(|error| format!("# {error}\n"));
                 Some(if text.ends_with('\n') { text } else { text + "\n" })
@@ -70,6 +70,19 @@ impl OutputArgs {
     pub(super) fn table(&self, table: &Table, palette: Palette) -> String {
         table.render(!self.no_headers, palette)
     }
+}
+
+/// JSON as it was, but for what a terminal obeys: outside of strings there is none of it but line breaks.
+fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        if is_obeyed(c) && c != '\n' {
+            text.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            text.push(c);
+        }
+    }
+    text
 }
 
 /// Whose rows to show.
@@ -113,6 +126,15 @@ mod tests {
         assert!(as_item(Some(Format::Json)).unwrap().starts_with(r#"{"calls":3,"#));
         assert!(as_item(Some(Format::Yaml)).unwrap().starts_with("---\n"));
         assert_eq!(as_item(Some(Format::Wide)), None);
+    }
+
+    #[test]
+    fn what_a_terminal_obeys_is_escaped_and_reads_as_the_same() {
+        let value = json!({"name": "a\u{1b}\u{7f}\u{9b}31m\n\u{202e}b", "of": ["c"]});
+        let output = OutputArgs { output: Some(Format::Json), no_headers: false };
+        let text = output.for_programs(&value).unwrap();
+        assert!(!text.chars().any(|c| is_obeyed(c) && c != '\n'), "{text:?}");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
     }
 
     #[test]

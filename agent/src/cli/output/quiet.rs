@@ -1,5 +1,6 @@
-//! Standard output, whose reader may have seen enough.
+//! Standard output and standard error, whose readers may have seen enough.
 
+use crate::admin::table::printable;
 use anyhow::{Context as _, Result};
 use std::io::{ErrorKind, Write as _};
 
@@ -14,4 +15,15 @@ pub(in crate::cli) fn print(text: &str) -> Result<bool> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(error).context("cannot write to standard output"),
     }
+}
+
+/// Says one line on standard error, where the answers are not, of whatever others have said.
+pub(in crate::cli) fn complain(why: &str) {
+    say(&format!("evenkeel: {}", printable(why)));
+}
+
+/// Says a line on standard error.
+pub(in crate::cli) fn say(line: &str) {
+    // Who does not listen has no loss of it.
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }

@@ -1,6 +1,7 @@
 //! Tables as kubectl prints them: columns as wide as their widest cell, three spaces apart, no lines.
 
 use super::{Paint, Palette};
+use crate::admin::table::printable;
 
 /// Spaces between columns.
 const GAP: usize = 3;
@@ -32,14 +33,7 @@ impl Cell {
 impl From<String> for Cell {
     fn from(text: String) -> Self {
         // What others have named must not steer the terminal, nor break the line.
-        let text = match text.chars().any(char::is_control) {
-            true => text
-                .chars()
-                .flat_map(|c| if c.is_control() { c.escape_debug().collect() } else { vec![c] })
-                .collect(),
-            false => text,
-        };
-        Self { text, paint: None }
+        Self { text: printable(&text), paint: None }
     }
 }
 
@@ -166,7 +160,11 @@ mod tests {
     fn table() -> Table {
         let mut table = Table::new(["NAME", "CALLS", "WHY"]);
         table.push(["cart".into(), 12_345.into(), "".into()]);
-        table.push([Cell::painted("a-longer-name", Paint::Bad), 1.into(), "bad\u{1b}[31m\nthings".into()]);
+        table.push([
+            Cell::painted("a-longer-name", Paint::Bad),
+            1.into(),
+            "bad\u{1b}[31m\n\u{202e}things".into(),
+        ]);
         table
     }
 
@@ -174,7 +172,7 @@ mod tests {
     fn columns_are_as_wide_as_their_widest_cell() {
         let expected = "NAME            CALLS   WHY\n\
                         cart            12345   <none>\n\
-                        a-longer-name   1       bad\\u{1b}[31m\\nthings\n";
+                        a-longer-name   1       bad\\u{1b}[31m\\n\\u{202e}things\n";
         assert_eq!(table().render(true, Palette::Plain), expected);
         let without_header = expected.split_once('\n').unwrap().1;
         assert_eq!(table().render(false, Palette::Plain), without_header);

@@ -2,10 +2,15 @@
 
 use super::Answers;
 use super::address::Address;
-use super::cluster::AgentPod;
+use super::cluster::{AgentPod, Refusal};
 use super::wire::{Ask, AskError, Connection, Lines};
 use kube::Client;
+use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+/// How long the node's words on a connection that has ended may follow its end: they come by the same way.
+const REFUSAL_WITHIN: Duration = Duration::from_millis(500);
 
 /// One agent.
 pub(in crate::cli) struct Agent {
@@ -23,7 +28,7 @@ enum Way {
 }
 
 impl Agent {
-    pub(super) fn at(address: Address) -> Self {
+    pub(in crate::cli) fn at(address: Address) -> Self {
         Self { node: address.to_string(), way: Way::Address(address), connection: None }
     }
 
@@ -39,21 +44,37 @@ impl Agent {
             return Ok(answers);
         }
         self.hang_up();
-        let mut connection = self.way.open().await?;
-        let answers = ask_over(&mut connection, asks).await?;
+        let (mut connection, refusal) = self.way.open().await?;
+        let answers = match ask_over(&mut connection, asks).await {
+            Err(AskError::Unreachable(cause)) => return Err(explained(cause, refusal).await),
+            other => other?,
+        };
         self.connection = Some(connection);
         Ok(answers)
     }
 
     /// Asks for an answer that goes on and on, over a connection of its own.
     pub(in crate::cli) async fn follow(&self, ask: &Ask) -> Result<Lines, AskError> {
-        self.way.open().await?.follow(ask).await
+        let (connection, refusal) = self.way.open().await?;
+        match connection.follow(ask).await {
+            Err(AskError::Unreachable(cause)) => Err(explained(cause, refusal).await),
+            other => other,
+        }
     }
 
     /// Ends the connection, if there is one: what is asked next opens another.
     pub(super) fn hang_up(&mut self) {
         self.connection = None;
     }
+}
+
+/// Why nobody answers: what the node says of it, where it says anything, else what was seen here.
+async fn explained(cause: String, refusal: Option<Refusal>) -> AskError {
+    let told = match refusal {
+        Some(refusal) => timeout(REFUSAL_WITHIN, refusal).await.ok().flatten(),
+        None => None,
+    };
+    AskError::Unreachable(told.unwrap_or(cause))
 }
 
 async fn ask_over(connection: &mut Connection, asks: &[Ask]) -> Result<Answers, AskError> {
@@ -65,16 +86,19 @@ async fn ask_over(connection: &mut Connection, asks: &[Ask]) -> Result<Answers, 
 }
 
 impl Way {
-    async fn open(&self) -> Result<Connection, AskError> {
+    async fn open(&self) -> Result<(Connection, Option<Refusal>), AskError> {
         let unreachable = |error: std::io::Error| AskError::Unreachable(error.to_string());
-        match self {
+        Ok(match self {
             Self::Address(Address::Tcp(address)) => {
-                Connection::over(TcpStream::connect(address).await.map_err(unreachable)?).await
+                (Connection::over(TcpStream::connect(address).await.map_err(unreachable)?).await?, None)
             }
             Self::Address(Address::Unix(path)) => {
-                Connection::over(UnixStream::connect(path).await.map_err(unreachable)?).await
+                (Connection::over(UnixStream::connect(path).await.map_err(unreachable)?).await?, None)
             }
-            Self::Forwarded(client, pod) => Connection::over(pod.connect(client).await?).await,
-        }
+            Self::Forwarded(client, pod) => {
+                let (stream, refusal) = pod.connect(client).await?;
+                (Connection::over(stream).await?, Some(refusal))
+            }
+        })
     }
 }

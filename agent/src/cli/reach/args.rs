@@ -17,7 +17,7 @@ pub(in crate::cli) struct ReachArgs {
     /// The agent of this node of the cluster; may be there several times
     #[arg(long, value_name = "NODE")]
     pub(in crate::cli) node: Vec<String>,
-    /// The agent of the node that this pod runs on, and of what it shows, this pod alone
+    /// The agent of the node that this pod runs on
     #[arg(long, value_name = "NAMESPACE/NAME")]
     pub(in crate::cli) pod: Option<PodName>,
     /// How the cluster is reached; by default as kubectl does

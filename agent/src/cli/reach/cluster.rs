@@ -16,10 +16,14 @@ use kube::client::UpgradeConnectionError;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// The port of the admin endpoint, if the agent's pod does not name another.
 const ADMIN_PORT: u16 = 15_800;
+
+/// Why a stream leads nowhere, in the node's words; `None`: it has ended, and nothing was said.
+pub(super) type Refusal = Pin<Box<dyn Future<Output = Option<String>> + Send>>;
 
 /// A cluster that can be asked.
 pub(super) struct Cluster {
@@ -124,17 +128,25 @@ fn explained(error: &kube::Error, verb: &str, resource: &str, namespace: &str) -
 }
 
 impl AgentPod {
-    /// A stream to the pod's admin endpoint.
+    /// A stream to the pod's admin endpoint, and what is said, if anything is, when it leads nowhere.
     pub(super) async fn connect(
         &self,
         client: &Client,
-    ) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + 'static, AskError> {
+    ) -> Result<(impl AsyncRead + AsyncWrite + Send + Unpin + 'static, Refusal), AskError> {
         let pods = Api::<Pod>::namespaced(client.clone(), &self.namespace);
         let forwarder = pods.portforward(&self.name, &[self.port]).await;
         let mut forwarder = forwarder.map_err(|error| AskError::Unreachable(self.not_forwarded(&error)))?;
         let stream = forwarder.take_stream(self.port);
+        let refused = forwarder.take_error(self.port);
+        let Self { namespace, name, port, .. } = self.clone();
+        let refusal = Box::pin(async move {
+            let why = refused?.await?;
+            Some(format!("its pod {namespace}/{name} takes no connection at port {port}: {}", why.trim()))
+        });
         // The task behind it goes on without its handle, until the stream ends.
-        stream.ok_or_else(|| AskError::Unreachable("the API server forwards another port".into()))
+        let stream =
+            stream.ok_or_else(|| AskError::Unreachable("the API server forwards another port".into()))?;
+        Ok((stream, refusal))
     }
 
     fn not_forwarded(&self, error: &kube::Error) -> String {

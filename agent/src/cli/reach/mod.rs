@@ -11,7 +11,7 @@ mod wire;
 
 pub(super) use agent::Agent;
 pub(super) use args::ReachArgs;
-pub(super) use place::find;
+pub(super) use place::{Agents, find};
 pub(super) use wire::{Ask, AskError};
 
 use serde_json::Value;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// How many agents are asked at a time: each is a connection through the API server.
 const AT_A_TIME: usize = 16;
@@ -27,12 +27,17 @@ const AT_A_TIME: usize = 16;
 /// What an agent said: to each question an answer, or that it has none.
 pub(super) type Answers = Vec<Result<Value, AskError>>;
 
-/// Asks every agent all of it, and gives the agents back, in their order, each with its answers, or why there are none.
-pub(super) async fn ask_all(
-    agents: Vec<Agent>,
-    asks: &[Ask],
-    limit: Duration,
-) -> Vec<(Agent, Result<Answers, AskError>)> {
+/// An agent that was asked.
+pub(super) struct Asked {
+    pub(super) agent: Agent,
+    /// Its answers, or why there are none.
+    pub(super) answers: Result<Answers, AskError>,
+    /// When they had come.
+    pub(super) at: Instant,
+}
+
+/// Asks every agent all of it, and gives the agents back, in their order.
+pub(super) async fn ask_all(agents: Vec<Agent>, asks: &[Ask], limit: Duration) -> Vec<Asked> {
     let at_a_time = Arc::new(Semaphore::new(AT_A_TIME));
     let mut asking = JoinSet::new();
     for (position, mut agent) in agents.into_iter().enumerate() {
@@ -45,7 +50,7 @@ pub(super) async fn ask_all(
                 agent.hang_up();
                 Err(AskError::Silent(limit))
             });
-            (position, agent, answers)
+            (position, Asked { agent, answers, at: Instant::now() })
         });
     }
     let mut answered = Vec::new();
@@ -53,6 +58,6 @@ pub(super) async fn ask_all(
         // A panic is a mistake of ours, and is said by the panic itself.
         answered.extend(done.ok());
     }
-    answered.sort_by_key(|(position, ..)| *position);
-    answered.into_iter().map(|(_, agent, answers)| (agent, answers)).collect()
+    answered.sort_by_key(|(position, _)| *position);
+    answered.into_iter().map(|(_, asked)| asked).collect()
 }

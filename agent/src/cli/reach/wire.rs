@@ -27,17 +27,46 @@ pub(in crate::cli) struct Ask {
     method: Method,
     path: String,
     body: String,
+    shape: Shape,
+}
+
+/// What an agent's answer is: of another shape, it is not one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    Any,
+    List,
+    Object,
 }
 
 impl Ask {
     /// For a page.
     pub(in crate::cli) fn get(path: impl Into<String>) -> Self {
-        Self { method: Method::GET, path: path.into(), body: String::new() }
+        Self { method: Method::GET, path: path.into(), body: String::new(), shape: Shape::Any }
     }
 
     /// For a change, to what the body says.
     pub(in crate::cli) fn put(path: impl Into<String>, body: impl Into<String>) -> Self {
-        Self { method: Method::PUT, path: path.into(), body: body.into() }
+        Self { method: Method::PUT, path: path.into(), body: body.into(), shape: Shape::Any }
+    }
+
+    /// What answers with a list.
+    pub(in crate::cli) fn of_list(self) -> Self {
+        Self { shape: Shape::List, ..self }
+    }
+
+    /// What answers with an object.
+    pub(in crate::cli) fn of_object(self) -> Self {
+        Self { shape: Shape::Object, ..self }
+    }
+
+    fn checked(&self, answer: Value) -> Result<Value, AskError> {
+        match (self.shape, &answer) {
+            (Shape::Any, _) | (Shape::List, Value::Array(_)) | (Shape::Object, Value::Object(_)) => {
+                Ok(answer)
+            }
+            (Shape::List, _) => Err(AskError::NotAnAgents("it is no list".into())),
+            (Shape::Object, _) => Err(AskError::NotAnAgents("it is no object".into())),
+        }
     }
 
     /// For a page with these parameters.
@@ -75,8 +104,8 @@ pub(in crate::cli) enum AskError {
     Silent(Duration),
     /// The agent says no, in its own words.
     Refused(StatusCode, String),
-    /// What came is not JSON: this is no agent, or a very different one.
-    NotJson(String),
+    /// What came is not JSON, or of another shape: this is no agent, or a very different one.
+    NotAnAgents(String),
 }
 
 impl AskError {
@@ -93,7 +122,7 @@ impl fmt::Display for AskError {
             Self::Silent(limit) => write!(f, "no answer within {} s (--timeout)", limit.as_secs()),
             Self::Refused(status, text) if text.is_empty() => write!(f, "the agent says {status}"),
             Self::Refused(_, text) => write!(f, "the agent says: {text}"),
-            Self::NotJson(cause) => write!(f, "the answer is not an agent's: {cause}"),
+            Self::NotAnAgents(cause) => write!(f, "the answer is not an agent's: {cause}"),
         }
     }
 }
@@ -137,8 +166,9 @@ impl Connection {
             .map_err(|error| AskError::Unreachable(format!("the answer breaks off: {error}")))?
             .to_bytes();
         Ok(match status.is_success() {
-            true if body.is_empty() => Ok(Value::Null),
-            true => serde_json::from_slice(&body).map_err(|error| AskError::NotJson(error.to_string())),
+            true => serde_json::from_slice(&body)
+                .map_err(|error| AskError::NotAnAgents(error.to_string()))
+                .and_then(|answer| ask.checked(answer)),
             false => Err(refused(status, &body)),
         })
     }
@@ -180,10 +210,10 @@ impl Lines {
                 let rest = self.unread.split_off(end + 1);
                 let line = std::mem::replace(&mut self.unread, rest);
                 let line = serde_json::from_slice(&line);
-                return line.map(Some).map_err(|error| AskError::NotJson(error.to_string()));
+                return line.map(Some).map_err(|error| AskError::NotAnAgents(error.to_string()));
             }
             if self.unread.len() > MOST_LINE_BYTES {
-                return Err(AskError::NotJson("a line without an end".into()));
+                return Err(AskError::NotAnAgents("a line without an end".into()));
             }
             match self.body.frame().await {
                 None if self.unread.is_empty() => return Ok(None),
@@ -265,7 +295,22 @@ mod tests {
         assert_eq!(refused, AskError::Refused(StatusCode::NOT_FOUND, "no!".into()));
         assert!(refused.is_unknown_page());
         let (outcome, _) = answered(ask(), "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\n<html>").await;
-        assert!(matches!(outcome.unwrap().unwrap_err(), AskError::NotJson(_)));
+        assert!(matches!(outcome.unwrap().unwrap_err(), AskError::NotAnAgents(_)));
+        for (ask, body, fits) in [
+            (ask().of_list(), "[]", true),
+            (ask().of_list(), "{}", false),
+            (ask().of_object(), "{}", true),
+            (ask().of_object(), "[]", false),
+            (ask().of_object(), "17", false),
+            (ask().of_list(), "null", false),
+            (ask(), "17", true),
+            (ask(), "", false),
+        ] {
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            let (outcome, _) = answered(ask.clone(), &answer).await;
+            let is_none = matches!(outcome, Ok(Err(AskError::NotAnAgents(_))));
+            assert_eq!(is_none, !fits, "{ask:?} {body:?}: {outcome:?}");
+        }
         for broken in ["HTTP/1.1 200 OK\r\ncontent-length: 60\r\n\r\n{", "SSH-2.0-OpenSSH_9\r\n", ""] {
             let (outcome, _) = answered(ask(), broken).await;
             assert!(matches!(outcome, Err(AskError::Unreachable(_))), "{broken:?}: {outcome:?}");

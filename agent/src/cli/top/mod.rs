@@ -1,19 +1,22 @@
-//! `evenkeel top`: what happens now. Two [`sample`]s of what agents have counted make [`mod@rates`]; the [`screen`] draws them again and again,
-//! or, where nobody looks, they are printed once.
+//! `evenkeel top`: what happens now. Two [`sample`]s of what agents have counted, by the [`looker`], make
+//! [`mod@rates`]; the [`screen`] draws them again and again, or, where nobody looks, they are printed once.
 
+mod looker;
 mod rates;
 mod sample;
 mod screen;
 
-use super::output::{NamespaceArgs, Palette, print};
-use super::reach::{self, Agent, ReachArgs};
+use super::output::{NamespaceArgs, Palette, complain, print};
+use super::reach::{self, ReachArgs};
 use super::session;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
+use looker::Looker;
 use rates::{Order, rates};
-use sample::{Sample, take};
+use sample::Sample;
 use screen::{Key, Screen};
 use std::io::IsTerminal as _;
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
@@ -60,6 +63,8 @@ struct View {
     by: By,
     order: Order,
     namespace: Option<String>,
+    /// Somebody looks on, and has keys.
+    is_live: bool,
 }
 
 /// Runs it.
@@ -69,62 +74,90 @@ pub(super) fn run(args: TopArgs) -> Result<ExitCode> {
 
 async fn watch(args: TopArgs) -> Result<ExitCode> {
     let found = reach::find(&args.reach).await?;
-    let missing = found.missing.iter().map(|(node, why)| format!("{node}: {why}"));
-    let missing: Vec<String> = missing.collect();
-    let mut view =
-        View { by: args.by, order: args.sort, namespace: args.namespace.chosen(found.namespace.as_deref()) };
-    let (mut agents, limit) = (found.agents, args.reach.limit());
+    let is_live = !args.once && std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
+    let namespace = args.namespace.chosen(found.namespace.as_deref());
+    let view = View { by: args.by, order: args.sort, namespace, is_live };
     let every = Duration::from_secs(args.interval.into());
-    let mut before = look(&mut agents, limit, view.by, &missing).await;
-    if before.is_coarse && matches!(view.by, By::Method | By::Pod) {
+    let looker = Looker::new(args.reach, found);
+    let begun = Instant::now();
+    let (looker, before) = looker.look(view.by).await;
+    if before.is_coarse() && matches!(view.by, By::Method | By::Pod) {
         bail!(
             "the agents do not count by method and by calling pod (/calls): --by service and --by endpoint are there"
         );
     }
-    if before.counted.is_none() {
-        before.complaints.iter().for_each(|complaint| eprintln!("evenkeel: {complaint}"));
+    if before.nodes.is_empty() {
+        before.complaints.iter().for_each(|complaint| complain(complaint));
         bail!("no agent has answered");
     }
-    let is_live = !args.once && std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
-    if !is_live {
-        sleep_until(before.at + every).await;
-        let after = look(&mut agents, limit, view.by, &missing).await;
-        after.complaints.iter().for_each(|complaint| eprintln!("evenkeel: {complaint}"));
-        print(&page(&before, &after, &view, Palette::of_stdout()))?;
-        return Ok(if after.complaints.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    if is_live {
+        return live(looker, before, view, every).await;
     }
+    sleep_until(begun + every).await;
+    let (_, mut after) = looker.look(view.by).await;
+    // What is missing in either is missing in what happened between.
+    let earlier = before.complaints.iter().filter(|complaint| !after.complaints.contains(complaint));
+    let complaints: Vec<String> = earlier.chain(&after.complaints).cloned().collect();
+    complaints.iter().for_each(|complaint| complain(complaint));
+    let is_complete = complaints.is_empty();
+    after.complaints = complaints;
+    print(&page(&before, &after, &view, Palette::of_stdout()))?;
+    Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A look that is under way: the agents come back with what they say.
+type Looking = Pin<Box<dyn Future<Output = (Looker, Sample)>>>;
+
+/// Draws until a key ends it. Keys are heard while agents are asked, however long that takes.
+async fn live(looker: Looker, first: Sample, mut view: View, every: Duration) -> Result<ExitCode> {
     let mut screen = Screen::take()?;
     screen.draw(LOOKING)?;
-    let mut after = None;
-    let mut next = before.at + every;
+    let mut next = Instant::now() + every;
+    let (mut resting, mut looking): (Option<Looker>, Option<Looking>) = (Some(looker), None);
+    let (mut before, mut after) = (Some(first), None);
+    let mut looks_by = view.by;
     loop {
         tokio::select! {
-            () = sleep_until(next) => {
-                let sample = look(&mut agents, limit, view.by, &missing).await;
-                next = Instant::now() + every;
-                if let Some(last) = after.replace(sample) {
-                    before = last;
-                }
-            }
+            // Who wants to leave is not to wait for an answer.
+            biased;
             key = screen.key() => match key {
                 Key::Quit => return Ok(ExitCode::SUCCESS),
                 Key::Sort => view.order = view.order.next(),
                 Key::By => {
-                    view.by = view.by.next(before.is_coarse);
+                    let is_coarse = after.as_ref().or(before.as_ref()).is_some_and(Sample::is_coarse);
+                    view.by = view.by.next(is_coarse);
                     // Other lines: what they were before is not known.
+                    (before, after) = (None, None);
+                    next = Instant::now();
                     screen.draw(LOOKING)?;
-                    before = look(&mut agents, limit, view.by, &missing).await;
-                    after = None;
-                    next = before.at + every;
                 }
                 Key::Other => continue,
             },
+            (looker, sample) = seen(&mut looking), if looking.is_some() => {
+                (resting, looking) = (Some(looker), None);
+                if looks_by == view.by {
+                    before = after.take().or(before);
+                    next = Instant::now() + if before.is_some() { every } else { Duration::ZERO };
+                    after = Some(sample);
+                }
+            }
+            () = sleep_until(next), if resting.is_some() => {
+                looks_by = view.by;
+                looking = resting.take().map(|looker| Box::pin(looker.look(view.by)) as Looking);
+            }
         }
-        if let Some(after) = &after
-            && !screen.draw(&page(&before, after, &view, Palette::of_stdout()))?
+        if let (Some(before), Some(after)) = (&before, &after)
+            && !screen.draw(&page(before, after, &view, Palette::of_stdout()))?
         {
             return Ok(ExitCode::SUCCESS);
         }
+    }
+}
+
+async fn seen(looking: &mut Option<Looking>) -> (Looker, Sample) {
+    match looking {
+        Some(look) => look.await,
+        None => std::future::pending().await,
     }
 }
 
@@ -141,18 +174,10 @@ impl By {
     }
 }
 
-/// Asks all agents what they have counted.
-async fn look(agents: &mut Vec<Agent>, limit: Duration, by: By, missing: &[String]) -> Sample {
-    let (asked, mut sample) = take(std::mem::take(agents), limit, by).await;
-    *agents = asked;
-    sample.complaints.extend(missing.iter().cloned());
-    sample
-}
-
 /// What is shown.
 fn page(before: &Sample, after: &Sample, view: &View, palette: Palette) -> String {
     let lines = rates(before, after, view.by, view.namespace.as_deref());
-    let mut text = rates::header(&lines, view.by, view.order, after, palette);
+    let mut text = rates::header(&lines, view, after, palette);
     text.push_str(&rates::table(lines, view.by, view.order, view.namespace.is_none()).render(true, palette));
     text
 }

@@ -2,8 +2,9 @@
 
 use super::super::endpoints::{latency, share};
 use super::super::output::{Cell, Paint, Palette, Table};
-use super::By;
 use super::sample::{Count, Sample, Series};
+use super::{By, View};
+use crate::admin::table::printable;
 use clap::ValueEnum;
 use std::collections::BTreeMap;
 
@@ -56,6 +57,8 @@ pub(super) struct Line {
 /// What is summed up for a line.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sum {
+    per_second: f64,
+    failed_per_second: f64,
     calls: u64,
     failures: u64,
     active: u64,
@@ -63,34 +66,39 @@ struct Sum {
     latency: (f64, f64),
 }
 
-/// The lines, in no order.
+/// The lines, in no order. Each agent's counts go by its own times; what one has counted that did not answer before is not known to be of
+/// this interval.
 pub(super) fn rates(before: &Sample, after: &Sample, by: By, namespace: Option<&str>) -> Vec<Line> {
-    let nothing = Default::default();
-    let (counted, earlier) = (after.counted.as_ref().unwrap_or(&nothing), before.counted.as_ref());
-    let seconds = after.at.duration_since(before.at).as_secs_f64().max(1e-3);
     let mut sums: BTreeMap<Vec<String>, Sum> = BTreeMap::new();
-    for (series, now) in counted {
+    let counted = after.nodes.iter().flat_map(|(node, counted)| {
+        let earlier = before.nodes.get(node);
+        let seconds = earlier.map_or(1.0, |earlier| counted.at.duration_since(earlier.at).as_secs_f64());
+        counted.series.iter().map(move |(series, now)| (series, now, earlier, seconds.max(1e-3)))
+    });
+    for (series, now, earlier, seconds) in counted {
         let names = names(series, by);
         if namespace.is_some_and(|namespace| names[0] != namespace) {
             continue;
         }
-        let last = match earlier.and_then(|earlier| earlier.get(series)) {
-            Some(last) => *last,
-            // It was there, among what was cut off: what it has grown by is not known.
-            None if before.is_cut => *now,
-            None => Count::default(),
+        let last = match earlier.map(|earlier| (earlier.series.get(series), earlier.is_cut)) {
+            Some((Some(last), _)) => *last,
+            // It was there, among what was cut off or not answered: what it has grown by is not known.
+            Some((None, true)) | None => *now,
+            Some((None, false)) => Count::default(),
         };
         let sum = sums.entry(names).or_default();
-        let calls = since(now.calls, last.calls);
+        let (calls, failures) = (since(now.calls, last.calls), since(now.failures, last.failures));
         sum.calls += calls;
-        sum.failures += since(now.failures, last.failures);
+        sum.failures += failures;
+        sum.per_second += calls as f64 / seconds;
+        sum.failed_per_second += failures as f64 / seconds;
         sum.active += now.active;
         sum.latency = add_latency(sum.latency, now, &last, calls);
     }
     let line = |(names, sum): (Vec<String>, Sum)| Line {
         names,
-        per_second: sum.calls as f64 / seconds,
-        failed_per_second: sum.failures as f64 / seconds,
+        per_second: sum.per_second,
+        failed_per_second: sum.failed_per_second,
         active: sum.active,
         latency_us: (sum.latency.1 > 0.0).then(|| sum.latency.0 / sum.latency.1),
         calls: sum.calls,
@@ -138,7 +146,8 @@ fn names(series: &Series, by: By) -> Vec<String> {
 }
 
 /// What stands above the table.
-pub(super) fn header(lines: &[Line], what: By, order: Order, after: &Sample, palette: Palette) -> String {
+pub(super) fn header(lines: &[Line], view: &View, after: &Sample, palette: Palette) -> String {
+    let (what, order) = (view.by, view.order);
     let all: f64 = lines.iter().map(|line| line.per_second).sum();
     let failed: f64 = lines.iter().map(|line| line.failed_per_second).sum();
     let active: u64 = lines.iter().map(|line| line.active).sum();
@@ -148,15 +157,17 @@ pub(super) fn header(lines: &[Line], what: By, order: Order, after: &Sample, pal
         By::Method => "method",
         By::Pod => "pod",
     };
-    let keys = palette.paint("q quit, s sort, b by", Paint::Faint);
     let mut text = format!("{} calls/s, {} failed/s", rate(all), rate(failed));
     if what.has_active() {
         text.push_str(&format!(", {active} under way"));
     }
-    text.push_str(&format!("   by {by}, sorted by {}   {keys}\n", order.name()));
+    text.push_str(&format!("   by {by}, sorted by {}", order.name()));
+    if view.is_live {
+        text.push_str(&format!("   {}", palette.paint("q quit, s sort, b by", Paint::Faint)));
+    }
+    text.push('\n');
     for complaint in &after.complaints {
-        let line: String = complaint.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        text.push_str(&format!("{}\n", palette.paint(&line, Paint::Bad)));
+        text.push_str(&format!("{}\n", palette.paint(&printable(complaint), Paint::Bad)));
     }
     text.push('\n');
     text
@@ -216,9 +227,10 @@ fn rate(per_second: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::sample::{CallsPage, of_endpoints};
+    use super::super::sample::{CallsPage, Counted, of_endpoints};
     use super::*;
     use serde_json::{Value, json};
+    use std::collections::HashMap;
     use std::time::Duration;
     use tokio::time::Instant;
 
@@ -230,8 +242,13 @@ mod tests {
     }
 
     fn sample(at: Instant, rows: &[Value]) -> Sample {
-        let counted = Some(of_endpoints("n1", &rows.iter().cloned().collect()).unwrap());
-        Sample { at, counted, is_coarse: true, is_cut: false, complaints: Vec::new() }
+        let series = of_endpoints(&rows.iter().cloned().collect()).unwrap();
+        of_node("n1", at, series, false)
+    }
+
+    fn of_node(node: &str, at: Instant, series: HashMap<Series, Count>, is_cut: bool) -> Sample {
+        let nodes = [(node.to_owned(), Counted { at, series, is_cut })].into();
+        Sample { nodes, ..Sample::default() }
     }
 
     #[test]
@@ -266,8 +283,7 @@ cart:80   170.0     100.0%   21.5       12.6%    1.0ms     6
 
     fn of_calls(at: Instant, is_cut: bool, rows: &[Value]) -> Sample {
         let page = json!({ "calls": rows, "total": rows.len() + usize::from(is_cut), "cut": is_cut });
-        let counted = Some(CallsPage::read(&page).unwrap().counted("n1"));
-        Sample { at, counted, is_coarse: false, is_cut, complaints: Vec::new() }
+        of_node("n1", at, CallsPage::read(&page).unwrap().counted(), is_cut)
     }
 
     #[test]
@@ -315,10 +331,39 @@ shop        cart:80   p.S/N    10.0      40.0%   0          0.0%     10.0ms
     fn who_does_not_answer_is_named_above_the_table() {
         let mut after = sample(Instant::now(), &[]);
         after.complaints.push("n2: no answer\u{1b}".to_owned());
-        let shown = header(&[], By::Service, Order::Calls, &after, Palette::Plain);
-        assert_eq!(
-            shown,
-            "0 calls/s, 0 failed/s, 0 under way   by service, sorted by calls   q quit, s sort, b by\nn2: no answer \n\n"
-        );
+        let shown = |is_live| {
+            let view = View { by: By::Service, order: Order::Calls, namespace: None, is_live };
+            header(&[], &view, &after, Palette::Plain)
+        };
+        let head = "0 calls/s, 0 failed/s, 0 under way   by service, sorted by calls";
+        assert_eq!(shown(true), format!("{head}   q quit, s sort, b by\nn2: no answer\\u{{1b}}\n\n"));
+        assert_eq!(shown(false), format!("{head}\nn2: no answer\\u{{1b}}\n\n"));
+    }
+
+    #[test]
+    fn who_was_silent_for_a_while_has_not_called_all_at_once_and_each_agents_own_time_counts() {
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let both = |n1: (u64, u64), n2: Option<(u64, u64)>| {
+            let mut sample = sample(at(n1.0), &[row("10.0.0.1:80", n1.1, 0)]);
+            if let Some((seconds, calls)) = n2 {
+                let mut other = self::sample(at(seconds), &[row("10.0.0.1:80", calls, 1)]);
+                sample.nodes.extend(other.nodes.remove("n1").map(|counted| ("n2".to_owned(), counted)));
+            }
+            sample
+        };
+        let rate = |before: &Sample, after: &Sample| {
+            let lines = rates(before, after, By::Service, None);
+            (lines[0].per_second, lines[0].failed_per_second, lines[0].active)
+        };
+        // n2 hangs for ten seconds, in which n1 has answered at once.
+        let (known, lost) = (both((0, 100), Some((0, 10_000_000))), both((2, 300), None));
+        assert_eq!(rate(&known, &lost), (100.0, 0.0, 2));
+        let back = both((12, 1_300), Some((13, 10_000_500)));
+        assert_eq!(rate(&lost, &back), (100.0, 0.0, 4), "what it had counted is not of this interval");
+        let late = both((14, 1_500), Some((18, 10_001_000)));
+        assert_eq!(rate(&back, &late), (200.0, 0.0, 4));
+        let restarted = both((16, 1_700), Some((20, 200)));
+        assert_eq!(rate(&late, &restarted), (200.0, 0.0, 4));
     }
 }

@@ -1,10 +1,10 @@
 //! What agents have counted since their start, at one moment.
 
-use super::super::reach::{Agent, Ask, AskError, ask_all};
+use super::super::reach::{Agent, Ask, AskError, Asked, ask_all};
 use super::By;
 use serde::Deserialize;
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -14,8 +14,6 @@ const MOST_LINES: usize = 10_000;
 /// What is counted for itself; what lines are not told apart by is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Series {
-    /// The agent that counts.
-    pub(super) node: String,
     /// `namespace/name:port`.
     pub(super) service_port: String,
     pub(super) endpoint: String,
@@ -38,17 +36,26 @@ pub(super) struct Count {
 }
 
 /// What all agents have counted.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Sample {
-    pub(super) at: Instant,
-    /// `None`: nobody has answered.
-    pub(super) counted: Option<HashMap<Series, Count>>,
-    /// The agents count by endpoint alone.
-    pub(super) is_coarse: bool,
-    /// There is more than was answered.
-    pub(super) is_cut: bool,
+    /// By node. Who has not answered is not there.
+    pub(super) nodes: BTreeMap<String, Counted>,
+    /// Agents that count by endpoint alone, as older ones.
+    pub(super) coarse: BTreeSet<String>,
+    /// Agents that have not answered.
+    pub(super) silent: BTreeSet<String>,
     /// Who has not answered, or not all, and why.
     pub(super) complaints: Vec<String>,
+}
+
+/// What one agent has counted.
+#[derive(Debug)]
+pub(super) struct Counted {
+    /// When it said so.
+    pub(super) at: Instant,
+    pub(super) series: HashMap<Series, Count>,
+    /// There is more than was answered.
+    pub(super) is_cut: bool,
 }
 
 /// A row of `/endpoints`.
@@ -110,17 +117,18 @@ impl By {
 
 /// Asks all agents, for what is shown.
 pub(super) async fn take(agents: Vec<Agent>, limit: Duration, by: By) -> (Vec<Agent>, Sample) {
-    let calls = Ask::get(format!("/calls?by={}&limit={MOST_LINES}", by.dimensions()));
+    let calls = Ask::get(format!("/calls?by={}&limit={MOST_LINES}", by.dimensions())).of_object();
     let mut asks = vec![calls];
-    asks.extend(by.has_active().then(|| Ask::get("/endpoints")));
+    asks.extend(by.has_active().then(|| Ask::get("/endpoints").of_list()));
     let answered = ask_all(agents, &asks, limit).await;
-    let mut sample =
-        Sample { at: Instant::now(), counted: None, is_coarse: false, is_cut: false, complaints: Vec::new() };
-    let mut agents = Vec::new();
-    for (agent, answers) in answered {
+    let (mut sample, mut agents) = (Sample::default(), Vec::new());
+    for Asked { agent, answers, at } in answered {
         match answers {
-            Ok(answers) => sample.add(&agent.node, answers),
-            Err(error) => sample.complaints.push(format!("{}: {error}", agent.node)),
+            Ok(answers) => sample.add(&agent.node, at, answers),
+            Err(error) => {
+                sample.complaints.push(format!("{}: {error}", agent.node));
+                sample.silent.insert(agent.node.clone());
+            }
         }
         agents.push(agent);
     }
@@ -128,19 +136,25 @@ pub(super) async fn take(agents: Vec<Agent>, limit: Duration, by: By) -> (Vec<Ag
 }
 
 impl Sample {
-    fn add(&mut self, node: &str, answers: Vec<Result<Value, AskError>>) {
+    /// Whether all who have answered count by endpoint alone.
+    pub(super) fn is_coarse(&self) -> bool {
+        !self.coarse.is_empty() && self.nodes.keys().all(|node| self.coarse.contains(node))
+    }
+
+    fn add(&mut self, node: &str, at: Instant, answers: Vec<Result<Value, AskError>>) {
+        let mut is_cut = false;
         let mut answers = answers.into_iter();
         let (calls, endpoints) = (answers.next(), answers.next());
         let read = match calls {
             Some(Ok(calls)) => CallsPage::read(&calls).map(|page| {
                 if page.cut {
-                    self.is_cut = true;
+                    is_cut = true;
                     let (shown, total) = (page.calls.len(), page.total);
                     self.complaints.push(format!("{node}: the {shown} busiest of {total} lines are counted"));
                 }
-                let mut counted = page.counted(node);
+                let mut counted = page.counted();
                 let endpoints = endpoints.and_then(Result::ok);
-                let endpoints = endpoints.and_then(|endpoints| of_endpoints(node, &endpoints).ok());
+                let endpoints = endpoints.and_then(|endpoints| of_endpoints(&endpoints).ok());
                 for (series, Count { active, .. }) in endpoints.unwrap_or_default() {
                     if active > 0 {
                         counted.entry(series).or_default().active = active;
@@ -149,33 +163,29 @@ impl Sample {
                 counted
             }),
             Some(Err(error)) if error.is_unknown_page() => {
-                self.is_coarse = true;
+                self.coarse.insert(node.to_owned());
                 match endpoints {
-                    Some(Ok(endpoints)) => of_endpoints(node, &endpoints),
+                    Some(Ok(endpoints)) => of_endpoints(&endpoints),
                     Some(Err(error)) => Err(error.to_string()),
-                    None => Err("it does not count by that".to_owned()),
+                    None => Err("it does not count by method and by calling pod: it is of an older version"
+                        .to_owned()),
                 }
             }
             Some(Err(error)) => Err(error.to_string()),
             None => Err("an answer is missing".to_owned()),
         };
         match read {
-            Ok(counted) => self.counted.get_or_insert_default().extend(counted),
+            Ok(series) => drop(self.nodes.insert(node.to_owned(), Counted { at, series, is_cut })),
             Err(error) => self.complaints.push(format!("{node}: {error}")),
         }
     }
 }
 
 /// What an agent without `/calls` counts.
-pub(super) fn of_endpoints(node: &str, page: &Value) -> Result<HashMap<Series, Count>, String> {
+pub(super) fn of_endpoints(page: &Value) -> Result<HashMap<Series, Count>, String> {
     let rows = Vec::<EndpointRow>::deserialize(page).map_err(|error| format!("/endpoints: {error}"))?;
     let counted = rows.into_iter().map(|row| {
-        let series = Series {
-            node: node.to_owned(),
-            service_port: row.service_port,
-            endpoint: row.address,
-            ..Series::default()
-        };
+        let series = Series { service_port: row.service_port, endpoint: row.address, ..Series::default() };
         let (calls, failures, active) = (row.calls, row.failures, row.active);
         (series, Count { calls, failures, active, latency_sum_us: None, latency_us: row.latency_us })
     });
@@ -187,11 +197,10 @@ impl CallsPage {
         Self::deserialize(page).map_err(|error| format!("/calls: {error}"))
     }
 
-    pub(super) fn counted(self, node: &str) -> HashMap<Series, Count> {
+    pub(super) fn counted(self) -> HashMap<Series, Count> {
         let mut counted: HashMap<Series, Count> = HashMap::new();
         for row in self.calls {
             let series = Series {
-                node: node.to_owned(),
                 service_port: row.service,
                 endpoint: row.endpoint,
                 method: row.method,

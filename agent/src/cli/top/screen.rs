@@ -64,6 +64,7 @@ impl Screen {
             }
             let _ = pressed.blocking_send(Key::Quit);
         });
+        give_back_after_panics(before.clone());
         let screen = Self { before, keys, terminated };
         write(ENTER)?;
         Ok(screen)
@@ -79,7 +80,9 @@ impl Screen {
 
     /// Draws as much of a text as there is room for. Whether anybody looks.
     pub(super) fn draw(&mut self, text: &str) -> Result<bool> {
-        let lines = tcgetwinsize(stdout()).map_or(USUAL_LINES, |size| size.ws_row).max(1);
+        // A serial line says 0.
+        let lines = tcgetwinsize(stdout()).ok().map(|size| size.ws_row).filter(|rows| *rows > 0);
+        let lines = lines.unwrap_or(USUAL_LINES);
         let mut drawn = String::from("\x1b[H");
         for (position, line) in text.lines().take(lines.into()).enumerate() {
             if position > 0 {
@@ -95,10 +98,23 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // There is nobody to tell.
-        let _ = write(LEAVE);
-        let _ = tcsetattr(stdin(), OptionalActions::Now, &self.before);
+        give_back(&self.before);
     }
+}
+
+fn give_back(before: &Termios) {
+    // There is nobody to tell.
+    let _ = write(LEAVE);
+    let _ = tcsetattr(stdin(), OptionalActions::Now, before);
+}
+
+/// Where a panic aborts, nothing is dropped.
+fn give_back_after_panics(before: Termios) {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        give_back(&before);
+        usual(panic);
+    }));
 }
 
 fn write(text: &str) -> Result<bool> {

@@ -1,7 +1,7 @@
 //! From the backend to the endpoint: who may serve, who is left out, and what the picker would do with the call.
 
 use super::super::destinations;
-use super::super::endpoints::TrafficPolicy;
+use super::super::endpoints::{Candidate, TrafficPolicy, Unused};
 use super::super::services::{Port, Service};
 use super::super::world::World;
 use super::question::Question;
@@ -52,13 +52,6 @@ pub struct EndpointOdds {
     pub cost_us: Option<u64>,
 }
 
-impl EndpointOdds {
-    /// Whether the call may go to it.
-    pub fn is_candidate(&self) -> bool {
-        self.state == CANDIDATE || self.state == FARTHER && self.odds_percent.is_some_and(|odds| odds > 0.0)
-    }
-}
-
 const CANDIDATE: &str = "candidate";
 const FARTHER: &str = "farther";
 
@@ -89,21 +82,28 @@ impl Out {
 }
 
 impl World {
+    /// Returns how many endpoints the call may go to.
     #[allow(clippy::too_many_arguments, reason = "what the walk has found by now, each another thing")]
     pub(super) fn explain_endpoints(
         &self,
         question: &Question,
         pod: Option<&PodRow>,
         (service, row): (&Service, &ServiceRow),
-        port: &Port,
+        (port, address): (&Port, SocketAddr),
         backend: &Arc<Backend>,
         live: &Live,
         now_ns: u64,
         told: &mut Explanation,
-    ) {
+    ) -> usize {
         let source = balance::source_of(pod.map_or("", |pod| &pod.uid));
         let near = &backend.endpoints;
-        self.explain_use(service, row, port, backend, told);
+        let policy =
+            port.frontend(address).map_or(destinations::internal_policy(row), |frontend| frontend.policy);
+        let port_row = port_row(row, port);
+        let unused = port_row
+            .map(|port_row| service.unused_at(row, port_row, (address, policy), self.place()))
+            .unwrap_or_default();
+        explain_use(&unused, policy, backend, told);
         let by_hash = backend.balancing.picker.is_by_hash();
         let left = near.len() - Out::of(backend, near, source, now_ns).count(now_ns);
         let spilled = match backend.wider.is_empty() || by_hash {
@@ -116,8 +116,7 @@ impl World {
         };
         let out = Out::of(backend, &all, source, now_ns);
         explain_out(&all, &out, source, now_ns, told);
-        let is_near: Vec<bool> =
-            all.iter().map(|endpoint| near.iter().any(|other| other.address == endpoint.address)).collect();
+        let is_near: Vec<bool> = all.iter().map(|endpoint| find(near, endpoint.address).is_some()).collect();
         let prospect_of = |near_only: bool| {
             odds::prospect(backend, &all, &question.request, source, now_ns, |index| {
                 out.is_out(index, now_ns) || near_only && !is_near[index]
@@ -129,7 +128,7 @@ impl World {
         };
         // Under session affinity the pod stays where it was, as long as that serves.
         let home = live.home(&port.key).filter(|_| backend.balancing.picker == Picker::SourceHash);
-        let home = home.and_then(|home| all.iter().position(|endpoint| endpoint.address == home));
+        let home = home.and_then(|home| find(&all, home));
         let home = home.filter(|home| !out.is_out(*home, now_ns));
         let odds = match (prospect_of(true), prospect_of(false)) {
             _ if let Some(home) = home => Prospect::One(home),
@@ -146,6 +145,14 @@ impl World {
         if let (Prospect::One(index), Outcome::Balanced) = (&odds, told.outcome) {
             told.endpoint = Some(all[*index].address);
         }
+        let odds_of = |index: usize| match &odds {
+            Prospect::One(one) => Some(if *one == index { 1.0 } else { 0.0 }),
+            Prospect::Odds(odds) => Some(odds[index]),
+            Prospect::TooMany | Prospect::Nobody => None,
+        };
+        let is_candidate = |index: &usize| {
+            !out.is_out(*index, now_ns) && (is_near[*index] || odds_of(*index).is_some_and(|odds| odds > 0.0))
+        };
         let shown = all.iter().enumerate().take(MOST_SHOWN).map(|(index, endpoint)| {
             let unhealthy = endpoint.load.left_out.is_unhealthy(now_ns);
             let (state, why) = match (out.is_out(index, now_ns), is_near[index]) {
@@ -154,23 +161,15 @@ impl World {
                 (false, true) => (CANDIDATE, None),
                 (false, false) => (FARTHER, Some("hinted for others; those nearby fail".to_owned())),
             };
-            let odds = match &odds {
-                Prospect::One(one) => Some(if *one == index { 100.0 } else { 0.0 }),
-                Prospect::Odds(odds) => Some((odds[index] * 1_000.0).round() / 10.0),
-                Prospect::TooMany | Prospect::Nobody => None,
-            };
             EndpointOdds {
-                odds_percent: odds,
+                odds_percent: odds_of(index).map(|odds| (odds * 1_000.0).round() / 10.0),
                 share: odds::share(backend, &all, now_ns, index),
                 cost_us: odds::cost(backend, &all, now_ns, index).map(|cost| (cost / 1_000.0) as u64),
                 ..row_of(endpoint, now_ns, state, why)
             }
         });
         told.endpoints = shown.collect();
-        let unused =
-            port_row(row, port).into_iter().flat_map(|port_row| service.unused(row, port_row, self.place()));
-        let unused =
-            unused.filter(|(candidate, _)| all.iter().all(|other| other.address != candidate.address));
+        let unused = unused.iter().filter(|(candidate, _)| find(&all, candidate.address).is_none());
         let room = MOST_SHOWN - told.endpoints.len();
         told.endpoints.extend(unused.take(room).map(|(candidate, reason)| EndpointOdds {
             address: candidate.address,
@@ -185,43 +184,37 @@ impl World {
             latency_us: None,
             cost_us: None,
         }));
+        (0..all.len()).filter(is_candidate).count()
     }
+}
 
-    /// Which endpoints may serve.
-    fn explain_use(
-        &self,
-        service: &Service,
-        row: &ServiceRow,
-        port: &Port,
-        backend: &Backend,
-        told: &mut Explanation,
-    ) {
-        let mut reasons: Vec<(String, usize)> = Vec::new();
-        if let Some(port_row) = port_row(row, port) {
-            for (candidate, reason) in service.unused(row, port_row, self.place()) {
-                if backend.endpoints.iter().any(|endpoint| endpoint.address == candidate.address) {
-                    continue;
-                }
-                let reason = reason.to_string();
-                match reasons.iter_mut().find(|(known, _)| *known == reason) {
-                    Some((_, count)) => *count += 1,
-                    None => reasons.push((reason, 1)),
-                }
-            }
+/// Which endpoints may serve.
+fn explain_use(
+    unused: &[(Candidate<'_>, Unused)],
+    policy: TrafficPolicy,
+    backend: &Backend,
+    told: &mut Explanation,
+) {
+    let mut reasons: Vec<(Unused, usize)> = Vec::new();
+    // An address that the Service had once leads to those that there are.
+    for (_, reason) in unused.iter().filter(|(one, _)| find(&backend.endpoints, one.address).is_none()) {
+        match reasons.iter_mut().find(|(known, _)| known == reason) {
+            Some((_, count)) => *count += 1,
+            None => reasons.push((*reason, 1)),
         }
-        let mut detail: Vec<String> =
-            reasons.into_iter().map(|(reason, count)| format!("{count} not: {reason}")).collect();
-        if destinations::internal_policy(row) == TrafficPolicy::Local {
-            detail.push("internalTrafficPolicy is Local: those on this node, and no other".to_owned());
-        }
-        if !backend.wider.is_empty() {
-            detail.push(format!(
-                "hints keep calls near; {} farther and near serve when too many of these are left out",
-                backend.wider.len()
-            ));
-        }
-        told.step("Which endpoints may serve it?", format!("{}", backend.endpoints.len()), detail);
     }
+    let mut detail: Vec<String> =
+        reasons.into_iter().map(|(reason, count)| format!("{count} not: {reason}")).collect();
+    if policy == TrafficPolicy::Local {
+        detail.push("internalTrafficPolicy is Local: those on this node, and no other".to_owned());
+    }
+    if !backend.wider.is_empty() {
+        detail.push(format!(
+            "hints keep calls near; {} farther and near serve when too many of these are left out",
+            backend.wider.len()
+        ));
+    }
+    told.step("Which endpoints may serve it?", format!("{}", backend.endpoints.len()), detail);
 }
 
 /// Who is left out, and whether that counts.
@@ -303,6 +296,12 @@ fn explain_picker(
             subset::LEAST
         ));
     }
+    if all.len() > 1 {
+        let farther = if backend.wider.is_empty() { "" } else { "; where all nearby do, calls go farther" };
+        detail.push(format!(
+            "one that refuses connections is passed over for some seconds by the thread that met it, which is not known here{farther}"
+        ));
+    }
     let answer = match prospect {
         Prospect::One(index) => format!("{}: {}", picker.name(), all[*index].address),
         Prospect::Odds(_) | Prospect::TooMany => format!("{}: by chance, with the odds below", picker.name()),
@@ -348,6 +347,11 @@ fn port_row<'a>(row: &'a ServiceRow, port: &Port) -> Option<&'a crate::sources::
     row.ports
         .iter()
         .find(|row| row.port == port.key.port && row.transport == crate::sources::rows::Transport::Tcp)
+}
+
+/// Where an address is in a sorted list.
+fn find(endpoints: &[Arc<Endpoint>], address: SocketAddr) -> Option<usize> {
+    endpoints.binary_search_by_key(&address, |endpoint| endpoint.address).ok()
 }
 
 /// Two sorted lists as one, each endpoint once.

@@ -1,6 +1,6 @@
 //! What the programs at `connect()` would say, in their order (`decision.rs` of the kernel programs).
 
-use super::{Facts, Live, Standing};
+use super::{Facts, Heart, Live, Standing};
 use evenkeel_common::Reason;
 use std::net::SocketAddr;
 
@@ -13,8 +13,8 @@ pub(super) struct Check {
     pub(super) text: String,
 }
 
-/// What is looked at for a connection to `address`, of which control says whether it is known and has an endpoint.
-pub(super) fn checks(live: &Live, address: SocketAddr, is_known: bool, has_endpoint: bool) -> Vec<Check> {
+/// What is looked at for a connection to `address`. `known`: whether the kernel's map has it, and as one with an endpoint.
+pub(super) fn checks(live: &Live, address: SocketAddr, known: Option<bool>) -> Vec<Check> {
     let Facts { loopback_down, at_connection_limit, ipv6_route, open_connections, connection_limit, .. } =
         match live.pod {
             Standing::Enrolled(facts) => facts,
@@ -31,11 +31,11 @@ pub(super) fn checks(live: &Live, address: SocketAddr, is_known: bool, has_endpo
         ),
         check(
             Reason::UnknownDestination,
-            !is_known,
-            &either(!is_known, "the address is not one that is balanced", "the address is known"),
+            known.is_none(),
+            &either(known.is_none(), "the address is not one that is balanced", "the address is known"),
         ),
     ];
-    if is_known {
+    if let Some(has_endpoint) = known {
         checks.push(check(
             Reason::NoEndpoint,
             !has_endpoint,
@@ -70,10 +70,11 @@ pub(super) fn checks(live: &Live, address: SocketAddr, is_known: bool, has_endpo
             ),
         ));
     }
-    checks.push(check(
-        Reason::AgentSilent,
-        !live.serving,
-        &either(!live.serving, "the agent does not serve yet, or no more", "the agent's heart beats"),
-    ));
+    let text = match live.heart {
+        Heart::Beats => "the agent's heart beats".to_owned(),
+        Heart::Stopped => "the agent does not serve yet, or no more".to_owned(),
+        Heart::Silent(ms) => format!("a worker thread of the agent has been silent for {ms} ms"),
+    };
+    checks.push(check(Reason::AgentSilent, live.heart != Heart::Beats, &text));
     checks
 }

@@ -22,8 +22,8 @@ use std::net::SocketAddr;
 /// What is known of the pod's enrolment and of the agent beyond the world's rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Live {
-    /// Whether connections are taken: the programs are attached, and the agent's heart beats.
-    pub serving: bool,
+    /// Whether connections are taken.
+    pub heart: Heart,
     /// The agent's own `SO_MARK`.
     pub mark: u32,
     /// How the pod stands.
@@ -37,6 +37,17 @@ impl Live {
     fn home(&self, port: &ServicePort) -> Option<SocketAddr> {
         self.homes.iter().find(|(of, _)| of == port).map(|(_, address)| *address)
     }
+}
+
+/// Whether the agent takes connections: what the programs go by is the tick of the worker thread that has been silent for longest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heart {
+    /// It does.
+    Beats,
+    /// It has not begun, or lets go.
+    Stopped,
+    /// A worker thread has not come round for so many milliseconds.
+    Silent(u64),
 }
 
 /// How a pod stands that is to be enrolled.
@@ -78,6 +89,8 @@ pub struct Facts {
 pub enum Outcome {
     /// It is taken, and its calls are balanced.
     Balanced,
+    /// It is taken, and a further call on it is answered with an error at once.
+    Refused,
     /// It goes where it would go without the agent.
     Straight,
     /// There is no such name: the app finds nothing to connect to.
@@ -155,12 +168,17 @@ impl Explanation {
 
     /// Adds a decision.
     pub fn step(&mut self, question: impl Into<String>, answer: impl Into<String>, detail: Vec<String>) {
-        self.steps.push(Step {
-            question: question.into(),
-            answer: answer.into(),
-            detail,
-            hypothetical: self.outcome != Outcome::Balanced,
-        });
+        let hypothetical = self.outcome != Outcome::Balanced;
+        self.steps.push(Step { question: question.into(), answer: answer.into(), detail, hypothetical });
+    }
+
+    /// A further call would be answered with an error by a limit, if the connection is taken.
+    pub fn refused(&mut self, why: &str) {
+        if self.outcome == Outcome::Balanced {
+            self.outcome = Outcome::Refused;
+            self.endpoint = None;
+            self.summary = format!("The connection is taken; this call is answered {why}.");
+        }
     }
 
     /// It goes straight from here; the first reason counts.

@@ -34,7 +34,8 @@ pub(super) fn meaning(world: &World, namespace: &str, host: &Host) -> Meaning {
         Host::Name(name) => name,
     };
     let labels: Vec<&str> = name.split('.').collect();
-    // In the order of a pod's search list: its namespace, the cluster's Services, the world.
+    // Of two labels the search list has the caller's namespace first, where they would be a pod's own name: which of those there are, no
+    // row says.
     match labels[..] {
         [service] => of_service(world, ObjectName::new(namespace, service)),
         [service, of] => {

@@ -41,6 +41,14 @@ pub enum Host {
     Name(String),
 }
 
+impl Host {
+    /// Whether it is a name that says which cluster it is of, and not by the usual domain.
+    pub(super) fn names_a_domain(&self) -> bool {
+        let Self::Name(name) = self else { return false };
+        name.split_once(".svc.").is_some_and(|(_, domain)| domain != "cluster.local")
+    }
+}
+
 impl Question {
     /// Checks what somebody typed: a pod as `namespace/name`, a target as `host:port`, a method as `/package.Service/Method`,
     /// headers as `name=value`.

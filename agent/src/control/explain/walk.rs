@@ -5,10 +5,11 @@ use super::super::services::{Port, Service};
 use super::super::world::World;
 use super::name::{Meaning, meaning};
 use super::question::{Host, Question};
-use super::{Explanation, Live, Outcome, Standing, kernel};
+use super::{Explanation, Live, Outcome, Standing, Step, kernel};
 use crate::mesh::{Backend, Destination, ObjectName, ServicePort};
 use crate::routing;
-use crate::sources::rows::{PodRow, ServiceKind, ServiceRow};
+use crate::sources::rows::{PodRow, ServiceKind, ServiceRow, Transport};
+use evenkeel_common::Reason;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -25,17 +26,17 @@ impl World {
     pub fn explain(&self, question: &Question, live: &Live, now_ns: u64) -> Explanation {
         let mut told = Explanation::new(question);
         let pod = self.explain_pod(question, live, &mut told);
+        let is_enrolled = told.outcome == Outcome::Balanced;
         let Some(address) = self.explain_name(question, &mut told) else { return told };
         told.address = Some(address);
         let Some((port, service)) = self.explain_owner(address, &mut told) else {
-            explain_kernel(live, pod.is_some(), address, (false, false), &mut told);
+            self.explain_kernel(live, is_enrolled, address, &mut told);
             return told;
         };
         told.service_port = Some(port.key.to_string());
         told.port = Some(port.key.clone());
-        let is_captured = self.explain_capture(port, address, &mut told);
-        let is_known = port.wants(address).is_ok() && self.claims.owner(address) == Some(&port.key);
-        explain_kernel(live, pod.is_some(), address, (is_known, is_captured), &mut told);
+        self.explain_capture(port, address, &mut told);
+        self.explain_kernel(live, is_enrolled, address, &mut told);
         told.step(
             "What does the agent do with the connection?",
             "looks at its first bytes",
@@ -45,15 +46,21 @@ impl World {
         );
         let Some(backend) = explain_route(question, port, address, &mut told) else { return told };
         told.balancing = backend.balancing.clone();
-        self.explain_endpoints(question, pod, service, port, &backend, live, now_ns, &mut told);
+        let count = self.explain_endpoints(
+            question,
+            pod,
+            service,
+            (port, address),
+            &backend,
+            live,
+            now_ns,
+            &mut told,
+        );
         if told.outcome == Outcome::Balanced {
-            told.summary =
-                match (told.endpoint, told.endpoints.iter().filter(|one| one.is_candidate()).count()) {
-                    (Some(endpoint), _) => format!("The connection is taken; this call goes to {endpoint}."),
-                    (None, count) => {
-                        format!("The connection is taken; each call goes to one of {count} endpoints.")
-                    }
-                };
+            told.summary = match told.endpoint {
+                Some(endpoint) => format!("The connection is taken; this call goes to {endpoint}."),
+                None => format!("The connection is taken; each call goes to one of {count} endpoints."),
+            };
         }
         told
     }
@@ -122,6 +129,9 @@ impl World {
                     .map(ToString::to_string)
                     .collect();
                 let mut detail = vec![format!("by what is known of the cluster, and not by asking DNS: {}", address.ip())];
+                if host.names_a_domain() {
+                    detail.push("taken for a name of this cluster, whose domain is not known here".to_owned());
+                }
                 if !others.is_empty() {
                     detail.push(format!("it also has {}: explained with --to ADDRESS:PORT", others.join(", ")));
                 }
@@ -188,7 +198,7 @@ impl World {
         let Some((port, service)) = found else {
             let (answer, why) = self.whose_otherwise(address);
             told.step(asked, answer, vec![why.clone()]);
-            told.straight(Some(evenkeel_common::Reason::UnknownDestination.name()), why);
+            told.straight(Some(Reason::UnknownDestination.name()), why);
             return None;
         };
         let rivals: Vec<String> = self.claims.rivals(address).map(ServicePort::to_string).collect();
@@ -208,10 +218,12 @@ impl World {
             let of_load_balancer = row.load_balancer.iter().map(|address| address.ip);
             let mut ips = row.cluster_ips.iter().chain(&row.external_ips).copied().chain(of_load_balancer);
             if ips.any(|ip| ip == address.ip()) {
-                let ports: Vec<String> = row.ports.iter().map(|port| port.port.to_string()).collect();
+                let tcp = row.ports.iter().filter(|port| port.transport == Transport::Tcp);
+                let ports: Vec<String> = tcp.map(|port| port.port.to_string()).collect();
+                let ports = if ports.is_empty() { "none".to_owned() } else { ports.join(", ") };
                 return (
                     format!("an address of the Service {}", row.name),
-                    format!("{} has no TCP port {}; it has {}", row.name, address.port(), ports.join(", ")),
+                    format!("{} has no TCP port {}; it has {ports}", row.name, address.port()),
                 );
             }
             let endpoints = service.slices.values().flat_map(|slice| &slice.endpoints);
@@ -236,7 +248,7 @@ impl World {
     }
 
     /// Whether connections to the address are taken, as far as the Service, the cluster and the node's room for it say.
-    fn explain_capture(&self, port: &Port, address: SocketAddr, told: &mut Explanation) -> bool {
+    fn explain_capture(&self, port: &Port, address: SocketAddr, told: &mut Explanation) {
         const ASKED: &str = "Are connections to it taken?";
         let refused = match (&port.wanted, port.frontend(address)) {
             (Err(reason), _) => Some(reason.to_string()),
@@ -248,48 +260,43 @@ impl World {
         match refused {
             Some(reason) => {
                 told.step(ASKED, "no", vec![reason.clone()]);
-                let is_without_endpoint = port.wants(address).is_ok() && port.backend_for(address).is_none();
-                let counted = match is_without_endpoint {
-                    true => evenkeel_common::Reason::NoEndpoint,
-                    false => evenkeel_common::Reason::UnknownDestination,
+                let counted = match self.capture.in_kernel(address) {
+                    Some(_) => Reason::NoEndpoint,
+                    None => Reason::UnknownDestination,
                 };
                 told.straight(Some(counted.name()), reason);
-                false
             }
             None => {
                 let detail = vec!["a gRPC port of a Service with an endpoint to serve it".to_owned()];
                 told.step(ASKED, "yes", detail);
-                true
             }
         }
     }
-}
 
-fn explain_kernel(
-    live: &Live,
-    pod_is_known: bool,
-    address: SocketAddr,
-    (is_known, has_endpoint): (bool, bool),
-    told: &mut Explanation,
-) {
-    let checks = kernel::checks(live, address, is_known, has_endpoint);
-    let straight = checks.iter().find(|check| check.straight);
-    let answer = match straight {
-        None if pod_is_known => "takes the connection".to_owned(),
-        None => "takes the connection, if the pod is enrolled".to_owned(),
-        Some(check) => format!("lets it go straight, counted as {}", check.reason.name()),
-    };
-    let line = |check: &kernel::Check| {
-        let mark = if check.straight { "→ " } else { "" };
-        format!("{mark}{}: {}", check.reason.name(), check.text)
-    };
-    // What comes after the first reason is not looked at any more.
-    let looked_at = checks.iter().position(|check| check.straight).map_or(checks.len(), |at| at + 1);
-    let detail = checks[..looked_at].iter().map(line).collect();
-    let found = straight.map(|check| (check.reason.name(), check.text.clone()));
-    told.step("What do the kernel programs say at connect()?", answer, detail);
-    if let Some((reason, text)) = found {
-        told.straight(Some(reason), text);
+    /// What the programs would say, which are asked of each connection of an enrolled pod, wherever it goes.
+    fn explain_kernel(&self, live: &Live, is_enrolled: bool, address: SocketAddr, told: &mut Explanation) {
+        let checks = kernel::checks(live, address, self.capture.in_kernel(address));
+        let straight = checks.iter().find(|check| check.straight);
+        let answer = match straight {
+            None if is_enrolled => "takes the connection".to_owned(),
+            None => "takes the connection, if the pod is enrolled".to_owned(),
+            Some(check) => format!("lets it go straight, counted as {}", check.reason.name()),
+        };
+        let line = |check: &kernel::Check| {
+            let mark = if check.straight { "→ " } else { "" };
+            format!("{mark}{}: {}", check.reason.name(), check.text)
+        };
+        // What comes after the first reason is not looked at any more.
+        let looked_at = checks.iter().position(|check| check.straight).map_or(checks.len(), |at| at + 1);
+        told.steps.push(Step {
+            question: "What do the kernel programs say at connect()?".to_owned(),
+            answer,
+            detail: checks[..looked_at].iter().map(line).collect(),
+            hypothetical: !is_enrolled,
+        });
+        if let Some(check) = straight {
+            told.straight(Some(check.reason.name()), &check.text);
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! Worlds in which something is said, questions, and what is answered.
 
+mod endpoints;
+
 use super::name::{Meaning, meaning};
 use super::question::Host;
 use super::*;
@@ -7,7 +9,7 @@ use crate::control::{Settings, World};
 use crate::mesh::{Balancing, Ejection, EjectionReason, HashOn, ObjectName, Picker};
 use crate::sources::rows::{
     Change, Conditions, Enabled, EndpointRow, NamespaceRow, NodeRow, PodRow, Row, ServiceKind,
-    ServicePortRow, ServiceRow,
+    ServicePortRow, ServiceRow, Transport,
 };
 use crate::sources::sample;
 use std::sync::Arc;
@@ -65,7 +67,7 @@ fn shop() -> Vec<Row> {
 
 fn enrolled() -> Live {
     let facts = Facts { seconds: 90, ipv6_route: true, connection_limit: 100, ..Facts::default() };
-    Live { serving: true, mark: 0x1000, pod: Standing::Enrolled(facts), homes: Vec::new() }
+    Live { heart: Heart::Beats, mark: 0x1000, pod: Standing::Enrolled(facts), homes: Vec::new() }
 }
 
 fn ask(world: &World, to: &str, headers: &[&str], live: &Live) -> Explanation {
@@ -305,7 +307,7 @@ fn why_a_connection_goes_straight_is_said_by_the_first_thing_that_makes_it_so() 
             "an agent that does not serve",
             vec![],
             "cart:80",
-            Live { serving: false, ..enrolled() },
+            Live { heart: Heart::Stopped, ..enrolled() },
             Some("agent_silent"),
             "does not serve",
         ),
@@ -313,15 +315,46 @@ fn why_a_connection_goes_straight_is_said_by_the_first_thing_that_makes_it_so() 
             "lo before the heart",
             vec![],
             "cart:80",
-            Live { serving: false, ..facts(|facts| facts.loopback_down = true) },
+            Live { heart: Heart::Stopped, ..facts(|facts| facts.loopback_down = true) },
             Some("loopback_down"),
             "lo is down",
+        ),
+        (
+            "a worker thread that hangs",
+            vec![],
+            "cart:80",
+            Live { heart: Heart::Silent(1_200), ..enrolled() },
+            Some("agent_silent"),
+            "a worker thread of the agent has been silent for 1200 ms",
+        ),
+        (
+            "a port that it has by UDP",
+            cart(|row| {
+                row.ports
+                    .push(ServicePortRow { transport: Transport::Other, ..sample::service_port("dns", 53) })
+            })
+            .into(),
+            "cart:53",
+            enrolled(),
+            Some("unknown_destination"),
+            "shop/cart has no TCP port 53; it has 80",
         ),
     ] {
         let told = ask(&world(with(rows)), to, &[], &live);
         assert_eq!((told.outcome, told.reason), (Outcome::Straight, reason), "{what}: {told:#?}");
         assert!(told.summary.contains(said), "{what}: {}", told.summary);
         assert_eq!(told.endpoint, None, "{what}");
+        let Some(kernel) = told.steps.iter().find(|step| step.question.starts_with("What do the kernel"))
+        else {
+            continue;
+        };
+        // The programs are asked of every connection of a pod that is enrolled.
+        assert_eq!(kernel.hypothetical, told.steps[0].answer != "yes, for 1 min", "{what}: {told:#?}");
+        if let Some(reason) = reason {
+            assert_eq!(kernel.answer, format!("lets it go straight, counted as {reason}"), "{what}");
+        }
+        let at = told.steps.iter().position(|step| step == kernel).unwrap();
+        assert!(told.steps[at + 1..].iter().all(|step| step.hypothetical), "{what}: {told:#?}");
     }
     // Its own by the stronger right.
     let told = ask(&world(with(claimed)), "cart:80", &[], &enrolled());
@@ -346,148 +379,66 @@ fn what_would_be_if_it_were_otherwise_is_told_as_such() {
     assert_eq!(answer(&told, "How is one chosen?").answer, "ewma: by chance, with the odds below");
 }
 
-fn endpoint_of(world: &World, address: &str) -> Arc<crate::mesh::Endpoint> {
-    let port = crate::mesh::ServicePort { service: ObjectName::new("shop", "cart"), port: 80 };
-    let backend = world.backend(&port).unwrap();
-    let found = backend.endpoints.iter().find(|endpoint| endpoint.address == address.parse().unwrap());
-    found.unwrap().clone()
+#[test]
+fn an_address_without_room_is_one_that_the_kernel_does_not_know() {
+    for (endpoints, said) in [(vec!["10.0.0.1"], "no room"), (vec![], "no endpoint is ready")] {
+        let mut full = World::new(Settings {
+            node: Some("node-1".into()),
+            own_pod_uid: None,
+            addresses: 0,
+            ids: 100,
+            explicit_ports: Vec::new(),
+        });
+        let rows = [enabled(), pod(|_| ())].into_iter().chain(cart(|_| ()));
+        let rows = rows.chain([slice("cart", endpoints.into_iter().map(sample::endpoint))]);
+        full.apply(rows.map(Change::Set).collect());
+        let told = ask(&full, "cart:80", &[], &enrolled());
+        assert_eq!(
+            (told.outcome, told.reason),
+            (Outcome::Straight, Some("unknown_destination")),
+            "{told:#?}"
+        );
+        assert!(told.summary.contains(said), "{}", told.summary);
+        let kernel = answer(&told, "What do the kernel programs say");
+        assert_eq!(kernel.answer, "lets it go straight, counted as unknown_destination");
+        assert_eq!(
+            kernel.detail.last().unwrap(),
+            "→ unknown_destination: the address is not one that is balanced"
+        );
+    }
 }
 
 #[test]
-fn who_is_left_out_is_said_for_this_pod_and_why() {
-    let world = world(shop());
-    let (own, other) = (crate::balance::source_of("uid-web"), 99);
-    let until_ns = NOW_NS + 5_000_000_000;
-    let [first, second] = ["10.0.0.1:9000", "10.0.0.2:9000"].map(|address| endpoint_of(&world, address));
-    first.load.left_out.add(own, until_ns, REASON, NOW_NS);
-    second.load.left_out.add(other, until_ns, REASON, NOW_NS);
-    let told = ask(&world, "cart:80", &[], &enrolled());
-    let step = answer(&told, "Which of them are left out");
-    assert_eq!(step.answer, "1 of 3");
-    assert_eq!(
-        step.detail,
-        [
-            "10.0.0.1:9000: it failed this pod's calls; for 5 s more",
-            "10.0.0.2:9000: by another pod alone, which is no word on this one's calls"
-        ]
-    );
-    let states: Vec<_> = told.endpoints.iter().map(|one| (one.state, one.odds_percent)).collect();
-    assert_eq!(states, [("ejected", Some(0.0)), ("candidate", Some(50.0)), ("candidate", Some(50.0))]);
-    // Two of three: fewer than half are left, so all are used.
-    second.load.left_out.add(own, until_ns, REASON, NOW_NS);
-    let told = ask(&world, "cart:80", &[], &enrolled());
-    let step = answer(&told, "Which of them are left out");
-    assert_eq!(step.answer, "2 of 3 would be, so none is");
-    assert!(told.endpoints.iter().all(|one| one.state == "candidate"), "{told:#?}");
-}
-
-#[test]
-fn of_an_endpoint_that_its_check_says_is_ill_that_is_said() {
-    let world = world(shop());
-    endpoint_of(&world, "10.0.0.3:9000").load.left_out.set_unhealthy(NOW_NS + 1);
-    let told = ask(&world, "cart:80", &[], &enrolled());
-    assert_eq!(told.endpoints[2].state, "unhealthy");
-    assert!(answer(&told, "Which of them are left out").detail[0].contains("its health check"), "{told:#?}");
-}
-
-#[test]
-fn the_picker_says_by_what_it_chooses_and_what_it_would_choose() {
-    let balanced = |picker, hash_on: &str| {
-        let hash_on: HashOn = hash_on.parse().unwrap();
-        let change =
-            move |row: &mut ServiceRow| row.balancing = Balancing { picker, hash_on, ..Balancing::default() };
-        world([enabled(), pod(|_| ())].into_iter().chain(cart(change)))
+fn what_is_not_known_here_is_said_where_it_may_change_the_answer() {
+    let unknown = |told: &Explanation| {
+        let step = answer(told, "How is one chosen?");
+        step.detail.iter().any(|line| line.contains("refuses connections") && line.contains("not known here"))
     };
-    // The slower one is not among those that lose to none, and so is never the better of two.
-    let world_of_one_slow = balanced(Picker::Ewma, "source");
-    for (address, latency_ns) in
-        [("10.0.0.1:9000", 90_000_000), ("10.0.0.2:9000", 2_000_000), ("10.0.0.3:9000", 2_000_000)]
-    {
-        let load = &endpoint_of(&world_of_one_slow, address).load;
-        load.latency_ewma_ns.store(latency_ns, Relaxed);
-        load.latency_at_ns.store(NOW_NS, Relaxed);
+    let affinity = |row: &mut ServiceRow| row.source_affinity = true;
+    for rows in [shop(), [enabled(), pod(|_| ())].into_iter().chain(cart(affinity)).collect()] {
+        assert!(unknown(&ask(&world(rows), "cart:80", &[], &enrolled())));
     }
-    let told = ask(&world_of_one_slow, "cart:80", &[], &enrolled());
-    let shown: Vec<_> = told.endpoints.iter().map(|one| (one.odds_percent, one.cost_us)).collect();
-    assert_eq!(shown, [(Some(0.0), Some(90_000)), (Some(50.0), Some(2_000)), (Some(50.0), Some(2_000))]);
-
-    for picker in [Picker::RingHash, Picker::Maglev] {
-        let by_user = balanced(picker, "header:x-user");
-        let chosen = |header: &str| ask(&by_user, "cart:80", &[header], &enrolled()).endpoint;
-        let all: std::collections::BTreeSet<_> =
-            (0..20).filter_map(|user| chosen(&format!("x-user={user}"))).collect();
-        assert!(all.len() > 1, "users are spread: {all:?}");
-        assert!(chosen("x-user=anna").is_some() && chosen("x-user=anna") == chosen("X-User: anna"));
-        let told = ask(&by_user, "cart:80", &[], &enrolled());
-        assert_eq!(told.endpoint, None);
-        assert!(answer(&told, "How is one chosen?").detail[1].contains("no header x-user"), "{told:#?}");
-        let by_source = ask(&balanced(picker, "source"), "cart:80", &[], &enrolled());
-        assert!(by_source.summary.contains("this call goes to 10.0.0."), "{}", by_source.summary);
-    }
-    let stays = [enabled(), pod(|_| ())].into_iter().chain(cart(|row| row.source_affinity = true));
-    let stays = world(stays);
-    let told = ask(&stays, "cart:80", &[], &enrolled());
-    assert!(
-        told.endpoint.is_some()
-            && answer(&told, "How is one chosen?").answer.starts_with("source-hash: 10.0.0.")
-    );
-    // A session that has begun stays where it is, wherever the hash leads.
-    let port = crate::mesh::ServicePort { service: ObjectName::new("shop", "cart"), port: 80 };
-    for home in ["10.0.0.1:9000", "10.0.0.2:9000", "10.0.0.3:9000"].map(|text| text.parse().unwrap()) {
-        let live = Live { homes: vec![(port.clone(), home)], ..enrolled() };
-        assert_eq!(ask(&stays, "cart:80", &[], &live).endpoint, Some(home));
-    }
-    let gone = Live { homes: vec![(port, "10.0.0.9:9000".parse().unwrap())], ..enrolled() };
-    assert_eq!(ask(&stays, "cart:80", &[], &gone).endpoint, told.endpoint);
+    let alone = shop().into_iter().chain([slice("cart", [sample::endpoint("10.0.0.1")])]);
+    assert!(!unknown(&ask(&world(alone), "cart:80", &[], &enrolled())), "there is no other");
+    let told = ask(&world(shop()), "cart.shop.svc.example.org:80", &[], &enrolled());
+    let meaning = answer(&told, "What does cart.shop.svc.example.org stand for?");
+    assert!(meaning.detail[1].contains("whose domain is not known here"), "{meaning:?}");
+    let told = ask(&world(shop()), "cart.shop.svc.cluster.local:80", &[], &enrolled());
+    assert_eq!(answer(&told, "What does cart.shop.svc.cluster.local stand for?").detail.len(), 1);
 }
 
 #[test]
-fn where_ejection_is_off_health_checks_alone_leave_an_endpoint_out() {
-    let off = |row: &mut ServiceRow| row.balancing.ejection = Ejection::Off;
-    let world = world([enabled(), pod(|_| ())].into_iter().chain(cart(off)));
-    let own = crate::balance::source_of("uid-web");
-    endpoint_of(&world, "10.0.0.1:9000").load.left_out.add(own, NOW_NS + 1_000_000_000, REASON, NOW_NS);
-    endpoint_of(&world, "10.0.0.2:9000").load.left_out.set_unhealthy(NOW_NS + 1);
-    let told = ask(&world, "cart:80", &[], &enrolled());
-    let states: Vec<_> = told.endpoints.iter().map(|one| one.state).collect();
-    assert_eq!(states, ["candidate", "unhealthy", "candidate"], "{told:#?}");
-}
-
-#[test]
-fn endpoints_that_serve_others_are_shown_with_the_reason() {
-    let hinted = |address: &str, zone: &str| EndpointRow {
-        hints: sample::hints(&[zone], &[]),
-        ..sample::endpoint(address)
-    };
-    let not_ready = Conditions { ready: Some(false), ..Conditions::default() };
-    let mut rows = shop();
-    rows.extend([
-        Row::Node(Arc::new(NodeRow { name: "node-1".into(), zone: Some("a".into()) })),
-        slice(
-            "cart",
-            [
-                hinted("10.0.0.1", "a"),
-                hinted("10.0.0.2", "b"),
-                EndpointRow { conditions: not_ready, ..hinted("10.0.0.3", "a") },
-            ],
-        ),
-    ]);
-    let world = world(rows);
-    let told = ask(&world, "cart:80", &[], &enrolled());
-    let step = answer(&told, "Which endpoints may serve it?");
-    assert_eq!(step.answer, "1", "{told:#?}");
+fn a_refused_call_goes_nowhere() {
+    let mut told = ask(&world(shop()), "cart:80", &[], &enrolled());
+    told.endpoint = Some("10.0.0.1:9000".parse().unwrap());
+    told.refused("UNAVAILABLE: its circuit is open");
+    assert_eq!((told.outcome, told.endpoint), (Outcome::Refused, None));
     assert_eq!(
-        step.detail[..2],
-        ["1 not: hinted for other zones, and others for this one", "1 not: not ready"]
+        told.summary,
+        "The connection is taken; this call is answered UNAVAILABLE: its circuit is open."
     );
-    let states: Vec<_> = told.endpoints.iter().map(|one| one.state).collect();
-    assert_eq!(states, ["candidate", "unused", "unused"]);
-    // Those nearby fail, and calls go farther.
-    let own = crate::balance::source_of("uid-web");
-    endpoint_of(&world, "10.0.0.1:9000").load.left_out.add(own, NOW_NS + 1_000_000_000, REASON, NOW_NS);
-    let told = ask(&world, "cart:80", &[], &enrolled());
-    let states: Vec<_> = told.endpoints.iter().map(|one| (one.state, one.odds_percent)).collect();
-    assert_eq!(states, [("ejected", Some(0.0)), ("farther", Some(100.0)), ("unused", None)], "{told:#?}");
+    told.step("What then?", "nothing", Vec::new());
+    assert!(told.steps.last().unwrap().hypothetical);
 }
 
 #[test]
@@ -502,7 +453,7 @@ fn whatever_is_asked_the_answer_says_something() {
                 world,
                 to,
                 &[],
-                &Live { serving: false, mark: 1, pod: Standing::Unknown, homes: Vec::new() },
+                &Live { heart: Heart::Stopped, mark: 1, pod: Standing::Unknown, homes: Vec::new() },
             );
             assert!(!told.summary.is_empty() && told.outcome != Outcome::Balanced, "{to}: {told:#?}");
         }
