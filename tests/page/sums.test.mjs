@@ -161,6 +161,10 @@ test("the tap asks for what its filters say, and shows what it is told", () => {
     [row.from, row.service, row.endpoint, row.status, row.isFailure, row.took, row.remarks, row.headers],
     ["shop/web-1", "shop/cart:1", "cart-1", "UNAVAILABLE (no endpoint)", true, 12.5, "2 attempts, new connection, waited 3 ms", "x-user: <b>anna</b>\ncookie: ***\n: "],
   );
+  const cancelled = rowOf({ method: "shop.Cart/Add", http_status: 200, flag: "client_cancelled" }, 3, statusName);
+  assert.equal(cancelled.status, "client cancelled", "as /calls has it");
+  const plain = rowOf({ http_method: "GET", path: "/a", http_status: 503 }, 4, statusName);
+  assert.deepEqual([plain.method, plain.status], ["GET /a", "HTTP 503"]);
   const bare = rowOf({ headers: [["a", "v".repeat(5_000)]] }, 2, statusName);
   assert.deepEqual([bare.from, bare.service, bare.status, bare.took], ["", "", "no answer", undefined]);
   assert.ok(bare.headers.length < 500, "a long value is cut");

@@ -125,6 +125,7 @@ impl HttpBody for TapBody {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::monotonic_ns;
     use crate::http2::FieldList;
     use crate::mesh::{ObjectName, ServicePort};
     use crate::telemetry::{CallEnd, Flag, MOST_TAPS};
@@ -133,6 +134,10 @@ mod tests {
     use serde_json::{Value, json};
 
     fn tell(audience: &Audience, calls: usize, grpc_status: u8) {
+        tell_at(audience, calls, grpc_status, monotonic_ns());
+    }
+
+    fn tell_at(audience: &Audience, calls: usize, grpc_status: u8, now_ns: u64) {
         let service_port = ServicePort { service: ObjectName::new("shop", "cart"), port: 50_051 };
         let mut request = FieldList::new();
         request.push(b":path", b"/shop.Cart/Add");
@@ -148,10 +153,10 @@ mod tests {
             http_status: Some(200),
             grpc_status: Some(grpc_status),
             flag: Flag::None,
-            began_ns: 0,
+            began_ns: now_ns - 1_000_000,
             first_sent_ns: None,
             headers_ns: None,
-            ended_ns: 1_000_000,
+            ended_ns: now_ns,
             request_bytes: 0,
             response_bytes: 0,
             request_messages: 0,
@@ -226,5 +231,40 @@ mod tests {
             assert!(text.lines().count() == 1 && text.contains(" OK - -> shop/cart:50051"), "{text}");
         }
         assert_eq!(audience.taps(), 0);
+    }
+
+    const MINUTE_NS: u64 = 60_000_000_000;
+
+    #[tokio::test]
+    async fn taps_that_nobody_reads_any_more_make_room_and_those_that_are_read_stay() {
+        let audience = Arc::new(Audience::default());
+        let open = || answer(&audience, filter(None, None), Form::Json);
+        let (mut read, unread) = (open().unwrap(), open().unwrap());
+        let asleep: Vec<_> = (2..MOST_TAPS).map(|_| open().unwrap()).collect();
+        let began_ns = monotonic_ns();
+        tell_at(&audience, 1, 0, began_ns);
+        assert!(read.body_mut().frame().await.is_some());
+        tell_at(&audience, 1, 0, began_ns + MINUTE_NS);
+        assert_eq!(audience.taps(), MOST_TAPS, "nobody is away for longer than a minute");
+        tell_at(&audience, 1, 0, began_ns + MINUTE_NS + 1);
+        assert_eq!(audience.taps(), 1);
+        let _ninth = open().unwrap();
+        // Who comes back is told what was not kept, and that it is over.
+        drop(asleep);
+        assert_eq!(lines(unread).await, [json!({ "dropped": 3 })]);
+        // What had come meanwhile is there.
+        let frame = read.body_mut().frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(String::from_utf8_lossy(&frame).lines().count(), 2);
+    }
+
+    #[tokio::test]
+    async fn taps_whose_calls_have_ceased_make_room_as_well() {
+        let audience = Arc::new(Audience::default());
+        let open = || answer(&audience, filter(None, None), Form::Json);
+        let asleep: Vec<_> = (0..MOST_TAPS).map(|_| open().unwrap()).collect();
+        // As if that had been more than a minute ago.
+        tell_at(&audience, 1, 0, monotonic_ns() - MINUTE_NS - MINUTE_NS);
+        assert!(open().is_ok());
+        drop(asleep);
     }
 }

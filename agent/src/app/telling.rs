@@ -86,12 +86,19 @@ impl Telling {
 
     /// Ends the taps, writes what the access log has been told, and sends the last spans.
     pub(super) async fn end(self) {
-        self.audience.end_taps();
-        if let Some(log) = self.log {
-            log.end().await;
-        }
-        if let Some(exporter) = self.exporter {
-            exporter.end().await;
-        }
+        let Self { audience, log, exporter, .. } = self;
+        audience.end_taps();
+        let log_ends = async {
+            if let Some(log) = log {
+                log.end().await;
+            }
+        };
+        let export_ends = async {
+            if let Some(exporter) = exporter {
+                exporter.end().await;
+            }
+        };
+        // Each has its own limit, and the pod's grace is one.
+        tokio::join!(log_ends, export_ends);
     }
 }

@@ -14,6 +14,8 @@ pub struct FieldList {
     pub(super) bytes: Vec<u8>,
     pub(super) entries: Vec<Entry>,
     size: usize,
+    /// It is an excerpt of a list that has been let go.
+    is_excerpt: bool,
 }
 
 /// How the sender represented a field, which binds whoever encodes it again (RFC 7541 §6.2).
@@ -105,6 +107,7 @@ impl FieldList {
         self.bytes.clear();
         self.entries.clear();
         self.size = 0;
+        self.is_excerpt = false;
     }
 
     /// Number of fields.
@@ -198,6 +201,33 @@ impl FieldList {
         self.bytes.clone_from(&other.bytes);
         self.entries.clone_from(&other.entries);
         self.size = other.size;
+        self.is_excerpt = other.is_excerpt;
+    }
+
+    /// A small list of its own, to be looked into after this one: of each field as much as `wanted` gives, as long as all of it has room in so
+    /// many bytes. What has none is left out.
+    #[must_use]
+    pub fn excerpt(&self, room: usize, wanted: fn(Field<'_>) -> Option<&[u8]>) -> Self {
+        let mut kept = Self { is_excerpt: true, ..Self::new() };
+        let mut room = room;
+        for entry in &self.entries {
+            let field = self.field(entry);
+            let Some(value) = wanted(field) else { continue };
+            let Some(rest) = room.checked_sub(field.name.len() + value.len() + size_of::<Entry>()) else {
+                continue;
+            };
+            room = rest;
+            let mut own = kept.own(field.known, field.name, value);
+            own.indexing = entry.indexing;
+            kept.push_entry(own);
+        }
+        kept
+    }
+
+    /// Whether it is what is left of a list that had more.
+    #[must_use]
+    pub fn is_excerpt(&self) -> bool {
+        self.is_excerpt
     }
 
     pub(super) fn push_entry(&mut self, entry: Entry) {

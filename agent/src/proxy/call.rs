@@ -12,9 +12,9 @@
 use super::error_reply::{self, Cause};
 use super::finish::Verdict;
 use super::measure::{GrpcStatus, Measured};
-use crate::http2::{ErrorCode, FieldList, Name, StreamKey};
+use crate::http2::{ErrorCode, Field, FieldList, Name, StreamKey};
 use crate::mesh::Endpoint;
-use crate::telemetry::CallTrace;
+use crate::telemetry::{CallTrace, path_alone};
 use std::net::SocketAddr;
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
@@ -282,7 +282,7 @@ impl Call {
         // It has served: the choice is made, the request is at the server.
         let held_request = self.request.held_bytes() > KEPT_FIELDS_BYTES;
         if held_request {
-            self.request = FieldList::new();
+            self.request = self.request.excerpt(KEPT_FIELDS_BYTES / 2, told_at_the_end);
         }
         let held_body = self.body.capacity() > KEPT_BODY_BYTES;
         if held_body {
@@ -299,6 +299,22 @@ fn is_grpc(content_type: &[u8]) -> bool {
     content_type
         .strip_prefix(b"application/grpc")
         .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
+}
+
+/// What is told of a request when its call is over: what was called, and the trace that it belongs to.
+fn told_at_the_end(field: Field<'_>) -> Option<&[u8]> {
+    match field.known {
+        Name::Path => Some(path_alone(field.value)),
+        Name::Method
+        | Name::Traceparent
+        | Name::Tracestate
+        | Name::B3
+        | Name::XB3TraceId
+        | Name::XB3SpanId
+        | Name::XB3Sampled
+        | Name::XB3Flags => Some(field.value),
+        _ => None,
+    }
 }
 
 /// Takes the list out of the worker's scratch, whose buffer may have grown with another source's: a small list is copied then.

@@ -135,6 +135,13 @@ impl Engine {
         let slot = &mut self.calls[call];
         let connection = &mut self.upstreams[upstream as usize];
         let limit = connection.http2.peer_max_header_list();
+        if slot.request.size() > limit as usize
+            && let Some(trace) = slot.trace.take()
+        {
+            // No call fails for the sake of its span. What fails in any case has one.
+            trace.take_back(&mut slot.request);
+            slot.trace = (slot.request.size() > limit as usize).then_some(trace);
+        }
         if slot.request.size() > limit as usize {
             let by = self.pools[slot.pool as usize].address;
             self.answer(call, Cause::TooLarge(Oversized::RequestForServer { by, limit }));

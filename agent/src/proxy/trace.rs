@@ -3,7 +3,7 @@
 
 use super::engine::Engine;
 use crate::http2::{FieldList, Name};
-use crate::telemetry::{CallTrace, Retry, RetryCause, Span};
+use crate::telemetry::{CallTrace, Retry, RetryCause, Span, heeds_trace_state};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -56,12 +56,15 @@ impl Engine {
     }
 }
 
-/// All `tracestate` fields as one (RFC 9110 § 5.3); empty where there are none.
+/// All `tracestate` fields as one (RFC 9110 § 5.3); empty where there are none, they are not heeded, or are not to be told.
 fn trace_state(request: &FieldList) -> Box<str> {
+    if !heeds_trace_state(request) {
+        return Box::default();
+    }
     let mut all = String::new();
     for field in request.iter().filter(|field| field.known == Name::Tracestate) {
         let Ok(value) = str::from_utf8(field.value) else { return Box::default() };
-        if all.len() + value.len() >= MOST_TRACE_STATE_BYTES {
+        if field.never_indexed || all.len() + value.len() >= MOST_TRACE_STATE_BYTES {
             return Box::default();
         }
         if !all.is_empty() {

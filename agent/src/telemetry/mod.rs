@@ -25,6 +25,7 @@ pub use calls::{
     CallCounts, CallEnd, CallGroup, CallKey, CallSums, Caller, DurationBuckets, EdgeCounts, EdgeGroup,
     EndpointName, Flag, GRPC_CODES, Link, MOST_METHODS, MethodId, Methods, OTHER_METHOD, RESOURCE_EXHAUSTED,
     Recorder, SizeBuckets, Status, TIDY_EVERY, Telemetry, grpc_code_name, is_grpc_failure, is_http_failure,
+    path_alone,
 };
 pub use calls_view::{By, CallsView, Dimension, calls_view};
 pub use exposition::{
@@ -37,4 +38,4 @@ pub use records::{
     Audience, CallRecord, LoggedCalls, MOST_TAPS, OpenTap, RecordDestination, RecordEndpoint, RecordSource,
     SECRET_NAMES, StatusFilter, TapFilter, TooManyTaps,
 };
-pub use traces::{CallTrace, Ratio, Retry, RetryCause, Span, Tracer};
+pub use traces::{CallTrace, Ratio, Retry, RetryCause, Span, Tracer, heeds_trace_state, trace_id};

@@ -10,7 +10,10 @@ use std::io;
 /// room, and what changes the direction of writing (Unicode UAX #9, which "Trojan Source" is made of).
 pub fn is_obeyed(character: char) -> bool {
     character.is_control()
-        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(
+            character,
+            '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+        )
 }
 
 /// The text in one word: what is more than something to look at is escaped as in Rust, white space too.
@@ -78,5 +81,8 @@ mod tests {
         assert!(word.starts_with("a\\u{1b}[31m\\u{a}") && word.ends_with("\"\\ü\u{1f600}"), "{word}");
         assert_eq!(printable_word("a b"), "a\\u{20}b");
         assert!(matches!(printable_word("shop.Cart/Add"), Cow::Borrowed(_)));
+        let unseen = "a\u{61c}\u{2060}\u{2064}\u{2066}\u{2069}\u{feff}b";
+        assert_eq!(printable_word(unseen), "a\\u{61c}\\u{2060}\\u{2064}\\u{2066}\\u{2069}\\u{feff}b");
+        assert_eq!(json_line(&unseen), r#""a\u061c\u2060\u2064\u2066\u2069\ufeffb""#);
     }
 }

@@ -84,7 +84,7 @@ export function rowOf(record, place, statusName) {
   const { source, destination, endpoint } = record;
   const time = new Date(record.time);
   const port = destination?.port === undefined ? "" : `:${text(destination.port)}`;
-  const status = statusName({ ...record, protocol: Number.isFinite(record.grpc_status) ? "grpc" : "" });
+  const status = statusName({ ...record, protocol: record.method === undefined ? "" : "grpc" });
   const remarks = [];
   if (record.attempts > 1) remarks.push(`${text(record.attempts)} attempts`);
   if (record.new_connection === true) remarks.push("new connection");
@@ -92,7 +92,7 @@ export function rowOf(record, place, statusName) {
   return {
     place,
     time: Number.isNaN(time.getTime()) ? text(record.time) : clock.format(time),
-    method: text(record.method),
+    method: text(record.method ?? [record.http_method, record.path].filter((part) => part !== undefined).join(" ")),
     status: text(status),
     isFailure: record.failed === true,
     from: named(source),

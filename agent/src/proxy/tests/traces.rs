@@ -4,9 +4,9 @@ use super::super::ConnId;
 use super::super::shared_use::Ledger;
 use super::rules::{advance, server_speaks};
 use super::turns::{START_NS, Turns, address, list, read};
-use crate::http2::{Connection, ErrorCode, Event, FieldList, HeadersKind, StreamKey};
+use crate::http2::{Connection, ErrorCode, Event, FieldList, HeadersKind, Limits, StreamKey};
 use crate::mesh::{Balancing, Picker, Protection};
-use crate::telemetry::{Flag, Inlet, Retry, RetryCause, Span, Tracer};
+use crate::telemetry::{Audience, Flag, Inlet, Retry, RetryCause, Span, TapFilter, Tracer};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -40,14 +40,15 @@ impl Scene {
     }
 }
 
+const HEAD: [(&str, &str); 4] = [
+    (":method", "POST"),
+    (":scheme", "http"),
+    (":path", "/shop.Cart/Add"),
+    ("content-type", "application/grpc"),
+];
+
 fn call(turns: &mut Turns, more: &[(&str, &str)]) {
-    let head = [
-        (":method", "POST"),
-        (":scheme", "http"),
-        (":path", "/shop.Cart/Add"),
-        ("content-type", "application/grpc"),
-    ];
-    turns.client.open(&list(&[&head[..], more].concat()), true, 0).expect("there is room");
+    turns.client.open(&list(&[&HEAD[..], more].concat()), true, 0).expect("there is room");
     turns.client_speaks();
 }
 
@@ -156,6 +157,86 @@ fn a_sampled_call_has_one_span_between_its_clients_and_its_servers() {
     assert_eq!(span.link.service_port.to_string(), "shop/cart:50051");
     assert_eq!(span.ended_ns - span.began_ns, 30 * MS);
     assert!(span.trace.retries().is_empty());
+}
+
+#[test]
+fn of_a_call_whose_large_headers_were_let_go_record_and_span_are_complete() {
+    let mut scene = Scene::new(&[1], "0");
+    let audience = Arc::new(Audience::default());
+    let mut all = audience.tap(TapFilter::default(), true).expect("there is room");
+    let filter = TapFilter { method: Some("a".parse().expect("a method")), ..TapFilter::default() };
+    let mut of_path = audience.tap(filter, false).expect("there is room");
+    scene.turns.engine.audience = audience;
+    let large = "x".repeat(8 << 10);
+    let long_query = format!("/a?token={large}");
+    let traceparent = sampled();
+    let more = [("x-large", &*large), ("traceparent", &*traceparent), ("tracestate", "k=v")];
+    let grpc = [("POST", "/shop.Cart/Add"), ("content-type", "application/grpc")];
+    let http = [("GET", &*long_query), ("accept", "text/html")];
+    let mut connection = None;
+    for [(method, path), field] in [grpc, http] {
+        let head = [(":method", method), (":scheme", "http"), (":path", path), field];
+        scene.turns.client.open(&list(&[&head[..], &more].concat()), true, 0).expect("there is room");
+        scene.turns.client_speaks();
+        let (conn, server) = connection.get_or_insert_with(|| scene.turns.serve());
+        let (stream, _) = request(&mut scene.turns, *conn, server);
+        answer(&mut scene.turns, *conn, server, stream, "0");
+    }
+    let mut context = Context::from_waker(Waker::noop());
+    let (mut records, mut of_a) = (Vec::new(), Vec::new());
+    assert!(matches!(all.poll_next(&mut context, &mut records, 8), Poll::Ready(2)), "{records:?}");
+    assert!(matches!(of_path.poll_next(&mut context, &mut of_a, 8), Poll::Ready(1)), "{of_a:?}");
+    let spans = scene.spans();
+    assert_eq!(records[0].method.as_deref(), Some("shop.Cart/Add"));
+    assert_eq!((records[1].http_method.as_deref(), records[1].path.as_deref()), (Some("GET"), Some("/a")));
+    assert_eq!(of_a[0].path, records[1].path);
+    assert_eq!((&*spans[0].method, &*spans[1].http_method), ("shop.Cart/Add", "GET"));
+    for (record, span) in records.iter().zip(&spans) {
+        assert_eq!(record.trace_id.as_deref(), Some(TRACE));
+        assert_eq!(&*span.trace_state, "k=v");
+        let headers = record.headers.as_ref().expect("they were asked for");
+        assert!(record.headers_cut && headers.iter().all(|(name, _)| name != "x-large"), "{headers:?}");
+    }
+}
+
+#[test]
+fn a_tracestate_whose_traceparent_is_none_is_not_told() {
+    let b3 = format!("{TRACE}-{PARENT:016x}-1");
+    let traceparent = sampled();
+    for (traceparent, expected) in [("00-nonsense", ""), (&*traceparent, "k=v")] {
+        let mut scene = Scene::new(&[1], "0");
+        call(&mut scene.turns, &[("traceparent", traceparent), ("tracestate", "k=v"), ("b3", &b3)]);
+        let (conn, mut server) = scene.turns.serve();
+        let (stream, _) = request(&mut scene.turns, conn, &mut server);
+        answer(&mut scene.turns, conn, &mut server, stream, "0");
+        let spans = scene.spans();
+        let [span] = &spans[..] else { panic!("{spans:?}") };
+        assert_eq!(&*span.trace_state, expected, "{traceparent}");
+    }
+}
+
+#[test]
+fn a_request_that_only_a_span_makes_too_large_goes_without_one() {
+    let b3 = format!("{TRACE}-{PARENT:016x}-1");
+    for came in [&[("b3", &*b3)][..], &[("x", "y")]] {
+        let size = list(&[&HEAD[..], came].concat()).size();
+        let mut sent = Vec::new();
+        for limit in [size, size + 1_000] {
+            let mut scene = Scene::new(&[1], "1");
+            call(&mut scene.turns, came);
+            let (conn, _) = scene.turns.dials.pop().expect("a connection is wanted");
+            scene.turns.engine.connected(conn);
+            let limits = Limits { max_header_list: limit as u32, ..Limits::default() };
+            let mut server = Connection::server(&limits);
+            server_speaks(&mut scene.turns, conn, &mut server);
+            let (stream, fields) = request(&mut scene.turns, conn, &mut server);
+            answer(&mut scene.turns, conn, &mut server, stream, "0");
+            sent.push((fields, scene.spans().len()));
+        }
+        let [(without, 0), (with, 1)] = &sent[..] else { panic!("{sent:?}") };
+        assert_eq!(*without, came.iter().map(|(n, v)| ((*n).into(), (*v).into())).collect::<Vec<_>>());
+        assert_ne!(without, with);
+    }
 }
 
 #[test]

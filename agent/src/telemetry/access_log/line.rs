@@ -90,7 +90,8 @@ fn parts(record: &CallRecord, line: &mut String) -> std::fmt::Result {
         write!(line, " trace={}", printable_word(id))?;
     }
     for (name, value) in record.headers.iter().flatten() {
-        write!(line, " {}={}", printable_word(name), printable_word(value))?;
+        // A client may call its headers as our fields are called.
+        write!(line, " header.{}={}", printable_word(name), printable_word(value))?;
     }
     if record.headers_cut {
         line.push_str(" …");
@@ -184,7 +185,7 @@ mod tests {
     fn what_a_client_sends_neither_ends_a_line_nor_adds_a_field() {
         let nasty = CallRecord {
             method: Some("a\n2023 OK\u{1b}[2J flag=none".into()),
-            headers: Some(vec![("x-a".into(), "b c\r\nd\u{9b}".into())]),
+            headers: Some(vec![("x-a".into(), "b c\r\nd\u{9b}".into()), ("flag".into(), "none".into())]),
             ..record()
         };
         for format in [AccessLogFormat::Json, AccessLogFormat::Text] {
@@ -194,6 +195,6 @@ mod tests {
             assert!(!line.chars().any(char::is_control), "{line}");
         }
         let line = text_line(&nasty);
-        assert!(!line.contains(" flag=") && line.contains("x-a=b\\u{20}c"), "{line}");
+        assert!(!line.contains(" flag=") && line.contains(" header.x-a=b\\u{20}c"), "{line}");
     }
 }

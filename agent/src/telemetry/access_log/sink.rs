@@ -7,7 +7,7 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::thread;
@@ -72,11 +72,16 @@ pub(super) struct Partly {
 
 impl Sink {
     pub(super) fn open(to: &AccessLogTo) -> io::Result<Self> {
-        let (file, path) = match to {
-            AccessLogTo::Stdout => (io::stdout().as_fd().try_clone_to_owned()?.into(), None),
-            AccessLogTo::File(path) => (append(path)?, Some(path.clone())),
-        };
-        Ok(Self { file, path, is_torn: false })
+        Ok(match to {
+            AccessLogTo::Stdout => {
+                let file = io::stdout().as_fd().try_clone_to_owned()?.into();
+                Self { file, path: None, is_torn: false }
+            }
+            AccessLogTo::File(path) => {
+                let file = append(path)?;
+                Self { is_torn: ends_within_a_line(&file, path), file, path: Some(path.clone()) }
+            }
+        })
     }
 
     /// Writes the text, whose lines are whole. It takes as long as it takes.
@@ -103,7 +108,7 @@ impl Sink {
         };
         if !is_ours {
             self.file = append(path)?;
-            self.is_torn = false;
+            self.is_torn = ends_within_a_line(&self.file, path);
         }
         Ok(())
     }
@@ -112,6 +117,19 @@ impl Sink {
 fn append(path: &Path) -> io::Result<File> {
     // A pipe that nobody has opened would else be waited for, here and now.
     OpenOptions::new().append(true).create(true).mode(FILE_MODE).custom_flags(libc::O_NONBLOCK).open(path)
+}
+
+/// Whether who wrote to it before did not come to the end of a line, as one that was killed, or whose disk was full.
+fn ends_within_a_line(file: &File, path: &Path) -> bool {
+    // What is only appended to cannot be read; what cannot be read at all is taken as whole.
+    let last = file.metadata().and_then(|of_file| {
+        let Some(at) = of_file.len().checked_sub(1).filter(|_| of_file.is_file()) else { return Ok(b'\n') };
+        let mut last = [0];
+        let readable = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        readable.read_exact_at(&mut last, at)?;
+        Ok(last[0])
+    });
+    last.is_ok_and(|last| last != b'\n')
 }
 
 fn write_all(file: &mut File, text: &[u8]) -> Result<(), Partly> {
@@ -158,11 +176,11 @@ mod tests {
         let mut sink = Sink::open(&AccessLogTo::File("/dev/full".into())).unwrap();
         let partly = sink.write(b"one\n").unwrap_err();
         assert_eq!((partly.bytes, partly.error.kind()), (0, ErrorKind::StorageFull));
-        // What a line's start leaves behind.
+        // What a program that was killed leaves behind.
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
         fs::write(&path, "on").unwrap();
-        let mut sink = Sink { is_torn: true, ..Sink::open(&AccessLogTo::File(path.clone())).unwrap() };
+        let mut sink = Sink::open(&AccessLogTo::File(path.clone())).unwrap();
         sink.write(b"two\n").unwrap();
         sink.write(b"three\n").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "on\ntwo\nthree\n");

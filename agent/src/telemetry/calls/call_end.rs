@@ -21,7 +21,7 @@ pub struct CallEnd<'a> {
     /// Of a gRPC call, `package.Service/Method`; `_OTHER` beyond [`MOST_METHODS`](super::MOST_METHODS). Empty for other requests, whose paths
     /// have no bound.
     pub method: &'a str,
-    /// The request's fields as they went to the server; empty where large ones were let go when the answer began.
+    /// The request's fields as they went to the server; an excerpt where large ones were let go when the answer began.
     pub request: &'a FieldList,
     /// It is a gRPC call.
     pub is_grpc: bool,
@@ -73,15 +73,19 @@ impl CallEnd<'_> {
     }
 
     /// What is asked for: of a gRPC call `package.Service/Method`, also beyond [`MOST_METHODS`](super::MOST_METHODS), of another request
-    /// its path. Without the first slash and without a query, which may hold secrets. `None` where that has been let go.
+    /// its path. Without the first slash, and without what [`path_alone`] leaves out. `None` where that has been let go.
     pub fn path(&self) -> Option<&[u8]> {
         match self.request.find(Name::Path) {
             Some(path) => {
-                let end = path.iter().position(|byte| *byte == b'?').unwrap_or(path.len());
-                let path = &path[..end];
+                let path = path_alone(path);
                 Some(path.strip_prefix(b"/").unwrap_or(path))
             }
             None => Some(self.method.as_bytes()).filter(|method| !method.is_empty()),
         }
     }
+}
+
+/// A path, or a URL, up to its query, its fragment, or the first parameter of a segment (`;jsessionid=…`): these may hold secrets.
+pub fn path_alone(path: &[u8]) -> &[u8] {
+    path.split(|byte| matches!(byte, b'?' | b'#' | b';')).next().unwrap_or(path)
 }

@@ -19,7 +19,7 @@ mod status;
 mod telemetry;
 
 pub use admission::{MOST_METHODS, OTHER_METHOD};
-pub use call_end::CallEnd;
+pub use call_end::{CallEnd, path_alone};
 pub use flag::Flag;
 pub use grpc_code::{GRPC_CODES, grpc_code_name};
 pub use methods::{MethodId, Methods};

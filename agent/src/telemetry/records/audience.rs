@@ -2,8 +2,9 @@
 
 use super::call_record::CallRecord;
 use super::filter::TapFilter;
-use super::taps::{MOST_TAPS, OpenTap, TAP_ROOM, Tap, TooManyTaps};
-use crate::telemetry::{CallEnd, Outlet, outlet};
+use super::taps::{MOST_TAPS, OpenTap, Tap, TooManyTaps};
+use crate::clock::monotonic_ns;
+use crate::telemetry::{CallEnd, Outlet};
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
@@ -60,8 +61,13 @@ impl Audience {
             }
         }
         if self.who.load(Relaxed) & HAS_TAPS != 0 {
+            let mut is_any_abandoned = false;
             for tap in self.taps.read().unwrap_or_else(PoisonError::into_inner).iter() {
-                tap.tell(end);
+                is_any_abandoned |= tap.tell(end);
+            }
+            // A worker waits for no lock; there are more calls.
+            if is_any_abandoned && let Ok(mut taps) = self.taps.try_write() {
+                self.end_abandoned(&mut taps, end.ended_ns);
             }
         }
     }
@@ -72,14 +78,16 @@ impl Audience {
     /// There are [`MOST_TAPS`] already.
     pub fn tap(self: &Arc<Self>, filter: TapFilter, with_headers: bool) -> Result<OpenTap, TooManyTaps> {
         let mut taps = self.taps.write().unwrap_or_else(PoisonError::into_inner);
+        // Those whose calls have ceased, too.
+        self.end_abandoned(&mut taps, monotonic_ns());
         if taps.len() >= MOST_TAPS {
             return Err(TooManyTaps);
         }
-        let (outlet, inlet) = outlet(TAP_ROOM);
         let id = self.next_tap.fetch_add(1, Relaxed);
-        taps.push(Tap { id, filter, with_headers, outlet });
+        let (tap, open) = Tap::open(self, id, filter, with_headers);
+        taps.push(tap);
         self.who.fetch_or(HAS_TAPS, Relaxed);
-        Ok(OpenTap::new(inlet, Arc::clone(self), id))
+        Ok(open)
     }
 
     /// Ends a tap.
@@ -94,7 +102,22 @@ impl Audience {
 
     fn end_taps_that(&self, ends: impl Fn(&Tap) -> bool) {
         let mut taps = self.taps.write().unwrap_or_else(PoisonError::into_inner);
-        taps.retain(|tap| !ends(tap));
+        self.keep(&mut taps, |tap| !ends(tap));
+    }
+
+    /// Ends those that nobody reads any more, and lets go of what is in them.
+    fn end_abandoned(&self, taps: &mut Vec<Tap>, now_ns: u64) {
+        self.keep(taps, |tap| {
+            let is_abandoned = tap.is_abandoned(now_ns);
+            if is_abandoned {
+                tap.give_up();
+            }
+            !is_abandoned
+        });
+    }
+
+    fn keep(&self, taps: &mut Vec<Tap>, stays: impl Fn(&Tap) -> bool) {
+        taps.retain(|tap| stays(tap));
         if taps.is_empty() {
             self.who.fetch_and(!HAS_TAPS, Relaxed);
         }

@@ -1,8 +1,8 @@
 //! What is told of one call.
 
-use super::secrets::{text, without_secrets};
-use crate::http2::{FieldList, Name};
-use crate::telemetry::{CallEnd, Flag, grpc_code_name};
+use super::secrets::{MASK, text, without_secrets};
+use crate::http2::Name;
+use crate::telemetry::{CallEnd, Flag, grpc_code_name, trace_id};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
@@ -70,11 +70,11 @@ pub struct CallRecord {
     pub attempts: u8,
     /// It is the first call on its client's connection.
     pub new_connection: bool,
-    /// The trace that the request belongs to, by `traceparent` or B3.
+    /// The trace that the request belongs to, by `traceparent` or B3: 32 hexadecimal digits, as its spans have it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
-    /// The request's headers, as name and value, where they were asked for; secrets are masked. Empty where large ones were let go when the
-    /// answer began.
+    /// The request's headers, as name and value, where they were asked for; secrets are masked. A few of them where large ones were let go when
+    /// the answer began.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub headers: Option<Vec<(String, String)>>,
     /// There were more headers than are told.
@@ -131,7 +131,11 @@ impl CallRecord {
     /// Of a call that was over at that time.
     pub fn new(end: &CallEnd<'_>, time: SystemTime, with_headers: bool) -> Self {
         let since_began_ms = |ns: u64| ns.saturating_sub(end.began_ns) as f64 / 1e6;
-        let path = || end.path().map(text);
+        let told = |name: Name, value: &[u8]| {
+            let field = end.request.iter().find(|field| field.known == name);
+            if field.is_some_and(|field| field.never_indexed) { MASK.to_owned() } else { text(value) }
+        };
+        let path = || end.path().map(|path| told(Name::Path, path));
         let headers = with_headers.then(|| without_secrets(end.request));
         Self {
             time,
@@ -154,8 +158,16 @@ impl CallRecord {
                 zone: endpoint.zone.clone(),
             }),
             method: if end.is_grpc { path() } else { None },
-            http_method: if end.is_grpc { None } else { end.request.find(Name::Method).map(text) },
-            path: if end.is_grpc { None } else { path().map(|path| format!("/{path}")) },
+            http_method: if end.is_grpc {
+                None
+            } else {
+                end.request.find(Name::Method).map(|method| told(Name::Method, method))
+            },
+            path: if end.is_grpc {
+                None
+            } else {
+                path().map(|path| if path == MASK { path } else { format!("/{path}") })
+            },
             http_status: end.http_status,
             grpc_status: end.grpc_status,
             grpc_status_name: end.grpc_status.map(grpc_code_name),
@@ -170,8 +182,8 @@ impl CallRecord {
             response_messages: end.response_messages,
             attempts: end.attempts,
             new_connection: !end.on_existing_connection,
-            trace_id: trace_id(end.request),
-            headers_cut: headers.as_ref().is_some_and(|(_, is_cut)| *is_cut),
+            trace_id: trace_id(end.request).map(|id| format!("{id:032x}")),
+            headers_cut: headers.as_ref().is_some_and(|(_, is_cut)| *is_cut || end.request.is_excerpt()),
             headers: headers.map(|(headers, _)| headers),
         }
     }
@@ -195,22 +207,10 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
-/// The id of the trace that the request says it belongs to: W3C's `traceparent`, or B3 in one header or several.
-fn trace_id(request: &FieldList) -> Option<String> {
-    let of_w3c = request.find(Name::Traceparent).and_then(|value| value.split(|byte| *byte == b'-').nth(1));
-    let of_b3 = || {
-        let field = request.iter().find(|field| matches!(field.name, b"b3" | b"x-b3-traceid"))?;
-        field.value.split(|byte| *byte == b'-').next()
-    };
-    let is_id = |id: &&[u8]| matches!(id.len(), 16 | 32) && id.iter().all(u8::is_ascii_hexdigit);
-    let id = of_w3c.filter(is_id).or_else(|| of_b3().filter(is_id))?;
-    // Hexadecimal digits are text.
-    Some(String::from_utf8_lossy(id).into_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http2::FieldList;
     use crate::mesh::{Endpoint, ObjectName, ServicePort};
     use std::time::{Duration, UNIX_EPOCH};
 
@@ -302,19 +302,34 @@ mod tests {
     }
 
     #[test]
-    fn traces_are_known_by_w3c_and_by_b3() {
+    fn a_record_names_the_trace_that_the_calls_span_would_be_in_and_in_the_same_digits() {
         const ID: &str = "0af7651916cd43dd8448eb211c80319c";
+        const SHORT: &str = "8448eb211c80319c";
+        const SPAN: &str = "b7ad6b7169203331";
+        let traceparent = |id: &str| ("traceparent", format!("00-{id}-{SPAN}-01"));
+        let long_short = format!("{}{SHORT}", "0".repeat(16));
+        let port = ServicePort { service: ObjectName::new("shop", "cart"), port: 50_051 };
+        let endpoint = Endpoint::at("10.0.0.1:50051".parse().unwrap());
         for (headers, expected) in [
-            (vec![("traceparent", format!("00-{ID}-b7ad6b7169203331-01"))], Some(ID)),
-            (vec![("b3", format!("{ID}-b7ad6b7169203331-1"))], Some(ID)),
-            (vec![("x-b3-traceid", "8448eb211c80319c".into())], Some("8448eb211c80319c")),
-            (vec![("traceparent", "00-nonsense-1-01".into()), ("b3", format!("{ID}-1"))], Some(ID)),
+            (vec![traceparent(ID)], Some(ID)),
+            (vec![("b3", format!("{ID}-{SPAN}-0"))], Some(ID)),
+            (vec![("x-b3-traceid", SHORT.into()), ("x-b3-spanid", SPAN.into())], Some(&*long_short)),
+            (vec![("traceparent", "00-nonsense-1-01".into()), ("b3", format!("{ID}-{SPAN}"))], Some(ID)),
+            // What the agent takes for no context is none here, too.
+            (vec![("b3", format!("{ID}-1"))], None),
+            (vec![("x-b3-traceid", SHORT.into())], None),
+            (vec![traceparent(ID), traceparent(ID)], None),
+            (vec![traceparent(&ID.to_uppercase())], None),
+            (vec![traceparent(&"0".repeat(32))], None),
+            (vec![("traceparent", format!("ff-{ID}-{SPAN}-01"))], None),
+            (vec![("traceparent", format!("x-{ID}"))], None),
             (vec![("b3", "0".into())], None),
-            (vec![("traceparent", String::new())], None),
             (vec![], None),
         ] {
             let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-            assert_eq!(trace_id(&request(&headers)).as_deref(), expected, "{headers:?}");
+            let request = request(&headers);
+            let record = CallRecord::new(&end(&port, &endpoint, &request), UNIX_EPOCH, false);
+            assert_eq!(record.trace_id.as_deref(), expected, "{headers:?}");
         }
     }
 }

@@ -1,33 +1,39 @@
 //! Which headers hold secrets, and what stands in their place.
 
 use crate::http2::{Field, FieldList};
+use crate::telemetry::path_alone;
 
 /// What stands where a secret was.
-const MASK: &str = "***";
+pub(super) const MASK: &str = "***";
 
 /// A header whose name has one of these in it, whatever its case, holds a secret: credentials themselves, and what is made for want of a
-/// standard name (`x-api-key`, `x-amz-security-token`, `x-session-id`). So does one that its sender has marked as never to be indexed
-/// (RFC 7541 §7.1.3).
-pub const SECRET_NAMES: [&str; 11] = [
-    "authorization",
+/// standard name (`x-api-key`, `x-amz-security-token`, `x-session-id`), and `baggage`, in which users' names travel. So does one that its sender
+/// has marked as never to be indexed (RFC 7541 §7.1.3). Rather too much: `x-author` is masked as well.
+pub const SECRET_NAMES: [&str; 13] = [
+    "auth",
     "cookie",
     "token",
     "secret",
     "key",
-    "password",
-    "passwd",
+    "pass",
     "credential",
     "session",
     "signature",
     "jwt",
+    "bearer",
+    "assertion",
+    "baggage",
 ];
+
+/// A header whose name ends in one of these is a path or a URL, of which only that is told, not what stands behind it.
+const URL_NAMES: [&str; 5] = ["path", "url", "uri", "referer", "referrer"];
 
 /// As much of a value is told: names, ids and addresses are shorter.
 const LONGEST_VALUE_BYTES: usize = 512;
 /// And of all headers together.
 const MOST_HEADER_BYTES: usize = 8 << 10;
 
-/// The headers as they may be told, and whether some had no room. A path is told without its query.
+/// The headers as they may be told, and whether some had no room. Paths and URLs are told without their query.
 pub(super) fn without_secrets(fields: &FieldList) -> (Vec<(String, String)>, bool) {
     let (mut told, mut room) = (Vec::new(), MOST_HEADER_BYTES);
     for field in fields.iter() {
@@ -43,20 +49,25 @@ fn value(field: &Field<'_>) -> String {
     if field.never_indexed || is_secret(field.name) {
         return MASK.to_owned();
     }
-    let value = if field.name == b":path" { without_query(field.value) } else { field.value };
-    text(value)
+    text(if is_url(field.name) { path_alone(field.value) } else { field.value })
 }
 
-/// Whether a header of this name holds a secret.
+/// Whether a header of this name holds a secret. HTTP/2's own fields don't, whatever is in their names.
 fn is_secret(name: &[u8]) -> bool {
+    if name.starts_with(b":") {
+        return false;
+    }
     let has =
         |part: &str| name.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part.as_bytes()));
     SECRET_NAMES.iter().any(|part| has(part))
 }
 
-/// A path without what stands behind its first question mark.
-pub(super) fn without_query(path: &[u8]) -> &[u8] {
-    path.split(|byte| *byte == b'?').next().unwrap_or(path)
+fn is_url(name: &[u8]) -> bool {
+    let ends_in = |part: &str| {
+        let start = name.len().checked_sub(part.len());
+        start.is_some_and(|start| name[start..].eq_ignore_ascii_case(part.as_bytes()))
+    };
+    URL_NAMES.iter().any(|part| ends_in(part))
 }
 
 /// Bytes as text, cut where they are long. What is not UTF-8 becomes U+FFFD; what a terminal would obey stays, and is escaped by who writes.
@@ -92,13 +103,47 @@ mod tests {
             "client-secret",
             "user-Password",
             "x-session-id",
+            "x-auth",
+            "X-Basic-Auth",
+            "x-user-pass",
+            "x-assertion",
+            "bearer",
+            "x-goog-authenticated-user-email",
+            "baggage",
         ] {
             assert_eq!(told(&[(name, b"hunter2")]).0, [(name.to_owned(), "***".to_owned())]);
         }
-        for name in ["user-agent", "x-user", "grpc-timeout", "te", "x-request-id", ":authority"] {
+        for name in ["user-agent", "x-user", "grpc-timeout", "te", "x-request-id", ":authority", "x-urls"] {
             assert_eq!(told(&[(name, b"hunter2")]).0, [(name.to_owned(), "hunter2".to_owned())]);
         }
-        assert_eq!(told(&[(":path", b"/a/b?access=hunter2")]).0[0].1, "/a/b");
+    }
+
+    #[test]
+    fn of_paths_and_urls_nothing_is_told_that_may_be_a_secret() {
+        for name in [
+            ":path",
+            "referer",
+            "x-original-url",
+            "x-forwarded-uri",
+            "x-envoy-original-path",
+            "X-Original-URI",
+        ] {
+            for value in ["/a/b?access=hunter2", "/a/b;jsessionid=hunter2/c", "/a/b#access=hunter2"] {
+                assert_eq!(told(&[(name, value.as_bytes())]).0[0].1, "/a/b", "{name}: {value}");
+            }
+        }
+        let url = told(&[("x-callback-url", b"https://shop.example/a?access=hunter2")]).0;
+        assert_eq!(url[0].1, "https://shop.example/a");
+        assert_eq!(told(&[("x-what", b"why?")]).0[0].1, "why?");
+    }
+
+    #[test]
+    fn the_documentation_says_which_headers_are_masked() {
+        let readme = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md"));
+        let start = readme.find("are masked where their name has").expect("the sentence is there");
+        let end = start + readme[start..].find("in it, whatever its case").expect("and its end");
+        let words = readme[start..end].split('`').skip(1).step_by(2);
+        assert_eq!(words.collect::<Vec<_>>(), SECRET_NAMES);
     }
 
     #[test]

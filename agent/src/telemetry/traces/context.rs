@@ -127,6 +127,19 @@ pub(super) fn read(request: &FieldList) -> Found {
     })
 }
 
+/// The trace that a request belongs to, by the rules by which its calls are traced; `None`: it belongs to none.
+pub fn trace_id(request: &FieldList) -> Option<u128> {
+    match read(request) {
+        Found::Context(context) => Some(context.said.trace_id),
+        Found::Nothing | Found::Denial => None,
+    }
+}
+
+/// Whether a request's `tracestate` says something: without a `traceparent` that is valid it does not (W3C Trace Context § 4.3).
+pub fn heeds_trace_state(request: &FieldList) -> bool {
+    matches!(read(request), Found::Context(Context { traceparent: Some(_), .. }))
+}
+
 impl Context {
     /// Makes `span_id` the parent of whatever the receiver does, in each format that the context came in, and at its fields' places.
     pub(super) fn hand_on(&self, span_id: NonZeroU64, request: &mut FieldList) {
@@ -168,6 +181,33 @@ impl Context {
         text[decision_at] = decision;
         text[decision_at + 2..length].copy_from_slice(before);
         request.set(Name::B3, &text[..length]);
+    }
+}
+
+/// Takes the agent's own span out again, where it is what makes a request too large: its parent, if it has one, is there as it was. Of B3 the
+/// parent's parent is not there any more, which is no more than a remark.
+pub(super) fn take_back(parent_id: Option<NonZeroU64>, request: &mut FieldList) {
+    let Some(parent_id) = parent_id else { return request.remove(Name::Traceparent) };
+    let Found::Context(context) = read(request) else { return };
+    if let Some(flags) = context.traceparent {
+        let before = traceparent(context.said.trace_id, parent_id, flags & KNOWN_FLAGS);
+        request.set(Name::Traceparent, &before);
+    }
+    if context.b3 {
+        let Some(value) = request.find(Name::B3) else { return };
+        let Some(span_at) = value.iter().position(|byte| *byte == b'-').map(|dash| dash + 1) else { return };
+        let mut text = [0; LONGEST_B3_BYTES];
+        let length = (span_at + 16 + 1 + 1).min(value.len());
+        if length > text.len() {
+            return;
+        }
+        text[..length].copy_from_slice(&value[..length]);
+        text[span_at..span_at + 16].copy_from_slice(&hex_of_64(parent_id.get()));
+        request.set(Name::B3, &text[..length]);
+    }
+    if context.b3_fields {
+        request.set(Name::XB3SpanId, &hex_of_64(parent_id.get()));
+        request.remove(Name::XB3ParentSpanId);
     }
 }
 

@@ -284,6 +284,32 @@ fn a_trace_that_is_started_takes_the_place_of_what_was_none() {
 }
 
 #[test]
+fn a_span_that_is_taken_back_leaves_what_came() {
+    let traceparent = format!("00-{TRACE_TEXT}-{PARENT}-01");
+    let b3 = format!("{TRACE_TEXT}-{PARENT}-1");
+    let all = [
+        ("traceparent", &*traceparent),
+        ("a", "b"),
+        ("b3", &b3),
+        ("x-b3-traceid", TRACE_TEXT),
+        ("x-b3-spanid", PARENT),
+        ("x-b3-sampled", "1"),
+    ];
+    for fields in [&all[..], &all[..2], &all[2..3], &all[3..]] {
+        let mut request = list(fields);
+        let Found::Context(context) = read(&request) else { panic!("no context: {fields:?}") };
+        context.hand_on(own(), &mut request);
+        assert_ne!(texts(&request), owned(fields));
+        take_back(Some(context.said.parent_id), &mut request);
+        assert_eq!(texts(&request), owned(fields));
+    }
+    let mut request = list(&[("a", "b")]);
+    start(TRACE, own(), &mut request);
+    take_back(None, &mut request);
+    assert_eq!(texts(&request), owned(&[("a", "b")]));
+}
+
+#[test]
 fn whatever_the_fields_hold_nothing_panics_and_what_is_handed_on_is_valid() {
     let mut random = crate::balance::Random::new(7);
     let seeds = [

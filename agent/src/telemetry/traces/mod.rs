@@ -9,6 +9,7 @@ mod sampling;
 mod span;
 mod tracer;
 
+pub use context::{heeds_trace_state, trace_id};
 pub use sampling::Ratio;
 pub use span::{CallTrace, Retry, RetryCause, Span};
 pub use tracer::Tracer;

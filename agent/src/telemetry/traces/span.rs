@@ -1,5 +1,7 @@
 //! A call's span: what the call carries of it while it is under way, and all of it at the end.
 
+use super::context;
+use crate::http2::FieldList;
 use crate::mesh::Endpoint;
 use crate::telemetry::{Flag, Link};
 use std::net::SocketAddr;
@@ -55,6 +57,11 @@ impl CallTrace {
         if self.retries.len() < MOST_RETRIES {
             self.retries.push(retry);
         }
+    }
+
+    /// The request goes without the span, which is not made then.
+    pub fn take_back(&self, request: &mut FieldList) {
+        context::take_back(self.parent_id, request);
     }
 
     /// Bytes of heap behind it.
