@@ -42,6 +42,8 @@ pub struct Options {
     pub kubeconfig: Option<PathBuf>,
     /// No more memory than so many bytes, of all kinds that the kernel charges to the agent's cgroup; beyond, the kernel ends it.
     pub memory_limit: Option<u64>,
+    /// See this file as `/etc/hosts`.
+    pub hosts: Option<PathBuf>,
     /// Have the admin endpoint at this unix socket.
     pub admin_socket: Option<PathBuf>,
     /// Further arguments.
@@ -323,6 +325,8 @@ pub fn command(cluster: &Cluster, options: &Options) -> Result<Command> {
     } else if options.finds_cgroup {
         let own = seen_cgroup(cluster.cgroup_root(), true)?;
         in_host(&binary, &format!("{PURE_CGROUP2_HOST} && mount --bind {} /sys/fs/cgroup", own.display()))
+    } else if let Some(hosts) = &options.hosts {
+        in_host(&binary, &format!("mount --bind {} /etc/hosts", hosts.display()))
     } else {
         Command::new(binary)
     };

@@ -33,7 +33,7 @@ impl Pod {
                 command
             }
             Stack::Python => {
-                let mut command = Command::new(python()?);
+                let mut command = Command::new(python("python")?);
                 command.arg(sources("python").join("load.py"));
                 command
             }
@@ -113,17 +113,17 @@ impl H2spec {
     }
 }
 
-/// The Python of a virtual environment with exactly the peer's requirements.
-fn python() -> Result<PathBuf> {
+/// The Python of a virtual environment with exactly what that peer requires.
+pub(crate) fn python(peer: &str) -> Result<PathBuf> {
     let (folder, _lock) = workshop()?;
-    let environment = folder.join("python");
+    let environment = folder.join(peer);
     let python = environment.join("bin/python");
-    let requirements = sources("python").join("requirements.txt");
+    let requirements = sources(peer).join("requirements.txt");
     once_for(&requirements, &environment, || {
         host::run("python3", &["-m", "venv", "--clear", &environment.to_string_lossy()], "")?;
         let list = requirements.to_string_lossy();
         let install = ["-m", "pip", "install", "--quiet", "--only-binary", ":all:", "-r", &list];
-        host::run(&python.to_string_lossy(), &install, "").context("the Python peer's requirements")
+        host::run(&python.to_string_lossy(), &install, "").context("a Python peer's requirements")
     })?;
     Ok(python)
 }

@@ -8,6 +8,7 @@ use crate::greeter::{HelloReply, HelloRequest};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use hyper_util::rt::TokioIo;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -82,12 +83,16 @@ pub(super) struct Load {
     /// Cancels each so many-th call while the server holds it (0: none).
     #[arg(long, default_value_t = 0)]
     cancel_every: u64,
-    /// A header of each call, as `NAME=VALUE`; may be there several times.
+    /// A header of each call, as `NAME=VALUE`; may be there several times. `{call}` in a value is its channel's number of the call, from 0 on in
+    /// 16 hexadecimal digits.
     #[arg(long, value_parser = header)]
     header: Vec<Header>,
 }
 
 type Header = (AsciiMetadataKey, AsciiMetadataValue);
+
+/// What stands for a call's number in a header's value.
+const CALL: &str = "{call}";
 
 fn header(text: &str) -> Result<Header, String> {
     let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
@@ -97,12 +102,22 @@ fn header(text: &str) -> Result<Header, String> {
 
 /// What each call carries beside its request.
 #[derive(Clone)]
-struct Headers(Arc<[Header]>);
+struct Headers {
+    headers: Arc<[Header]>,
+    /// Calls so far, of all clones.
+    calls: Arc<AtomicU64>,
+}
 
 impl Interceptor for Headers {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        for (name, value) in &*self.0 {
-            request.metadata_mut().append(name.clone(), value.clone());
+        let call = self.calls.fetch_add(1, Relaxed);
+        for (name, value) in &*self.headers {
+            let value = match value.to_str() {
+                Ok(text) if text.contains(CALL) => text.replace(CALL, &format!("{call:016x}")).parse(),
+                _ => Ok(value.clone()),
+            };
+            let value = value.map_err(|_| wrong("a header that is none"))?;
+            request.metadata_mut().append(name.clone(), value);
         }
         Ok(request)
     }
@@ -119,8 +134,11 @@ fn lock(tally: &Shared) -> MutexGuard<'_, Tally> {
 impl Load {
     pub(super) async fn run(self) -> Result<()> {
         let tally = Shared::default();
-        let headers = Headers(self.header.clone().into());
-        let channel = |_| GreeterClient::with_interceptor(self.channel(&tally), headers.clone());
+        let headers = Arc::from(self.header.clone());
+        let channel = |_| {
+            let headers = Headers { headers: Arc::clone(&headers), calls: Arc::default() };
+            GreeterClient::with_interceptor(self.channel(&tally), headers)
+        };
         let clients: Vec<Greeter> = (0..self.connections.max(1))
             .map(channel)
             .map(|client| client.max_decoding_message_size(MAX_MESSAGE_BYTES))

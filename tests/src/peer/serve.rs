@@ -16,6 +16,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::metadata::KeyAndValueRef;
 use tonic::transport::server::TcpConnectInfo;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tower::ServiceExt as _;
@@ -34,6 +35,9 @@ pub(super) struct Serve {
     /// SETTINGS_MAX_CONCURRENT_STREAMS.
     #[arg(long)]
     max_streams: Option<u32>,
+    /// Says the fields of each call that begin so, as a line of JSON: a list of names and values.
+    #[arg(long, value_name = "PREFIX")]
+    tell_fields: Vec<String>,
     /// Says GOAWAY on each connection with so many calls.
     #[arg(long)]
     calls_per_connection: Option<usize>,
@@ -43,8 +47,8 @@ impl Serve {
     pub(super) async fn run(self) -> Result<()> {
         let listener = TcpListener::bind(self.listen).await?;
         println!("ready {}", listener.local_addr()?);
-        let greeter =
-            GreeterServer::new(Named { name: self.name }).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let greeter = GreeterServer::new(Named { name: self.name, told: self.tell_fields })
+            .max_decoding_message_size(MAX_MESSAGE_BYTES);
         if let Some(calls) = self.calls_per_connection {
             tokio::select! {
                 ended = serve_in_portions(listener, greeter, calls) => ended?,
@@ -96,6 +100,8 @@ async fn serve_in_portions(listener: TcpListener, greeter: GreeterServer<Named>,
 
 struct Named {
     name: String,
+    /// Prefixes of the fields that are told.
+    told: Vec<String>,
 }
 
 impl Named {
@@ -106,6 +112,26 @@ impl Named {
             received,
             payload: pattern(request.reply_bytes),
         }
+    }
+}
+
+impl Named {
+    fn tell_fields<T>(&self, request: &Request<T>) {
+        if self.told.is_empty() {
+            return;
+        }
+        let is_told = |name: &str| self.told.iter().any(|prefix| name.starts_with(prefix.as_str()));
+        let fields: Vec<_> = request
+            .metadata()
+            .iter()
+            .filter_map(|field| match field {
+                KeyAndValueRef::Ascii(name, value) if is_told(name.as_str()) => {
+                    Some((name.as_str(), value.to_str().unwrap_or_default()))
+                }
+                _ => None,
+            })
+            .collect();
+        println!("fields {}", serde_json::json!(fields));
     }
 }
 
@@ -124,6 +150,7 @@ async fn hold(request: &HelloRequest) {
 impl Greeter for Named {
     async fn say_hello(&self, request: Request<HelloRequest>) -> Result<Response<HelloReply>, Status> {
         let peer = peer_of(&request);
+        self.tell_fields(&request);
         let request = request.into_inner();
         hold(&request).await;
         if request.fail_with != 0 {
@@ -178,7 +205,7 @@ impl Greeter for Named {
         let peer = peer_of(&request);
         let mut stream = request.into_inner();
         let (replies, answers) = mpsc::channel(REPLIES_AHEAD);
-        let server = Self { name: self.name.clone() };
+        let server = Self { name: self.name.clone(), told: Vec::new() };
         tokio::spawn(async move {
             let mut received = 0;
             while let Some(message) = stream.next().await {
