@@ -115,7 +115,7 @@ impl Prometheus {
     /// # Errors
     /// When it does not answer.
     pub fn last_scrape(&self) -> Result<Option<Instant>> {
-        let at = self.query("timestamp(up == 1)")?;
+        let at = self.query("timestamp(up) and up == 1")?;
         Ok(at.first().map(|sample| Instant((sample.value * 1_000.0).round() as i64)))
     }
 
@@ -127,7 +127,7 @@ impl Prometheus {
         let mut at = Instant(scrape.0 - 1);
         // A scrape that went wrong hides the one before it.
         for _ in 0..SCRAPES_LOOKED_BACK {
-            if let Some(sample) = self.query_at("timestamp(up == 1)", at)?.first() {
+            if let Some(sample) = self.query_at("timestamp(up) and up == 1", at)?.first() {
                 return Ok(Instant((sample.value * 1_000.0).round() as i64));
             }
             at.0 -= i64::from(SCRAPE_SECONDS) * 1_000;

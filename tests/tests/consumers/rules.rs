@@ -106,29 +106,25 @@ pub(crate) struct Scraped {
 /// Prometheus' own, and what it says of a target.
 const OF_PROMETHEUS: &str = "up";
 const OF_TARGETS: [&str; 3] = ["job", "instance", "node"];
-/// Those that have no series here: they take a program that another has attached in the old way, and an API server.
+/// Those that have no series here, and without one are not announced: they take a program that another has attached in the old way, and an
+/// API server.
 const WITHOUT_SERIES: [(&str, &[&str]); 3] = [
     ("evenkeel_legacy_attachment", &["cgroup", "kind", "effect"]),
     ("evenkeel_source_seconds_since_contact", &["kind"]),
-    ("evenkeel_source_failures", &["kind"]),
+    ("evenkeel_source_failures_total", &["kind"]),
 ];
 
 impl Scraped {
     pub(crate) fn read(text: &str) -> Self {
         let mut metrics = BTreeMap::<String, BTreeSet<String>>::new();
-        for line in text.lines() {
-            if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|line| line.split_once(' ')) {
-                if let Some((_, labels)) = WITHOUT_SERIES.iter().find(|(known, _)| *known == name) {
-                    let suffix = if kind == "counter" { "_total" } else { "" };
-                    let labels = labels.iter().map(|&label| label.to_owned()).collect();
-                    metrics.insert(format!("{name}{suffix}"), labels);
-                }
-            } else if !line.starts_with('#') {
-                let read = promql::names(line.rsplit_once(' ').map_or(line, |(series, _)| series));
-                for (name, labels) in read.metrics {
-                    metrics.entry(name).or_default().extend(labels);
-                }
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let read = promql::names(line.rsplit_once(' ').map_or(line, |(series, _)| series));
+            for (name, labels) in read.metrics {
+                metrics.entry(name).or_default().extend(labels);
             }
+        }
+        for (name, labels) in WITHOUT_SERIES {
+            metrics.insert(name.to_owned(), labels.iter().map(|&label| label.to_owned()).collect());
         }
         metrics.insert(OF_PROMETHEUS.to_owned(), BTreeSet::new());
         Self { metrics }

@@ -88,8 +88,9 @@ pub(crate) struct Watched {
     pub(crate) run: Run,
     /// What was called before them, so that each series was there when the run began: a rate cannot know what a series began with.
     pub(crate) earlier: Run,
-    before: Instant,
-    /// The first scrape that has the whole run.
+    /// The last one without it, and the first that has the whole run.
+    scrapes: (Instant, Instant),
+    /// Right behind them.
     pub(crate) after: Instant,
     _shop: Shop,
 }
@@ -118,16 +119,17 @@ impl Watched {
         let mut after = Self::scraped(&prometheus, earlier.answered() + run.answered())?;
         let mut before = prometheus.scrape_before(after)?;
         // Who asks slowly hears of a later one.
-        while prometheus.sum_at(ANSWERED, before)? == prometheus.sum_at(ANSWERED, after)? {
+        while prometheus.sum_at(ANSWERED, behind(before))? == prometheus.sum_at(ANSWERED, behind(after))? {
             after = before;
             before = prometheus.scrape_before(after)?;
         }
-        let answered = prometheus.sum_at(ANSWERED, before)?;
+        let answered = prometheus.sum_at(ANSWERED, behind(before))?;
         ensure!(
             answered == earlier.answered() as f64,
             "{answered} answered calls before the run, not {earlier:?}"
         );
-        Ok(Self { prometheus, agent, run, earlier, before, after, _shop: shop })
+        let (scrapes, after) = ((before, after), behind(after));
+        Ok(Self { prometheus, agent, run, earlier, scrapes, after, _shop: shop })
     }
 
     /// A scrape that has so many answered calls.
@@ -135,26 +137,33 @@ impl Watched {
         let mut last = 0.0;
         let found = eventually_some("Prometheus has scraped all calls", || {
             let Some(at) = prometheus.last_scrape()? else { return Ok(None) };
-            last = prometheus.sum_at(ANSWERED, at)?;
+            last = prometheus.sum_at(ANSWERED, behind(at))?;
             Ok((last == answered as f64).then_some(at))
         });
         found.with_context(|| format!("it has {last} of {answered}"))
     }
 
-    /// The range from the scrape before the run to the one behind it: a rate over it extrapolates nothing.
+    /// The range that has both scrapes, and none other: what is extrapolated, a millisecond, is what it is longer than the time between them.
     pub(crate) fn range(&self) -> String {
-        format!("{}ms", self.after.0 - self.before.0)
+        let (before, after) = self.scrapes;
+        format!("{}ms", behind(after).0 - before.0)
     }
 
-    /// The range's length in seconds.
+    /// The time between them in seconds: of so many a rate over the range is.
     pub(crate) fn seconds(&self) -> f64 {
-        (self.after.0 - self.before.0) as f64 / 1e3
+        let (before, after) = self.scrapes;
+        (after.0 - before.0) as f64 / 1e3
     }
 
     /// How often something has happened that was so often a second.
     pub(crate) fn count(&self, rate: f64) -> f64 {
         rate * self.seconds()
     }
+}
+
+/// The next millisecond. Prometheus reads a query's time as a fraction, and may take it for the millisecond before.
+fn behind(scrape: Instant) -> Instant {
+    Instant(scrape.0 + 1)
 }
 
 /// All calls that servers answered, as counters have them.
