@@ -28,10 +28,10 @@ fn a_call_with_a_sampled_context_is_found_in_jaeger_under_its_clients_span() -> 
     let context = |upper: &str, sampled: &str| format!("traceparent=00-{upper}{{call}}-{PARENT}-{sampled}");
     // Without a context, and with one that is not to be sampled: nobody hears of these.
     shop.client.call(&shop.v4(), CALLS, &[])?.is_clean()?;
-    shop.client.call(&shop.v4(), CALLS, &["--field", &context("1111111111111111", "00")])?.is_clean()?;
-    shop.client.call(&shop.v4(), CALLS, &["--field", &context(TRACE, "01")])?.is_clean()?;
+    shop.client.call(&shop.v4(), CALLS, &["--header", &context("1111111111111111", "00")])?.is_clean()?;
+    shop.client.call(&shop.v4(), CALLS, &["--header", &context(TRACE, "01")])?.is_clean()?;
     let failed = [&*context("2222222222222222", "01")];
-    let failed = shop.client.call(&shop.v4(), CALLS, &["--field", failed[0], "--fail-with", NOT_FOUND])?;
+    let failed = shop.client.call(&shop.v4(), CALLS, &["--header", failed[0], "--fail-with", NOT_FOUND])?;
     ensure!(failed.failed() == CALLS, "{failed:?}");
     for (upper, code) in [(TRACE, "OK"), ("2222222222222222", "NOT_FOUND")] {
         for call in 0..CALLS {
