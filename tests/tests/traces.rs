@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result, ensure};
 use evenkeel_tests::agent::Options;
+use evenkeel_tests::cluster::NODE_NAME;
 use evenkeel_tests::collector::{Collector, ReceivedSpan};
 use evenkeel_tests::host::privileged;
 use evenkeel_tests::{Agent, Cluster, Outcome, Pod, Server, Service, Tally, eventually};
@@ -18,6 +19,8 @@ const NOT_FOUND: u8 = 5;
 /// Servers that say which context their calls had, a client, and a pod for a collector.
 struct Stage {
     servers: Vec<Server>,
+    /// The servers'.
+    _pods: Vec<Pod>,
     client: Pod,
     observatory: Pod,
     greeter: Service,
@@ -49,7 +52,7 @@ impl Stage {
         let greeter = cluster.service("greeter", &pods.iter().collect::<Vec<_>>())?;
         cluster.enrol_namespace(true);
         cluster.publish()?;
-        Ok(Self { servers, client, observatory, greeter, cluster })
+        Ok(Self { servers, _pods: pods, client, observatory, greeter, cluster })
     }
 
     fn endpoint(&self) -> String {
@@ -112,7 +115,7 @@ fn each_sampled_call_has_one_span_and_its_server_sees_it_as_its_parent() -> Outc
     }
     let stage = Stage::new(2)?;
     let collector = stage.observatory.collect(&[])?;
-    let mut agent = stage.agent(&["--node-name", "n1", "--pod-uid", "uid-of-the-agent"])?;
+    let mut agent = stage.agent(&["--node-name", NODE_NAME, "--pod-uid", "uid-of-the-agent"])?;
     let contexts: [&[&str]; 3] = [
         &[&format!("traceparent=00-{TRACE}{{call}}-{PARENT}-01"), "tracestate=vendor=1"],
         &[&format!("b3={TRACE}{{call}}-{PARENT}-1")],
@@ -199,7 +202,7 @@ fn check_span(span: &ReceivedSpan) -> Outcome {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_nanos() as u64;
     ensure!(span.end <= now && now - span.start < 600_000_000_000, "{} {now}", span.start);
     for (name, expected) in
-        [("service.name", "evenkeel"), ("k8s.node.name", "n1"), ("k8s.pod.uid", "uid-of-the-agent")]
+        [("service.name", "evenkeel"), ("k8s.node.name", NODE_NAME), ("k8s.pod.uid", "uid-of-the-agent")]
     {
         ensure!(span.resource.get(name).is_some_and(|value| value == expected), "{name}");
     }
