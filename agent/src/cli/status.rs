@@ -242,7 +242,7 @@ node-1: and 1 more (-o yaml)
             // Which was said where it was asked.
             (&[], false, false),
             (&[good.clone(), json!([17])], true, true),
-            (&[good.clone(), json!([])], false, true),
+            (&[good, json!([])], false, true),
         ] {
             let mut told = told(&[("n1", answers)]);
             let shown = text(&mut told, &OutputArgs::default(), Palette::Plain);

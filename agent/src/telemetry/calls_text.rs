@@ -550,11 +550,11 @@ mod tests {
             for (series, value) in &before {
                 match now.get(series) {
                     Some(now) => {
-                        assert!(now >= value, "after {minute} minutes: {now} after {value}: {series}")
+                        assert!(now >= value, "after {minute} minutes: {now} after {value}: {series}");
                     }
                     // What has ended ends as a whole: nobody takes that for a smaller number.
                     None => {
-                        assert!(series.contains("source_workload=\"import\"") && minute >= 135, "{series}")
+                        assert!(series.contains("source_workload=\"import\"") && minute >= 135, "{series}");
                     }
                 }
             }

@@ -65,12 +65,18 @@ pub(super) type Rows<S> = FxHashMap<<S as Series>::Key, <S as Series>::Counts>;
 /// Series by their groups.
 pub(super) type Groups<S> = FxHashMap<<S as Series>::Group, <S as Series>::Counts>;
 
+/// What is told of one place without its pairs.
+pub(super) type Remains<S> = FxHashMap<<S as Series>::Rest, <S as Series>::Counts>;
+
+/// And of all places.
+pub(super) type AllRemains<S> = Vec<((<S as Series>::Place, <S as Series>::Rest), <S as Series>::Counts)>;
+
 /// Series, summed up.
 #[derive(Debug)]
 pub(super) struct Sums<S: Series> {
     pub(super) groups: Groups<S>,
     /// Of groups that have ended.
-    pub(super) rest: Vec<((S::Place, S::Rest), S::Counts)>,
+    pub(super) rest: AllRemains<S>,
 }
 
 impl<S: Series> Family<S> {

@@ -6,7 +6,7 @@
 //! group's sum, until nothing has been between the group's pair for [`PAIR_KEPT_FOR`], when all groups of the pair end together; and of what
 //! is told without pairs, until nothing has been at the place for as long again.
 
-use super::family::{Groups, Rows, Series};
+use super::family::{AllRemains, Groups, Remains, Rows, Series};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::time::{Duration, Instant};
 
@@ -26,7 +26,7 @@ pub(super) const MOST_SILENT_PAIRS: usize = 1_000;
 pub(super) struct Past<S: Series> {
     keys: FxHashMap<S::Key, Left<S::Counts>>,
     pairs: FxHashMap<S::Pair, Left<Groups<S>>>,
-    places: FxHashMap<S::Place, Left<FxHashMap<S::Rest, S::Counts>>>,
+    places: FxHashMap<S::Place, Left<Remains<S>>>,
     evicted: u64,
 }
 
@@ -149,8 +149,8 @@ impl<S: Series> Past<S> {
     }
 
     /// What is left of groups that have ended.
-    pub(super) fn rest(&self) -> Vec<((S::Place, S::Rest), S::Counts)> {
-        let of = |(place, left): (&S::Place, &Left<FxHashMap<S::Rest, S::Counts>>)| {
+    pub(super) fn rest(&self) -> AllRemains<S> {
+        let of = |(place, left): (&S::Place, &Left<Remains<S>>)| {
             let at = |(rest, counts): (&S::Rest, &S::Counts)| ((place.clone(), rest.clone()), counts.clone());
             left.counts.iter().map(at).collect::<Vec<_>>()
         };

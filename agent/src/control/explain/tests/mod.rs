@@ -331,7 +331,7 @@ fn why_a_connection_goes_straight_is_said_by_the_first_thing_that_makes_it_so() 
             "a port that it has by UDP",
             cart(|row| {
                 row.ports
-                    .push(ServicePortRow { transport: Transport::Other, ..sample::service_port("dns", 53) })
+                    .push(ServicePortRow { transport: Transport::Other, ..sample::service_port("dns", 53) });
             })
             .into(),
             "cart:53",
