@@ -174,8 +174,8 @@ mod tests {
         for one in all {
             texts.push(one.await.unwrap());
         }
-        // The first's, and one that began after all had come.
-        assert_eq!(asked.load(SeqCst), 2);
+        // One that began after all had come, and before it perhaps the first's own.
+        assert!((1..=2).contains(&asked.load(SeqCst)), "{asked:?}");
         assert!(texts.iter().all(|text| text.ends_with(b"# EOF\n")));
         let now = scraped(&endpoint).await;
         assert!(
