@@ -38,19 +38,28 @@ impl Agent {
 
     /// Asks one thing after the other, over the connection of the last time, if that holds.
     pub(in crate::cli) async fn ask(&mut self, asks: &[Ask]) -> Result<Answers, AskError> {
-        if let Some(connection) = &mut self.connection
-            && let Ok(answers) = ask_over(connection, asks).await
-        {
-            return Ok(answers);
+        if let Some(connection) = &mut self.connection {
+            let mut answers = Vec::with_capacity(asks.len());
+            if ask_over(connection, asks, &mut answers).await.is_ok() {
+                return Ok(answers);
+            }
         }
         self.hang_up();
-        let (mut connection, refusal) = self.way.open().await?;
-        let answers = match ask_over(&mut connection, asks).await {
-            Err(AskError::Unreachable(cause)) => return Err(explained(cause, refusal).await),
-            other => other?,
-        };
-        self.connection = Some(connection);
-        Ok(answers)
+        let mut answers = Vec::with_capacity(asks.len());
+        loop {
+            let (mut connection, refusal) = self.way.open().await?;
+            let answered = answers.len();
+            match ask_over(&mut connection, &asks[answered..], &mut answers).await {
+                Ok(()) => {
+                    self.connection = Some(connection);
+                    return Ok(answers);
+                }
+                // Who ends a connection behind each answer is asked the rest over others.
+                Err(_) if answers.len() > answered => {}
+                Err(AskError::Unreachable(cause)) => return Err(explained(cause, refusal).await),
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Asks for an answer that goes on and on, over a connection of its own.
@@ -77,12 +86,11 @@ async fn explained(cause: String, refusal: Option<Refusal>) -> AskError {
     AskError::Unreachable(told.unwrap_or(cause))
 }
 
-async fn ask_over(connection: &mut Connection, asks: &[Ask]) -> Result<Answers, AskError> {
-    let mut answers = Vec::with_capacity(asks.len());
+async fn ask_over(connection: &mut Connection, asks: &[Ask], answers: &mut Answers) -> Result<(), AskError> {
     for ask in asks {
         answers.push(connection.ask(ask).await?);
     }
-    Ok(answers)
+    Ok(())
 }
 
 impl Way {
