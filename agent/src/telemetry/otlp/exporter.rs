@@ -156,10 +156,12 @@ impl Sender {
             self.stats().failed_exports.fetch_add(1, Relaxed);
             debug!(collector = %self.endpoint, "a batch of {size} spans is not taken: {why}");
             if !is_passing {
-                // It answers, if only to say no.
-                self.backoff.reset();
                 self.stats().failed.fetch_add(size, Relaxed);
                 self.complaint.about(&self.endpoint, &self.counts, &why);
+                // It answers, if only to say no: the next batch need not wait long, but does not go at a call's pace.
+                self.backoff.reset();
+                let pause = self.backoff.pause(None);
+                self.pause(pause).await;
                 return;
             }
             let asked = not_before.unwrap_or_default().min(LONGEST_ASKED);
