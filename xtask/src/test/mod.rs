@@ -1,4 +1,6 @@
-//! Every test: units, the suites that need a kernel, and those with the peers.
+//! Every test: units, the suites that need a kernel, and those with the peers. [`lanes`] runs them.
+
+mod lanes;
 
 use std::env;
 use std::process::Command;
@@ -48,9 +50,12 @@ pub(crate) fn start(workspace: &Workspace, options: &Options) -> Result<()> {
     }
     step("running the tests");
     let mut tally = Tally::default();
-    let outcome = run_and_read(cargo.args(["test", "--no-fail-fast"]).args(&options.arguments), |line| {
-        tally.add(line);
-    });
+    let outcome = if options.arguments.is_empty() {
+        lanes::run_all(workspace, &cargo, &mut tally)
+    } else {
+        cargo.args(["test", "--no-fail-fast"]).args(&options.arguments);
+        run_and_read(&mut cargo, |line| tally.add(line))
+    };
     // One suite's line says nothing of the others: this is the run's.
     println!("{} passed, {} failed", tally.passed, tally.failed);
     outcome?;
