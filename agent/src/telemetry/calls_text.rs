@@ -293,7 +293,7 @@ fn sizes(text: &mut String, name: &str, labels: &str, buckets: &SizeBuckets, sum
 
 #[cfg(test)]
 mod tests {
-    use super::super::{CallEnd, Flag, MethodId, Methods, Recorder};
+    use super::super::{CallEnd, CallStats, Flag, MethodId, Methods, Recorder};
     use super::*;
     use crate::http2::FieldList;
     use crate::mesh::{Endpoint, ObjectName, Pod, PodKey};
@@ -355,20 +355,15 @@ mod tests {
                 endpoint,
                 method: self.methods.name(id),
                 request: &FieldList::new(),
-                is_grpc,
-                http_status: endpoint.map(|_| 200),
-                grpc_status,
-                flag,
-                began_ns: 0,
-                first_sent_ns: None,
-                headers_ns: None,
-                ended_ns: 3_000_000,
-                request_bytes: 0,
-                response_bytes: 42,
-                request_messages: 1,
-                response_messages: 2,
-                attempts: 1,
-                on_existing_connection: true,
+                stats: CallStats {
+                    status: Status { is_grpc, http: endpoint.map_or(0, |_| 200), grpc: grpc_status, flag },
+                    ended_ns: 3_000_000,
+                    response_bytes: 42,
+                    request_messages: 1,
+                    response_messages: 2,
+                    attempts: 1,
+                    ..CallStats::default()
+                },
             };
             self.recorder.record(&end, id);
         }

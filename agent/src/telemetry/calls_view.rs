@@ -352,7 +352,7 @@ impl CallsView {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{CallEnd, Flag, MethodId, Recorder};
+    use super::super::{CallEnd, CallStats, Flag, MethodId, Recorder};
     use super::*;
     use crate::http2::FieldList;
     use crate::mesh::Endpoint;
@@ -374,20 +374,17 @@ mod tests {
                     endpoint: Some(&endpoints[endpoint]),
                     method: "a.B/C",
                     request: &request,
-                    is_grpc: true,
-                    http_status: Some(200),
-                    grpc_status: Some(status),
-                    flag: Flag::None,
-                    began_ns: 1_000,
-                    first_sent_ns: None,
-                    headers_ns: None,
-                    ended_ns: 2_000_000,
-                    request_bytes: 10,
-                    response_bytes: 20,
-                    request_messages: 1,
-                    response_messages: 1,
-                    attempts: 1,
-                    on_existing_connection: false,
+                    stats: CallStats {
+                        status: Status { is_grpc: true, http: 200, grpc: Some(status), flag: Flag::None },
+                        began_ns: 1_000,
+                        ended_ns: 2_000_000,
+                        request_bytes: 10,
+                        response_bytes: 20,
+                        request_messages: 1,
+                        response_messages: 1,
+                        attempts: 1,
+                        ..CallStats::default()
+                    },
                 };
                 recorder.record(&end, MethodId::NONE);
             }
@@ -449,20 +446,12 @@ mod tests {
                 endpoint: Some(&endpoint),
                 method: methods.name(id),
                 request: &FieldList::new(),
-                is_grpc,
-                http_status: Some(200),
-                grpc_status: is_grpc.then_some(0),
-                flag: Flag::None,
-                began_ns: 0,
-                first_sent_ns: None,
-                headers_ns: None,
-                ended_ns: 1,
-                request_bytes: 0,
-                response_bytes: 0,
-                request_messages: 0,
-                response_messages: 0,
-                attempts: 1,
-                on_existing_connection: false,
+                stats: CallStats {
+                    status: Status { is_grpc, http: 200, grpc: is_grpc.then_some(0), flag: Flag::None },
+                    ended_ns: 1,
+                    attempts: 1,
+                    ..CallStats::default()
+                },
             };
             recorder.record(&end, id);
         };

@@ -3,7 +3,7 @@
 
 use super::admission::{Admission, Statuses, coarse};
 use super::family::Series as _;
-use super::series::{Amounts, CallKey, CallSeries, EdgeKey, EdgeSeries, EndpointName, Link};
+use super::series::{CallKey, CallSeries, EdgeKey, EdgeSeries, EndpointName, Link};
 use super::{CallEnd, MethodId, Methods, OTHER_METHOD, Status, Telemetry};
 use crate::mesh::{Endpoint, Load, Pod, ServicePort};
 use rustc_hash::FxHashMap;
@@ -111,15 +111,7 @@ impl Recorder {
     /// Counts a call. `method` is what [`CallEnd::method`] names.
     #[inline]
     pub fn record(&mut self, end: &CallEnd<'_>, method: MethodId) {
-        let kind = Kind { method, status: end.status() };
-        let amounts = Amounts {
-            duration_ns: end.ended_ns.saturating_sub(end.began_ns),
-            request_bytes: end.request_bytes,
-            response_bytes: end.response_bytes,
-            request_messages: end.request_messages,
-            response_messages: end.response_messages,
-            attempts: end.attempts,
-        };
+        let kind = Kind { method, status: end.stats.status };
         let endpoint = end.endpoint.map_or(0, |endpoint| Arc::as_ptr(&endpoint.load) as usize);
         let key = kind.key(endpoint);
         let recent = self.recent[key.recent()] as usize;
@@ -128,9 +120,9 @@ impl Recorder {
             _ => self.find(kind, end.endpoint, end.method),
         };
         let entry = &self.entries[index];
-        entry.calls.count(amounts);
+        entry.calls.count(&end.stats);
         if let Some(edge) = &entry.edge {
-            edge.count(amounts);
+            edge.count(&end.stats);
         }
     }
 
@@ -240,7 +232,7 @@ impl Drop for Recorder {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Flag, MOST_METHODS};
+    use super::super::{CallStats, Flag, MOST_METHODS};
     use super::*;
     use crate::http2::FieldList;
     use crate::mesh::ObjectName;
@@ -269,20 +261,17 @@ mod tests {
             endpoint: Some(endpoint),
             method: methods.name(id),
             request: &request,
-            is_grpc: true,
-            http_status: Some(http),
-            grpc_status: Some(0),
-            flag: Flag::None,
-            began_ns: 1_000,
-            first_sent_ns: Some(1_000),
-            headers_ns: Some(2_000),
-            ended_ns: 3_000_000,
-            request_bytes: 10,
-            response_bytes: 2_000,
-            request_messages: 1,
-            response_messages: 2,
-            attempts: 1,
-            on_existing_connection: false,
+            stats: CallStats {
+                status: Status { is_grpc: true, http, grpc: Some(0), flag: Flag::None },
+                began_ns: 1_000,
+                ended_ns: 3_000_000,
+                request_bytes: 10,
+                response_bytes: 2_000,
+                request_messages: 1,
+                response_messages: 2,
+                attempts: 1,
+                ..CallStats::default()
+            },
         };
         recorder.record(&end, id);
     }
