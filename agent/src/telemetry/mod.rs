@@ -9,14 +9,12 @@
 
 pub mod access_log;
 mod calls;
-mod calls_text;
 mod calls_view;
 mod exposition;
 pub mod log;
 pub mod otlp;
 mod outlet;
 mod printable;
-mod process;
 pub mod profile;
 mod records;
 mod traces;
