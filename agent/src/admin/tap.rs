@@ -128,7 +128,7 @@ mod tests {
     use crate::clock::monotonic_ns;
     use crate::http2::FieldList;
     use crate::mesh::{ObjectName, ServicePort};
-    use crate::telemetry::{CallEnd, Flag, MOST_TAPS};
+    use crate::telemetry::{CallEnd, CallStats, Flag, MOST_TAPS, Status};
     use axum::body::to_bytes;
     use http_body_util::BodyExt as _;
     use serde_json::{Value, json};
@@ -149,20 +149,12 @@ mod tests {
             endpoint: None,
             method: "shop.Cart/Add",
             request: &request,
-            is_grpc: true,
-            http_status: Some(200),
-            grpc_status: Some(grpc_status),
-            flag: Flag::None,
-            began_ns: now_ns - 1_000_000,
-            first_sent_ns: None,
-            headers_ns: None,
-            ended_ns: now_ns,
-            request_bytes: 0,
-            response_bytes: 0,
-            request_messages: 0,
-            response_messages: 0,
-            attempts: 0,
-            on_existing_connection: false,
+            stats: CallStats {
+                status: Status { is_grpc: true, http: 200, grpc: Some(grpc_status), flag: Flag::None },
+                began_ns: now_ns - 1_000_000,
+                ended_ns: now_ns,
+                ..CallStats::default()
+            },
         };
         (0..calls).for_each(|_| audience.tell(&end, || 0.0));
     }

@@ -380,7 +380,7 @@ impl Node {
             resting_ids: ids.resting,
             problems: self.problems(source).len(),
             kinds: source.kinds().iter().map(view::kind_counts).collect(),
-            path: view::path_counts(&self.workers.counters()),
+            path: self.workers.counters().each().collect(),
             access_log: self.access_log.clone(),
             spans: self.spans.clone(),
         }

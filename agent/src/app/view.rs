@@ -8,7 +8,7 @@ use crate::kernel::show::KernelFacts;
 use crate::mesh::Snapshot;
 use crate::proxy::{Counters, WorkerView};
 use crate::sources::kubernetes::KindView;
-use crate::telemetry::{EndpointCounts, KindCounts, PathCount};
+use crate::telemetry::{EndpointCounts, KindCounts};
 use schemars::JsonSchema;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
@@ -164,15 +164,6 @@ pub(super) fn endpoint_counts(endpoint: EndpointView) -> EndpointCounts {
         ejections: endpoint.ejections,
         ejected_by: endpoint.ejected_by,
     }
-}
-
-/// The worker threads' part of the metrics.
-pub(super) fn path_counts(counters: &Counters) -> Vec<PathCount> {
-    let count = |(name, help, value): (&'static str, _, _)| {
-        let is_gauge = name.ends_with("_open");
-        PathCount { name, help, is_gauge, value }
-    };
-    counters.each().map(count).collect()
 }
 
 /// A kind's part of the metrics.

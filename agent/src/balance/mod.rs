@@ -4,7 +4,7 @@
 //! [`latency`] is the average that it looks at. [`round_robin`] takes each in its turn. [`ring_hash`] and [`maglev`] lead equal
 //! hashes ([`hash`]) to one endpoint, by [`tables`] that are made once a backend; [`source_hash`] does it for
 //! `sessionAffinity`. [`weights`] has shares where endpoints are not alike, [`subset`] says which of very many one pod's calls go to, [`spill`] how many leave the
-//! neighbourhood, [`ejection`] which endpoints are left out for a time. [`odds`] says beforehand, for people, what a picker would do.
+//! neighbourhood, [`ejection`] which endpoints are left out for a time, [`order`] who is asked first. [`odds`] says beforehand, for people, what a picker would do.
 //! The chosen endpoint's connections are the [`crate::proxy`] pool's business.
 
 mod choices;
@@ -14,6 +14,7 @@ mod hash;
 pub mod latency;
 mod maglev;
 pub mod odds;
+pub mod order;
 mod random;
 mod ring_hash;
 mod round_robin;

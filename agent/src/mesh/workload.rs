@@ -41,6 +41,9 @@ impl Workload {
     /// `-HASH-RANDOM` is a Deployment's, `-TIME-RANDOM` a CronJob's, `-RANDOM` another's that has no order, `-NUMBER` a StatefulSet's. `None` if the name
     /// is of no such form. A pod that a person called so is taken for one that a controller made.
     pub fn of_pod_name(namespace: &str, pod: &str) -> Option<Self> {
+        if let Some(name) = deployment_of_cut(pod) {
+            return Some(Self::named(namespace, name, "Deployment"));
+        }
         let (rest, last) = pod.rsplit_once('-')?;
         if rest.is_empty() || last.is_empty() {
             return None;
@@ -62,6 +65,16 @@ impl Workload {
     }
 }
 
+/// The Deployment of a pod whose generated name is cut: of what stands before the random part the API server keeps no more than fits
+/// (`SimpleNameGenerator` of `k8s.io/apiserver`), so that a part of the template's hash is missing, and the dash behind it.
+fn deployment_of_cut(pod: &str) -> Option<&str> {
+    let (base, random) = pod.split_at_checked(MOST_GENERATED_CHARACTERS)?;
+    let is_cut = random.len() == RANDOM_CHARACTERS && random.bytes().all(is_safe) && !base.ends_with('-');
+    let (name, hash) = base.rsplit_once('-').filter(|_| is_cut)?;
+    let is_hash = (1..=*HASH_CHARACTERS.end()).contains(&hash.len()) && hash.bytes().all(is_safe);
+    (is_hash && !name.is_empty()).then_some(name)
+}
+
 /// The CronJob that made a Job, by the Job's name: that ends with its time, in minutes since 1970.
 pub fn cron_job_of(job: &str) -> Option<&str> {
     let (name, time) = job.rsplit_once('-')?;
@@ -72,6 +85,8 @@ pub fn cron_job_of(job: &str) -> Option<&str> {
 const CRON_JOB_DIGITS: std::ops::RangeInclusive<usize> = 8..=10;
 /// The random end of a generated name.
 const RANDOM_CHARACTERS: usize = 5;
+/// What of a generated name may stand before that: both are a label's 63 characters.
+const MOST_GENERATED_CHARACTERS: usize = 63 - RANDOM_CHARACTERS;
 /// The hash of a pod template: a 32-bit number in decimal digits, each in its safe form.
 const HASH_CHARACTERS: std::ops::RangeInclusive<usize> = 8..=10;
 
@@ -106,6 +121,25 @@ mod tests {
             let found = Workload::of_pod_name("shop", pod);
             let found = found.as_ref().map(|workload| (&*workload.name, &*workload.kind));
             assert_eq!(found, expected, "{pod}");
+        }
+    }
+
+    #[test]
+    fn a_long_deployments_pods_are_of_one_workload_though_their_names_are_cut() {
+        let long = |length: usize| "shop-cart-".repeat(6)[..length - 1].to_owned() + "t";
+        // As the API server makes them: 58 characters of the ReplicaSet's name and a dash, and five random ones.
+        let pod = |deployment: &str, random: &str| {
+            let mut base = format!("{deployment}-6d4cf56db6-");
+            base.truncate(58);
+            base + random
+        };
+        for length in [40, 46, 47, 48, 50, 56] {
+            let deployment = long(length);
+            for random in ["x2x8z", "bcdfg"] {
+                let name = pod(&deployment, random);
+                let found = Workload::of_pod_name("shop", &name).expect("it is one of those that are made");
+                assert_eq!((&*found.name, &*found.kind), (&*deployment, "Deployment"), "{length}: {name}");
+            }
         }
     }
 }

@@ -1,17 +1,26 @@
-//! What a worker thread counts: plain integers in the engine, published once a turn. A counter's words are also its metric's.
+//! What a worker thread counts: plain integers in the engine, published once a turn. A counter's words are also its metric's; a
+//! gauge says how many there are now.
 
+use crate::telemetry::PathCount;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 macro_rules! counters {
-    ($($(#[doc = $doc:literal])* $name:ident,)*) => {
+    (@is_gauge total) => { false };
+    (@is_gauge gauge) => { true };
+    ($($(#[doc = $doc:literal])* $name:ident: $kind:ident,)*) => {
         /// What has happened since the start, and what is open now.
         #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
         pub struct Counters { $($(#[doc = $doc])* pub $name: u64,)* }
 
         impl Counters {
-            /// Each with its name and what it counts.
-            pub fn each(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
-                [$((stringify!($name), concat!($($doc),*), self.$name),)*].into_iter()
+            /// Each, as metrics tell of it.
+            pub fn each(&self) -> impl Iterator<Item = PathCount> {
+                [$(PathCount {
+                    name: stringify!($name),
+                    help: concat!($($doc),*),
+                    is_gauge: counters!(@is_gauge $kind),
+                    value: self.$name,
+                },)*].into_iter()
             }
 
             /// Adds up what several workers counted.
@@ -40,83 +49,83 @@ macro_rules! counters {
 
 counters! {
     /// Connections accepted from clients.
-    accepted,
+    accepted: total,
     /// Connections from clients to a destination that is not known, which are reset.
-    unknown_destination,
+    unknown_destination: total,
     /// Client connections that are open and speak HTTP/2.
-    http2_open,
+    http2_open: gauge,
     /// Client connections that are open and relayed untouched.
-    tunnels_open,
+    tunnels_open: gauge,
     /// Connections opened to servers.
-    connects,
+    connects: total,
     /// Connections to servers that could not be opened.
-    connect_failures,
+    connect_failures: total,
     /// Connections to servers that are open.
-    upstreams_open,
+    upstreams_open: gauge,
     /// Calls begun.
-    calls,
+    calls: total,
     /// Calls that are under way.
-    calls_open,
+    calls_open: gauge,
     /// Calls that a server answered in full, with whatever status.
-    answered,
+    answered: total,
     /// Calls that a server answered with a status that says it failed.
-    server_failures,
+    server_failures: total,
     /// Calls that ended with an answer of the agent's own.
-    own_errors,
+    own_errors: total,
     /// Calls that the agent answered as their deadline had passed.
-    deadlines,
+    deadlines: total,
     /// Calls that ended with their clients: cancelled, broken, or gone with their connection.
-    cancelled,
+    cancelled: total,
     /// Calls sent to another endpoint after a refused connection, or one that was lost before a byte of them was written.
-    reconnects,
+    reconnects: total,
     /// Calls sent to another endpoint after a server had refused the stream.
-    retries,
+    retries: total,
     /// Calls sent again because the Service's retry policy says so.
-    policy_retries,
+    policy_retries: total,
     /// Calls that would have been sent again by policy, had not too many been under way for it.
-    retries_over_budget,
+    retries_over_budget: total,
     /// Streams that a server reset.
-    resets,
+    resets: total,
     /// Client connections ended because of broken HTTP/2.
-    protocol_errors,
+    protocol_errors: total,
     /// Client connections ended because they had too many frames that are no part of a message.
-    floods_of_control,
+    floods_of_control: total,
     /// Client connections ended because they reset too many requests before their answer.
-    floods_of_cancels,
+    floods_of_cancels: total,
     /// Client connections ended because too many of their streams broke the protocol.
-    floods_of_faults,
+    floods_of_faults: total,
     /// Client connections ended because their header blocks were too large or in too many pieces.
-    floods_of_headers,
+    floods_of_headers: total,
     /// Client connections ended because they made the agent answer and did not read.
-    floods_unread,
+    floods_unread: total,
     /// Client connections ended because they never acknowledged the agent's SETTINGS.
-    settings_timeouts,
+    settings_timeouts: total,
     /// Streams of clients that broke HTTP/2, or were refused above the limit, and were reset for it.
-    client_faults,
+    client_faults: total,
     /// Streams of servers that broke HTTP/2, and were reset for it.
-    server_faults,
+    server_faults: total,
     /// Connections to servers ended because of broken HTTP/2.
-    server_protocol_errors,
+    server_protocol_errors: total,
     /// CONNECT requests, which are answered and not forwarded.
-    connect_requests,
+    connect_requests: total,
     /// Calls whose header lists were too large: for the agent, for the server or for the client.
-    headers_too_large,
+    headers_too_large: total,
     /// Calls that were answered or ended because their source's memory was used up.
-    memory_refusals,
+    memory_refusals: total,
     /// Calls that were answered because their source had as many calls, waiting calls or connections as it may.
-    circuit_refusals,
+    circuit_refusals: total,
     /// Calls that ended because one side took nothing of what the other had sent.
-    stalled_streams,
+    stalled_streams: total,
     /// Connections of clients that did not read.
-    stalled_clients,
+    stalled_clients: total,
     /// Connections to servers that did not read.
-    stalled_servers,
+    stalled_servers: total,
     /// Connections of clients that never ended a frame or a header block.
-    unfinished_headers,
+    unfinished_headers: total,
     /// Answers cut off at a drain's end because their clients did not read them.
-    cut_off,
+    cut_off: total,
     /// Endpoints that were left out for a time, each time by one source's calls.
-    ejections,
+    ejections: total,
     /// Connections to servers that did not answer a PING.
-    silent_servers,
+    silent_servers: total,
 }

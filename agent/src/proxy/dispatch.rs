@@ -5,6 +5,7 @@
 use super::call::{NOWHERE, Stage};
 use super::engine::Engine;
 use super::error_reply::Cause;
+use crate::balance::order::{self, Reach};
 use crate::http2::{ErrorCode, LastStream};
 use crate::routing::NoRoute;
 use crate::{balance, routing};
@@ -55,12 +56,10 @@ impl Engine {
         // client would come back to it with this one.
         let home = home.and_then(|address| candidates.position(address));
         let home = home.filter(|endpoint| !tried(*endpoint) && !is_out(*endpoint));
-        let mut endpoint = home
-            .filter(|endpoint| !slot.failed_at.contains(&address_of(*endpoint)))
-            .or_else(|| pick(&|endpoint| !is_usable(endpoint) || stays_near && candidates.is_far(endpoint)));
-        if endpoint.is_none() && stays_near {
-            endpoint = pick(&|endpoint| !is_usable(endpoint));
-        }
+        let session = home.filter(|endpoint| !slot.failed_at.contains(&address_of(*endpoint)));
+        let endpoint = order::first(session, stays_near, |reach| {
+            pick(&|endpoint| !is_usable(endpoint) || reach == Reach::Near && candidates.is_far(endpoint))
+        });
         if endpoint.is_none() && !has_all {
             self.enlarge_candidates(target);
             return self.dispatch(call);

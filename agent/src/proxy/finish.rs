@@ -282,41 +282,30 @@ impl Engine {
 impl Engine {
     /// Lends what is known of a call that is over to whoever counts and tells.
     fn report(&mut self, call: u32) {
-        if let Some(trace) = self.calls[call].trace.take() {
-            self.end_span(call, trace);
+        let slot = &mut self.calls[call];
+        let trace = slot.trace.take();
+        let is_counted = self.targets.slots[slot.target as usize].recorder.is_some();
+        let is_told = self.audience.is_there();
+        if !is_counted && !is_told && trace.is_none() {
+            return;
+        }
+        let stats = slot.stats(self.now_ns);
+        if let Some(trace) = trace {
+            self.end_span(call, trace, stats);
         }
         let slot = &self.calls[call];
         let target = &mut self.targets.slots[slot.target as usize];
-        let is_told = self.audience.is_there();
-        if target.recorder.is_none() && !is_told {
-            return;
-        }
-        let measured = &slot.measured;
-        let time = |ns: u64| (ns > 0).then_some(ns);
         let end = CallEnd {
             source: target.origin.as_pod().map(|pod| &**pod),
             service_port: &target.service_port,
             original: target.destination.as_ref().map(|destination| destination.original),
             endpoint: slot.server.as_deref(),
-            method: target.methods.name(measured.method),
+            method: target.methods.name(slot.measured.method),
             request: &slot.request,
-            is_grpc: slot.is_grpc,
-            http_status: (measured.http_status > 0).then_some(measured.http_status),
-            grpc_status: measured.grpc_status.code(),
-            flag: measured.flag,
-            began_ns: slot.arrived_ns,
-            first_sent_ns: time(measured.first_sent_ns),
-            headers_ns: time(measured.headers_ns),
-            ended_ns: self.now_ns,
-            request_bytes: measured.request_bytes,
-            response_bytes: measured.response_bytes,
-            request_messages: measured.request_messages.count,
-            response_messages: measured.response_messages.count,
-            attempts: measured.attempts,
-            on_existing_connection: measured.on_existing_connection,
+            stats,
         };
         if let Some(recorder) = &mut target.recorder {
-            recorder.record(&end, measured.method);
+            recorder.record(&end, slot.measured.method);
         }
         if is_told {
             self.audience.tell(&end, || self.random.unit());

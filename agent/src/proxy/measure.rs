@@ -1,7 +1,8 @@
 //! What a call leaves behind: how much went each way, when, and how it ended. A few integers in the call, filled in by the files
 //! that it passes; [`super::finish`] hands them on.
 
-use crate::telemetry::{Flag, MethodId};
+use super::call::Call;
+use crate::telemetry::{CallStats, Flag, MethodId, Status};
 
 /// What has been seen of a call so far.
 #[derive(Debug, Clone, Copy, Default)]
@@ -30,6 +31,32 @@ pub(super) struct Measured {
     pub(super) flag: Flag,
     /// The client's connection had carried a call before.
     pub(super) on_existing_connection: bool,
+}
+
+impl Call {
+    /// All of that, of a call that is over.
+    pub(super) fn stats(&self, ended_ns: u64) -> CallStats {
+        let measured = &self.measured;
+        let time = |ns: u64| (ns > 0).then_some(ns);
+        CallStats {
+            status: Status {
+                is_grpc: self.is_grpc,
+                http: measured.http_status,
+                grpc: measured.grpc_status.code(),
+                flag: measured.flag,
+            },
+            began_ns: self.arrived_ns,
+            first_sent_ns: time(measured.first_sent_ns),
+            headers_ns: time(measured.headers_ns),
+            ended_ns,
+            request_bytes: measured.request_bytes,
+            response_bytes: measured.response_bytes,
+            request_messages: measured.request_messages.count,
+            response_messages: measured.response_messages.count,
+            attempts: measured.attempts,
+            on_existing_connection: measured.on_existing_connection,
+        }
+    }
 }
 
 /// Counts a direction's gRPC messages: a flag byte, four bytes of length, and so many bytes, wherever frames end.

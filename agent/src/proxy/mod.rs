@@ -1,6 +1,6 @@
 //! The data path. Synchronous, and sans-I/O but for the driver.
 //!
-//! The files, in the order in which a call meets them: `worker` threads accept a connection and read it
+//! The files, in the order in which a call meets them: `worker` threads `accept` a connection and read it, in `transfer`
 //! (`workers` is their handle, `spread` chooses one, `socket` knows the options, `census` who is connected); the
 //! [`Engine`] takes the bytes; `downstream` sniffs them and gets requests out of them (what is no HTTP/2 goes to `tunnel`);
 //! `target` knows the connection's destination, `candidates` which of its endpoints may be picked; `call` is a request's state; `dispatch` asks routing and balance; `pool` has
@@ -47,6 +47,7 @@ mod target;
 mod tests;
 mod timers;
 mod trace;
+mod transfer;
 mod tunnel;
 mod upstream;
 mod worker;

@@ -3,7 +3,7 @@
 
 use super::engine::Engine;
 use crate::http2::{FieldList, Name};
-use crate::telemetry::{CallTrace, Retry, RetryCause, Span, heeds_trace_state};
+use crate::telemetry::{CallStats, CallTrace, Retry, RetryCause, Span, heeds_trace_state};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -25,33 +25,18 @@ impl Engine {
 
     /// A traced call is over.
     #[cold]
-    pub(super) fn end_span(&self, call: u32, trace: CallTrace) {
+    pub(super) fn end_span(&self, call: u32, trace: CallTrace, stats: CallStats) {
         let slot = &self.calls[call];
         let target = &self.targets.slots[slot.target as usize];
         let Some(tracer) = &self.tracer else { return };
-        let measured = &slot.measured;
-        let time = |ns: u64| (ns > 0).then_some(ns);
         tracer.end(|| Span {
             trace,
             trace_state: trace_state(&slot.request),
             link: Arc::clone(&target.link),
             endpoint: slot.server.clone(),
-            method: Arc::clone(target.methods.name(measured.method)),
+            method: Arc::clone(target.methods.name(slot.measured.method)),
             http_method: if slot.is_grpc { Box::default() } else { http_method(&slot.request) },
-            is_grpc: slot.is_grpc,
-            http_status: (measured.http_status > 0).then_some(measured.http_status),
-            grpc_status: measured.grpc_status.code(),
-            flag: measured.flag,
-            began_ns: slot.arrived_ns,
-            first_sent_ns: time(measured.first_sent_ns),
-            headers_ns: time(measured.headers_ns),
-            ended_ns: self.now_ns,
-            request_bytes: measured.request_bytes,
-            response_bytes: measured.response_bytes,
-            request_messages: measured.request_messages.count,
-            response_messages: measured.response_messages.count,
-            attempts: measured.attempts,
-            on_existing_connection: measured.on_existing_connection,
+            stats,
         });
     }
 }

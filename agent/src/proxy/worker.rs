@@ -1,28 +1,25 @@
 //! A worker thread: its own epoll loop around its own [`Engine`]. Nothing in it waits but the poll, nothing is locked for a
-//! call, and what a turn wrote to a connection goes out in one write.
+//! call, and what a turn wrote to a connection goes out in one write. Next: [`super::accept`] for who connects, [`super::transfer`] for what
+//! comes and goes.
 
 use super::accept::{FIRST_LISTENER, Listener};
 use super::conns::ConnId;
 use super::engine::{Action, Engine};
-use super::fairness::{self, READ_BUDGET_BYTES};
 use super::idle::Idle;
 use super::mailbox::{Command, Shared};
 use super::socket;
+use super::transfer::{READ_BUFFER_BYTES, Socket};
 use crate::clock::monotonic_ns;
-use crate::mesh::{DestinationId, PodKey};
 use mio::event::Event;
-use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll, Token};
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-/// The read buffer: the budget behind the longest frame start that a connection can have kept (16 KiB and a frame header).
-const READ_BUFFER_BYTES: usize = READ_BUDGET_BYTES + (17 << 10);
 /// The longest sleep: the heartbeat that the kernel programs watch stands still meanwhile.
 pub(super) const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 /// How often a worker looks at itself: how busy it is, and what the kernel holds of its connections, a tenth of them each time.
@@ -33,27 +30,6 @@ const EVENTS: usize = 1024;
 
 pub(super) const WAKE: Token = Token(usize::MAX);
 
-struct Socket {
-    stream: TcpStream,
-    connected: bool,
-    /// The kernel has said so, and no read or write has found the opposite since.
-    readable: bool,
-    writable: bool,
-    /// The peer's end is in the kernel: read on until it comes out.
-    read_closed: bool,
-    ended: bool,
-    /// A write has found the connection gone; what the peer had said before is still to be read.
-    broken: bool,
-    in_read_queue: bool,
-    in_flush_queue: bool,
-    /// The kernel may hold something of it.
-    stirred: bool,
-    /// What it is read in a turn.
-    read_budget: usize,
-    /// A client's: what it counts as in the census.
-    client: Option<(DestinationId, Option<PodKey>)>,
-}
-
 pub(super) struct Worker {
     pub(super) index: usize,
     pub(super) shared: Arc<Shared>,
@@ -61,15 +37,15 @@ pub(super) struct Worker {
     tick: &'static AtomicU64,
     pub(super) poll: Poll,
     pub(super) engine: Engine,
-    sockets: Vec<Option<Socket>>,
+    pub(super) sockets: Vec<Option<Socket>>,
     pub(super) listeners: slab::Slab<Listener>,
     pub(super) accept_queue: VecDeque<usize>,
     /// Listeners that could not accept for want of descriptors or memory, and when they try again.
     pub(super) accept_later: Vec<usize>,
     pub(super) accept_later_ns: u64,
-    read_queue: VecDeque<ConnId>,
-    flush_queue: VecDeque<ConnId>,
-    buffer: Box<[u8]>,
+    pub(super) read_queue: VecDeque<ConnId>,
+    pub(super) flush_queue: VecDeque<ConnId>,
+    pub(super) buffer: Box<[u8]>,
     flush: Vec<ConnId>,
     actions: Vec<Action>,
     /// Turns in which timers have waited for events that the kernel still has.
@@ -201,53 +177,6 @@ impl Worker {
         }
     }
 
-    fn socket_is_ready(&mut self, conn: ConnId, event: &Event) {
-        let Some(Some(socket)) = self.sockets.get_mut(conn.index()) else { return };
-        if !socket.connected {
-            return self.check_connect(conn);
-        }
-        let is_error = event.is_error();
-        if is_error
-            && (socket.ended || !self.engine.reads(conn))
-            && let Ok(Some(_)) = socket.stream.take_error()
-        {
-            self.engine.failed(conn);
-            return;
-        }
-        // What the peer said before it went comes first: the error is behind it.
-        socket.read_closed |= event.is_read_closed() || is_error;
-        if event.is_readable() || socket.read_closed {
-            socket.readable = true;
-            socket.stirred = true;
-            self.queue_read(conn);
-        }
-        if event.is_writable() {
-            let Some(Some(socket)) = self.sockets.get_mut(conn.index()) else { return };
-            socket.writable = true;
-            self.queue_flush(conn);
-        }
-    }
-
-    fn check_connect(&mut self, conn: ConnId) {
-        let Some(Some(socket)) = self.sockets.get_mut(conn.index()) else { return };
-        if !matches!(socket.stream.take_error(), Ok(None)) {
-            return self.engine.connect_failed(conn);
-        }
-        match socket.stream.peer_addr() {
-            Ok(_) => {
-                socket.connected = true;
-                socket.writable = true;
-                // What has come meanwhile has had its edge.
-                socket.readable = true;
-                self.engine.connected(conn);
-                self.queue_read(conn);
-                self.queue_flush(conn);
-            }
-            Err(error) if error.kind() == ErrorKind::NotConnected => {}
-            Err(_) => self.engine.connect_failed(conn),
-        }
-    }
-
     /// Everything that is ready: accept, read, see what is overdue, then write what came of it.
     pub(super) fn turn(&mut self, events: &Events, now_ns: u64) {
         self.tick.store(now_ns, Relaxed);
@@ -350,151 +279,6 @@ impl Worker {
                 }
                 self.engine.closed(conn);
             }
-        }
-    }
-
-    fn close(&mut self, mut socket: Socket, reset: bool) {
-        if reset {
-            socket::reset_on_close(&socket.stream);
-        }
-        let _ = self.poll.registry().deregister(&mut socket.stream);
-        if let Some((destination, pod)) = &socket.client {
-            self.shared.mailboxes[self.index].connections.fetch_sub(1, Relaxed);
-            self.shared.census.leave(*destination, pod.as_ref());
-        }
-    }
-
-    pub(super) fn add(
-        &mut self,
-        conn: ConnId,
-        mut stream: TcpStream,
-        connected: bool,
-        client: Option<(DestinationId, Option<PodKey>)>,
-    ) -> io::Result<()> {
-        let token = Token(conn.index());
-        self.poll.registry().register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        if self.sockets.len() <= conn.index() {
-            self.sockets.resize_with(conn.index() + 1, || None);
-        }
-        self.sockets[conn.index()] = Some(Socket {
-            stream,
-            connected,
-            readable: false,
-            writable: connected,
-            read_closed: false,
-            ended: false,
-            broken: false,
-            in_read_queue: false,
-            in_flush_queue: false,
-            stirred: true,
-            read_budget: READ_BUDGET_BYTES,
-            client,
-        });
-        Ok(())
-    }
-
-    fn queue_read(&mut self, conn: ConnId) {
-        if let Some(Some(socket)) = self.sockets.get_mut(conn.index())
-            && socket.readable
-            && !socket.ended
-            && !socket.in_read_queue
-        {
-            socket.in_read_queue = true;
-            self.read_queue.push_back(conn);
-        }
-    }
-
-    fn queue_flush(&mut self, conn: ConnId) {
-        if let Some(Some(socket)) = self.sockets.get_mut(conn.index())
-            && socket.writable
-            && !socket.in_flush_queue
-        {
-            socket.in_flush_queue = true;
-            self.flush_queue.push_back(conn);
-        }
-    }
-
-    /// Reads until the kernel has no more, or the budget is used up.
-    fn read(&mut self, conn: ConnId) {
-        let Some(Some(socket)) = self.sockets.get_mut(conn.index()) else { return };
-        socket.in_read_queue = false;
-        let mut budget = socket.read_budget;
-        while budget > 0 {
-            let Some(Some(socket)) = self.sockets.get_mut(conn.index()) else { return };
-            if !self.engine.reads(conn) {
-                if socket.broken {
-                    self.engine.failed(conn);
-                }
-                return;
-            }
-            let broken = socket.broken;
-            let held = self.engine.restore(conn, &mut self.buffer);
-            let space = &mut self.buffer[held..][..budget];
-            let size = space.len();
-            match socket.stream.read(space) {
-                Ok(0) => {
-                    socket.ended = true;
-                    return if broken { self.engine.failed(conn) } else { self.engine.eof(conn) };
-                }
-                Ok(read) => {
-                    budget -= read;
-                    let drained = read < size && !socket.read_closed;
-                    socket.readable = !drained;
-                    let this = socket.read_budget;
-                    self.engine.receive(conn, &self.buffer[..held + read]);
-                    let next = fairness::next_read(this, read, self.engine.input_frames());
-                    if next != this
-                        && let Some(Some(socket)) = self.sockets.get_mut(conn.index())
-                    {
-                        socket.read_budget = next;
-                        if next < this {
-                            budget = 0;
-                        }
-                    }
-                    if drained {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    if error.kind() == ErrorKind::WouldBlock {
-                        socket.readable = false;
-                    }
-                    self.engine.put_back(conn, &self.buffer[..held]);
-                    match error.kind() {
-                        ErrorKind::WouldBlock if !broken => return,
-                        ErrorKind::Interrupted => {}
-                        _ => return self.engine.failed(conn),
-                    }
-                }
-            }
-        }
-        self.queue_read(conn);
-    }
-
-    /// One write of what there is.
-    fn write(&mut self, conn: ConnId) {
-        let Some(Some(socket)) = self.sockets.get_mut(conn.index()) else { return };
-        socket.in_flush_queue = false;
-        let output = self.engine.output(conn);
-        if output.is_empty() {
-            return;
-        }
-        match socket.stream.write(output) {
-            Ok(written) => {
-                socket.writable = written == output.len();
-                socket.stirred = true;
-                self.engine.sent(conn, written);
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => socket.writable = false,
-            Err(error) if error.kind() == ErrorKind::Interrupted => self.queue_flush(conn),
-            Err(_) if !socket.ended && self.engine.reads(conn) => {
-                socket.broken = true;
-                socket.writable = false;
-                socket.readable = true;
-                socket.read_closed = true;
-                self.queue_read(conn);
-            }
-            Err(_) => self.engine.failed(conn),
         }
     }
 

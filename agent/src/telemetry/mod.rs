@@ -9,23 +9,21 @@
 
 pub mod access_log;
 mod calls;
-mod calls_text;
 mod calls_view;
 mod exposition;
 pub mod log;
 pub mod otlp;
 mod outlet;
 mod printable;
-mod process;
 pub mod profile;
 mod records;
 mod traces;
 
 pub use calls::{
-    CallCounts, CallEnd, CallGroup, CallKey, CallSums, Caller, DurationBuckets, EdgeCounts, EdgeGroup,
-    EndpointName, Flag, GRPC_CODES, Link, MOST_METHODS, MethodId, Methods, OTHER_METHOD, RESOURCE_EXHAUSTED,
-    Recorder, SizeBuckets, Status, TIDY_EVERY, Telemetry, grpc_code_name, is_grpc_failure, is_http_failure,
-    path_alone,
+    CallCounts, CallEnd, CallGroup, CallKey, CallStats, CallSums, Caller, DurationBuckets, EdgeCounts,
+    EdgeGroup, EndpointName, Flag, GRPC_CODES, Link, MOST_METHODS, MethodId, Methods, OTHER_METHOD,
+    RESOURCE_EXHAUSTED, Recorder, SizeBuckets, Status, TIDY_EVERY, Telemetry, grpc_code_name,
+    is_grpc_failure, is_http_failure, path_alone,
 };
 pub use calls_view::{By, CallsView, Dimension, calls_view};
 pub use exposition::{

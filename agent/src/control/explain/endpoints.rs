@@ -7,6 +7,7 @@ use super::super::world::World;
 use super::question::Question;
 use super::{Explanation, Live, Outcome};
 use crate::balance::odds::{self, Prospect};
+use crate::balance::order::{self, Reach};
 use crate::balance::{self, ejection, latency, spill, subset};
 use crate::mesh::{Backend, Endpoint, HashOn, Picker};
 use crate::sources::rows::{PodRow, ServiceRow};
@@ -117,10 +118,11 @@ impl World {
         let out = Out::of(backend, &all, source, now_ns);
         explain_out(&all, &out, source, now_ns, told);
         let is_near: Vec<bool> = all.iter().map(|endpoint| find(near, endpoint.address).is_some()).collect();
-        let prospect_of = |near_only: bool| {
-            odds::prospect(backend, &all, &question.request, source, now_ns, |index| {
-                out.is_out(index, now_ns) || near_only && !is_near[index]
-            })
+        let among = |reach: Reach| {
+            let prospect = odds::prospect(backend, &all, &question.request, source, now_ns, |index| {
+                out.is_out(index, now_ns) || reach == Reach::Near && !is_near[index]
+            });
+            (prospect != Prospect::Nobody).then_some(prospect)
         };
         let depends_on_pod = match backend.balancing.hash_on {
             HashOn::Source => by_hash,
@@ -130,16 +132,14 @@ impl World {
         let home = live.home(&port.key).filter(|_| backend.balancing.picker == Picker::SourceHash);
         let home = home.and_then(|home| find(&all, home));
         let home = home.filter(|home| !out.is_out(*home, now_ns));
-        let odds = match (prospect_of(true), prospect_of(false)) {
-            _ if let Some(home) = home => Prospect::One(home),
-            _ if depends_on_pod && pod.is_none() => Prospect::TooMany,
-            (Prospect::Odds(near), Prospect::Odds(all)) if spilled > 0.0 => {
+        let of_call = |stays_near| order::first(home.map(Prospect::One), stays_near, among);
+        let odds = match (of_call(true), of_call(false)) {
+            _ if home.is_none() && depends_on_pod && pod.is_none() => Prospect::TooMany,
+            (Some(Prospect::Odds(near)), Some(Prospect::Odds(all))) if spilled > 0.0 => {
                 let blend = |(near, all): (&f64, &f64)| near * (1.0 - spilled) + all * spilled;
                 Prospect::Odds(near.iter().zip(&all).map(blend).collect())
             }
-            // None is left nearby.
-            (Prospect::Nobody, anywhere) => anywhere,
-            (nearby, _) => nearby,
+            (prospect, _) => prospect.unwrap_or(Prospect::Nobody),
         };
         explain_picker(question, backend, &all, &odds, spilled, told);
         if let (Prospect::One(index), Outcome::Balanced) = (&odds, told.outcome) {

@@ -1,11 +1,13 @@
 //! A simulator: the engine between virtual clients and servers, over a network that cuts, delays and breaks as a seed says.
 //!
-//! `story` says what each call is to do and what its client may see, `network` carries the bytes, `client` and `server` act
-//! the stories out on the project's own HTTP/2 layer, `raw` is what speaks something else, `flood` what speaks too much, `faults` says what goes wrong,
-//! `counts` and `traces` compare what was counted and traced with what they saw, and this file is the world with its clock and its dice. `pods` has several pods' calls
-//! without dice, for what they learn of servers, `farther` and `sessions` where their calls go then, and `many_nodes` has the agents of a cluster. Every
-//! failure replays: `SEED=1234 cargo test -p evenkeel --lib proxy::sim`; `SEEDS=10000` lives through more worlds.
+//! `story` says what each call is to do and what its client may see, `network` carries the bytes between the engine and its peers, `client` and
+//! `server` act the stories out on the project's own HTTP/2 layer, `raw` is what speaks something else, `flood` what speaks too much, `faults`
+//! says what goes wrong, and this file is the world with its clock and its dice. `checks` says what must hold at each step and at the end,
+//! `counts` and `traces` compare what was counted and traced with what peers saw. `pods` has several pods' calls without dice, for what they
+//! learn of servers, `farther` and `sessions` where their calls go then, and `many_nodes` has the agents of a cluster. Every failure replays:
+//! `SEED=1234 cargo test -p evenkeel --lib proxy::sim`; `SEEDS=10000` lives through more worlds.
 
+mod checks;
 mod client;
 mod counts;
 mod farther;
@@ -41,11 +43,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 const MS: u64 = 1_000_000;
-/// What a connection may hold beyond its source's budget: it is there, a frame's beginning has come, the answers to its calls that are
-/// refused wait for it, and what it was sent before.
-const EXCUSED_BYTES: u64 = 48 << 10;
-/// What comes in a step, as a header list and as its encoded form.
-const STEP_BYTES: u64 = 140_000;
 /// Steps after which a world that has not come to its end never will.
 const MOST_STEPS: usize = 400_000;
 
@@ -308,172 +305,6 @@ impl World {
             let excused = reset && costs;
             assert!(client.is_whole() || excused, "a tunnel is cut off");
         }
-    }
-
-    // ---- the network
-
-    fn deliver_to_engine(&mut self, conn: ConnId, size: usize) {
-        if !self.engine.reads(conn) {
-            return;
-        }
-        let Some(link) = self.links.get_mut(&conn) else { return };
-        if link.to_engine.is_empty() {
-            if link.to_engine_ends && !link.to_engine_ended {
-                link.to_engine_ended = true;
-                self.engine.eof(conn);
-            }
-            return;
-        }
-        let held = self.engine.restore(conn, &mut self.buffer);
-        let size = size.min(link.to_engine.len());
-        for (place, byte) in self.buffer[held..].iter_mut().zip(link.to_engine.drain(..size)) {
-            *place = byte;
-        }
-        if !self.left.contains(&conn) {
-            return self.engine.receive(conn, &self.buffer[..held + size]);
-        }
-        let before = self.calls_of(conn);
-        self.engine.receive(conn, &self.buffer[..held + size]);
-        self.note(&before, |tally| tally.left_behind += 1);
-    }
-
-    fn flush_engine(&mut self, conn: ConnId, size: usize) {
-        let Some(link) = self.links.get_mut(&conn) else { return };
-        let output = self.engine.output(conn);
-        let size = size.min(output.len()).min(link.room_to_peer());
-        link.to_peer.extend(&output[..size]);
-        if size > 0 {
-            self.engine.sent(conn, size);
-        }
-    }
-
-    fn deliver_to_peer(&mut self, conn: ConnId, size: usize) {
-        let Some(link) = self.links.get_mut(&conn) else { return };
-        if self.floods.get(&conn).is_some_and(|flood| !flood.reads) {
-            return;
-        }
-        let size = size.min(link.to_peer.len());
-        let bytes: Vec<u8> = link.to_peer.drain(..size).collect();
-        let ended = link.to_peer_ends && link.to_peer.is_empty();
-        if let Some(client) = self.clients.get_mut(&conn) {
-            client.receive(&bytes, &mut self.tally, &self.stories);
-            if ended {
-                client.lost(&mut self.tally);
-                link.to_engine_ends = true;
-            }
-        } else if let Some(client) = self.raw_clients.get_mut(&conn) {
-            client.receive(&bytes);
-        } else if let Some(server) = self.servers.get_mut(&conn) {
-            server.receive(&bytes, &mut self.random, &mut self.tally, &self.stories);
-            if ended {
-                server.end();
-            }
-        }
-    }
-
-    fn peer_acts(&mut self, conn: ConnId) {
-        let Some(link) = self.links.get_mut(&conn) else { return };
-        if let Some(client) = self.clients.get_mut(&conn) {
-            client.act(&mut self.random, &mut self.tally, &self.stories);
-            link.take_from(&mut client.http2);
-        } else if let Some(client) = self.raw_clients.get_mut(&conn) {
-            client.act(&mut self.random, link);
-        } else if let Some(flood) = self.floods.get_mut(&conn) {
-            flood.act(&mut self.random, link);
-        } else if let Some(server) = self.servers.get_mut(&conn) {
-            server.act(&mut self.random, link, &mut self.tally, &self.stories);
-        }
-    }
-
-    // ---- what must hold
-
-    /// What is charged is what a walk over everything finds, and a source holds no more than its budget and what its connections may
-    /// hold in any case: the kernel's buffers, a frame's beginning, and what came in the step.
-    fn check_memory(&self) {
-        let found = self.engine.walk();
-        for (budget, held) in self.engine.budgets.held() {
-            let found = found.get(&budget).copied().unwrap_or(0);
-            assert_eq!(held, found, "bytes of budget {budget}: charged, and found");
-            let of_budget = self.engine.conns.all().filter(|(_, of)| *of == budget);
-            let excused: u64 = of_budget
-                .map(|(conn, _)| EXCUSED_BYTES + u64::from(self.engine.conns.kernel_bytes(conn)))
-                .sum();
-            let limit = self.engine.budgets.limit(budget);
-            assert!(held <= limit + excused + STEP_BYTES, "{held} bytes of {limit}, and {excused} excused");
-        }
-    }
-
-    fn check_results(&self) {
-        for (index, (story, tally)) in self.stories.iter().zip(&self.tally).enumerate() {
-            story.check(tally, self.faults, self.endpoints.len()).unwrap_or_else(|wrong| {
-                panic!("call {index}: {wrong}\n{story:?}\n{tally:?}\n{:?}", self.faults)
-            });
-        }
-        let counters = self.engine.counters();
-        // A call whose answer is still on its way to the client has its outcome, and its slot.
-        let calls = self.engine.downstreams.iter().flat_map(|(_, downstream)| &downstream.calls);
-        let without_outcome = calls.filter(|call| self.engine.calls[**call].outcome.is_none()).count() as u64;
-        let outcomes = counters.answered + counters.own_errors + counters.cancelled;
-        assert_eq!(counters.calls, outcomes + without_outcome);
-    }
-
-    /// All clients go, time passes: every slab is empty, and no endpoint counts a call as under way.
-    fn check_nothing_is_left(&mut self) {
-        for link in self.links.values_mut() {
-            link.to_engine_ends = true;
-        }
-        for conn in std::mem::take(&mut self.floods).into_keys() {
-            self.links.remove(&conn);
-            self.engine.failed(conn);
-            self.settle();
-        }
-        for conn in self.clients.keys().copied().collect::<Vec<_>>() {
-            while self.links.get(&conn).is_some_and(|link| !link.to_engine_ended)
-                && !self.links[&conn].is_stuck(&self.engine, conn)
-            {
-                self.deliver_to_engine(conn, 100_000);
-                self.settle();
-            }
-            if self.links.contains_key(&conn) {
-                self.links.remove(&conn);
-                self.clients.remove(&conn);
-                self.engine.failed(conn);
-                self.settle();
-            }
-        }
-        assert_eq!(self.engine.calls.len(), 0, "calls are left");
-        for (_, target) in &self.engine.targets.slots {
-            let circuit = &target.circuit;
-            assert_eq!(
-                (circuit.calls.load(Relaxed), circuit.pending.load(Relaxed)),
-                (0, 0),
-                "calls are counted"
-            );
-        }
-        self.check_memory();
-        for endpoint in &self.endpoints {
-            assert_eq!(endpoint.load.active(), 0, "calls count as under way at {}", endpoint.address);
-        }
-        for _ in 0..200 {
-            self.now_ns += 1_000 * MS;
-            self.engine.tick(self.now_ns);
-            self.settle();
-            for conn in self.servers.keys().copied().collect::<Vec<_>>() {
-                self.flush_engine(conn, 100_000);
-                self.settle();
-                self.deliver_to_peer(conn, 100_000);
-            }
-        }
-        let engine = &self.engine;
-        assert_eq!(engine.client_connections(), 0, "client connections are left");
-        assert!(!self.drains || engine.is_drained());
-        assert_eq!(engine.upstreams.len(), 0, "connections to servers are left");
-        assert_eq!(engine.pools.len(), 0, "pools are left");
-        assert_eq!(engine.targets.slots.len(), 0, "targets are left");
-        assert_eq!(engine.budgets.held().count(), 0, "budgets are left");
-        assert_eq!(engine.call_timers.next_in_ns(self.now_ns), None, "a call's timer is left");
-        assert_eq!(engine.conn_timers.next_in_ns(self.now_ns), None, "a connection's timer is left");
-        assert!(self.links.is_empty(), "sockets are left");
     }
 }
 

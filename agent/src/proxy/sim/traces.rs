@@ -66,7 +66,7 @@ impl World {
             && came > 0
         {}
         let mut by_method: BTreeMap<String, Vec<Span>> = BTreeMap::new();
-        for span in spans.into_iter().filter(|span| span.is_grpc && !span.method.is_empty()) {
+        for span in spans.into_iter().filter(|span| span.stats.status.is_grpc && !span.method.is_empty()) {
             by_method.entry(span.method.to_string()).or_default().push(span);
         }
         let rows = self.telemetry.calls();
@@ -81,11 +81,10 @@ impl World {
             assert_eq!(trace.trace_id, trace_id(call));
             assert_eq!(trace.parent_id.map(Into::into), Some(client_span(call)));
             assert!(tally.parents.iter().all(|parent| *parent == trace.span_id.get()), "{tally:?}");
-            assert_eq!((span.flag, span.grpc_status), (status.flag, status.grpc));
-            assert_eq!(span.http_status.unwrap_or(0), status.http);
-            assert_eq!(u64::from(span.attempts), counts.attempts);
-            assert!(trace.retries().len() <= usize::from(span.attempts), "{span:?}");
-            assert!(span.began_ns <= span.ended_ns);
+            assert_eq!(span.stats.status, status);
+            assert_eq!(u64::from(span.stats.attempts), counts.attempts);
+            assert!(trace.retries().len() <= usize::from(span.stats.attempts), "{span:?}");
+            assert!(span.stats.began_ns <= span.stats.ended_ns);
         }
         assert!(by_method.is_empty(), "spans of no call: {by_method:?}");
     }

@@ -6,7 +6,7 @@ use super::rules::{advance, server_speaks};
 use super::turns::{START_NS, Turns, address, list, read};
 use crate::http2::{Connection, ErrorCode, Event, FieldList, HeadersKind, Limits, StreamKey};
 use crate::mesh::{Balancing, Picker, Protection};
-use crate::telemetry::{Audience, Flag, Inlet, Retry, RetryCause, Span, TapFilter, Tracer};
+use crate::telemetry::{Audience, CallStats, Flag, Inlet, Retry, RetryCause, Span, TapFilter, Tracer};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -152,10 +152,11 @@ fn a_sampled_call_has_one_span_between_its_clients_and_its_servers() {
     assert_eq!(format!("{:032x}", span.trace.trace_id), TRACE);
     assert_eq!(span.trace.parent_id.map(Into::into), Some(PARENT));
     assert_eq!((&*span.trace_state, &*span.method), ("k=v,l=w", "shop.Cart/Add"));
-    assert_eq!((span.grpc_status, span.flag, span.attempts), (Some(5), Flag::None, 1));
+    let CallStats { status, attempts, .. } = span.stats;
+    assert_eq!((status.grpc, status.flag, attempts), (Some(5), Flag::None, 1));
     assert_eq!(span.endpoint.as_ref().map(|endpoint| endpoint.address), Some(address(1)));
     assert_eq!(span.link.service_port.to_string(), "shop/cart:50051");
-    assert_eq!(span.ended_ns - span.began_ns, 30 * MS);
+    assert_eq!(span.stats.duration_ns(), 30 * MS);
     assert!(span.trace.retries().is_empty());
 }
 
@@ -281,7 +282,7 @@ fn however_often_a_call_is_sent_it_has_one_span_that_tells_of_each_attempt() {
     let told: Vec<_> =
         span.trace.retries().iter().map(|Retry { endpoint, cause, .. }| (*endpoint, *cause)).collect();
     assert_eq!(told, causes);
-    assert_eq!((span.attempts, span.grpc_status), (4, Some(0)));
+    assert_eq!((span.stats.attempts, span.stats.status.grpc), (4, Some(0)));
 }
 
 #[test]
@@ -294,7 +295,8 @@ fn a_call_that_never_came_to_a_server_has_its_span_too() {
     assert_eq!(scene.turns.answers(), ["14"]);
     let spans = scene.spans();
     let [span] = &spans[..] else { panic!("{spans:?}") };
-    assert_eq!((span.flag, span.grpc_status, span.first_sent_ns), (Flag::Refused, Some(14), None));
+    let CallStats { status, first_sent_ns, .. } = span.stats;
+    assert_eq!((status.flag, status.grpc, first_sent_ns), (Flag::Refused, Some(14), None));
 }
 
 #[test]

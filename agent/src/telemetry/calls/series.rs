@@ -1,8 +1,8 @@
 //! What is counted of calls, by whom they came from, where they went and how they ended.
 
-use super::Status;
 use super::family::Series;
 use super::histogram::{Cell, DURATION_BOUNDS_NS, SIZE_BOUNDS, add, of_duration, of_size, read};
+use super::{CallStats, Status};
 use crate::mesh::{ObjectName, Pod, ServicePort, Workload};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -194,17 +194,6 @@ impl CallCounts {
     }
 }
 
-/// What a call adds to its series.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Amounts {
-    pub(super) duration_ns: u64,
-    pub(super) request_bytes: u64,
-    pub(super) response_bytes: u64,
-    pub(super) request_messages: u32,
-    pub(super) response_messages: u32,
-    pub(super) attempts: u8,
-}
-
 impl CallSeries {
     pub(super) fn new(key: CallKey) -> Self {
         Self {
@@ -221,14 +210,15 @@ impl CallSeries {
 
     /// For its worker alone.
     #[inline]
-    pub(super) fn count(&self, amounts: Amounts) {
-        self.durations[of_duration(amounts.duration_ns)].add(1);
-        self.duration_sum_ns.add(amounts.duration_ns);
-        self.request_bytes.add(amounts.request_bytes);
-        self.response_bytes.add(amounts.response_bytes);
-        self.request_messages.add(amounts.request_messages.into());
-        self.response_messages.add(amounts.response_messages.into());
-        self.attempts.add(amounts.attempts.into());
+    pub(super) fn count(&self, call: &CallStats) {
+        let duration_ns = call.duration_ns();
+        self.durations[of_duration(duration_ns)].add(1);
+        self.duration_sum_ns.add(duration_ns);
+        self.request_bytes.add(call.request_bytes);
+        self.response_bytes.add(call.response_bytes);
+        self.request_messages.add(call.request_messages.into());
+        self.response_messages.add(call.response_messages.into());
+        self.attempts.add(call.attempts.into());
     }
 }
 
@@ -331,11 +321,11 @@ impl EdgeSeries {
 
     /// For its worker alone.
     #[inline]
-    pub(super) fn count(&self, amounts: Amounts) {
-        self.request_sizes[of_size(amounts.request_bytes)].add(1);
-        self.response_sizes[of_size(amounts.response_bytes)].add(1);
-        self.request_bytes.add(amounts.request_bytes);
-        self.response_bytes.add(amounts.response_bytes);
+    pub(super) fn count(&self, call: &CallStats) {
+        self.request_sizes[of_size(call.request_bytes)].add(1);
+        self.response_sizes[of_size(call.response_bytes)].add(1);
+        self.request_bytes.add(call.request_bytes);
+        self.response_bytes.add(call.response_bytes);
     }
 }
 

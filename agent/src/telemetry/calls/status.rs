@@ -3,19 +3,30 @@
 use super::Flag;
 
 /// How calls ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Status {
     /// They are gRPC calls.
     pub is_grpc: bool,
-    /// `:status`; 0 where no answer had begun.
+    /// `:status`, be it of the agent's own answer; 0 where none had begun.
     pub http: u16,
-    /// `grpc-status`, where there was one.
+    /// Of gRPC calls, the `grpc-status` as their clients understand the end; `None`: they did not wait for it.
     pub grpc: Option<u8>,
     /// What went wrong.
     pub flag: Flag,
 }
 
 impl Status {
+    /// `:status`, where an answer had begun.
+    pub fn http_code(self) -> Option<u16> {
+        (self.http > 0).then_some(self.http)
+    }
+
+    /// Whether such calls count as errors where those alone are told: something went wrong, or the status is not OK, or, without gRPC, from
+    /// 400 on.
+    pub fn is_error(self) -> bool {
+        self.flag != Flag::None || self.grpc.is_some_and(|code| code != 0) || self.http >= 400
+    }
+
     /// Whether such calls failed: a server failed them, or they got no server's answer. A call that its client gave up, or ended by a
     /// fault of its own, did not fail; nor did one that was answered with what the server thinks of the request (NOT_FOUND, …).
     pub fn is_failure(self) -> bool {
@@ -68,6 +79,22 @@ mod tests {
         ] {
             let status = Status { is_grpc, http, grpc, flag };
             assert_eq!(status.is_failure(), expected, "{status:?}");
+        }
+    }
+
+    #[test]
+    fn whatever_is_not_ok_is_an_error_though_no_server_failed() {
+        for (is_grpc, http, grpc, flag, expected) in [
+            (true, 200, Some(0), Flag::None, false),
+            (true, 200, Some(5), Flag::None, true),
+            (true, 200, Some(0), Flag::ClientGone, true),
+            (true, 0, None, Flag::ClientCancelled, true),
+            (false, 200, None, Flag::None, false),
+            (false, 404, None, Flag::None, true),
+            (false, 0, None, Flag::ServerLost, true),
+        ] {
+            let status = Status { is_grpc, http, grpc, flag };
+            assert_eq!(status.is_error(), expected, "{status:?}");
         }
     }
 }

@@ -15,7 +15,7 @@ use super::resource::Resource;
 use crate::clock::monotonic_ns;
 use crate::mesh::Workload;
 use crate::telemetry::traces::{Retry, RetryCause, Span};
-use crate::telemetry::{Flag, OTHER_METHOD, grpc_code_name};
+use crate::telemetry::{Flag, OTHER_METHOD, Status, grpc_code_name};
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -64,8 +64,8 @@ fn message(span: &Span, clock: WallClock) -> SpanMessage {
         parent_span_id: trace.parent_id.map_or_else(Vec::new, |id| id.get().to_be_bytes().to_vec()),
         name: name(span),
         kind: KIND_CLIENT,
-        start_time_unix_nano: clock.unix_ns(span.began_ns),
-        end_time_unix_nano: clock.unix_ns(span.ended_ns),
+        start_time_unix_nano: clock.unix_ns(span.stats.began_ns),
+        end_time_unix_nano: clock.unix_ns(span.stats.ended_ns),
         attributes: attributes(span),
         events: trace.retries().iter().map(|retry| event(retry, clock)).collect(),
         status: failure(span).map(|message| SpanStatus { message, code: STATUS_ERROR }),
@@ -75,9 +75,10 @@ fn message(span: &Span, clock: WallClock) -> SpanMessage {
 
 /// Of few different values, as a span's name is to be.
 fn name(span: &Span) -> String {
+    let is_grpc = span.stats.status.is_grpc;
     match (&*span.method, &*span.http_method) {
-        ("" | OTHER_METHOD, _) if span.is_grpc => "grpc".to_owned(),
-        (method, _) if span.is_grpc => method.to_owned(),
+        ("" | OTHER_METHOD, _) if is_grpc => "grpc".to_owned(),
+        (method, _) if is_grpc => method.to_owned(),
         (_, "") => "HTTP".to_owned(),
         (_, http_method) => http_method.to_owned(),
     }
@@ -85,12 +86,13 @@ fn name(span: &Span) -> String {
 
 /// What the client sees as an error: any status but OK, as the conventions for gRPC clients have it; of other requests any from 400 on.
 fn failure(span: &Span) -> Option<String> {
-    let failed = match (span.is_grpc, span.grpc_status, span.http_status) {
-        (true, status, _) => status != Some(0),
-        (false, _, status) => status.is_none_or(|status| status >= 400),
+    let Status { is_grpc, grpc, flag, .. } = span.stats.status;
+    let failed = match is_grpc {
+        true => grpc != Some(0),
+        false => span.stats.status.http_code().is_none_or(|code| code >= 400),
     };
-    let said = if span.flag == Flag::None { String::new() } else { span.flag.name().replace('_', " ") };
-    (failed || span.flag != Flag::None).then_some(said)
+    let said = if flag == Flag::None { String::new() } else { flag.name().replace('_', " ") };
+    (failed || flag != Flag::None).then_some(said)
 }
 
 /// Attributes, as they are put together.
@@ -115,39 +117,40 @@ impl Attributes {
 
 fn attributes(span: &Span) -> Vec<KeyValue> {
     let mut all = Attributes::default();
-    if span.is_grpc {
+    let stats = &span.stats;
+    let Status { is_grpc, grpc, flag, .. } = stats.status;
+    if is_grpc {
         // A client that did not wait for one has cancelled.
-        let code = span.grpc_status.map_or("CANCELLED", grpc_code_name);
+        let code = grpc.map_or("CANCELLED", grpc_code_name);
         all.put("rpc.system.name", "grpc");
         all.put("rpc.method", &*span.method);
         all.put("rpc.response.status_code", code);
-        if span.grpc_status != Some(0) {
+        if grpc != Some(0) {
             all.put("error.type", code);
         }
     } else {
         all.put("http.request.method", &*span.http_method);
-        if let Some(status) = span.http_status {
-            all.put("http.response.status_code", u64::from(status));
+        if let Some(code) = stats.status.http_code() {
+            all.put("http.response.status_code", u64::from(code));
         }
     }
     put_sides(&mut all, span);
-    let milliseconds = |at_ns: u64| at_ns.saturating_sub(span.began_ns) as f64 / 1e6;
-    if let Some(sent_ns) = span.first_sent_ns {
-        all.put("evenkeel.queue_ms", milliseconds(sent_ns));
+    if let Some(sent_ns) = stats.first_sent_ns {
+        all.put("evenkeel.queue_ms", stats.since_began_ms(sent_ns));
     }
-    if let Some(headers_ns) = span.headers_ns {
-        all.put("evenkeel.first_byte_ms", milliseconds(headers_ns));
+    if let Some(headers_ns) = stats.headers_ns {
+        all.put("evenkeel.first_byte_ms", stats.since_began_ms(headers_ns));
     }
-    all.put("evenkeel.request_bytes", span.request_bytes);
-    all.put("evenkeel.response_bytes", span.response_bytes);
-    if span.is_grpc {
-        all.put("evenkeel.request_messages", u64::from(span.request_messages));
-        all.put("evenkeel.response_messages", u64::from(span.response_messages));
+    all.put("evenkeel.request_bytes", stats.request_bytes);
+    all.put("evenkeel.response_bytes", stats.response_bytes);
+    if is_grpc {
+        all.put("evenkeel.request_messages", u64::from(stats.request_messages));
+        all.put("evenkeel.response_messages", u64::from(stats.response_messages));
     }
-    all.put("evenkeel.attempts", u64::from(span.attempts));
-    all.put("evenkeel.new_connection", !span.on_existing_connection);
-    if span.flag != Flag::None {
-        all.put("evenkeel.flag", span.flag.name());
+    all.put("evenkeel.attempts", u64::from(stats.attempts));
+    all.put("evenkeel.new_connection", !stats.on_existing_connection);
+    if flag != Flag::None {
+        all.put("evenkeel.flag", flag.name());
     }
     all.0
 }

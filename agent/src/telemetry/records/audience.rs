@@ -15,7 +15,7 @@ use std::time::SystemTime;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LoggedCalls {
-    /// Those that are errors ([`CallEnd::is_error`]).
+    /// Those that are errors ([`Status::is_error`](crate::telemetry::Status::is_error)).
     Errors,
     /// And of those that are none, this share, from 0 to 1.
     All(f64),
@@ -52,7 +52,7 @@ impl Audience {
     pub fn tell(&self, end: &CallEnd<'_>, chance: impl FnOnce() -> f64) {
         if let Some((calls, log)) = &self.log {
             let is_logged = match *calls {
-                _ if end.is_error() => true,
+                _ if end.stats.status.is_error() => true,
                 LoggedCalls::Errors => false,
                 LoggedCalls::All(share) => share >= 1.0 || chance() < share,
             };
@@ -67,7 +67,7 @@ impl Audience {
             }
             // A worker waits for no lock; there are more calls.
             if is_any_abandoned && let Ok(mut taps) = self.taps.try_write() {
-                self.end_abandoned(&mut taps, end.ended_ns);
+                self.end_abandoned(&mut taps, end.stats.ended_ns);
             }
         }
     }

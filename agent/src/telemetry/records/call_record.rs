@@ -2,7 +2,7 @@
 
 use super::secrets::{MASK, text, without_secrets};
 use crate::http2::Name;
-use crate::telemetry::{CallEnd, Flag, grpc_code_name, trace_id};
+use crate::telemetry::{CallEnd, CallStats, Flag, grpc_code_name, trace_id};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
@@ -130,7 +130,8 @@ pub struct RecordEndpoint {
 impl CallRecord {
     /// Of a call that was over at that time.
     pub fn new(end: &CallEnd<'_>, time: SystemTime, with_headers: bool) -> Self {
-        let since_began_ms = |ns: u64| ns.saturating_sub(end.began_ns) as f64 / 1e6;
+        let CallStats { status, .. } = end.stats;
+        let since_began_ms = |at_ns: u64| end.stats.since_began_ms(at_ns);
         let told = |name: Name, value: &[u8]| {
             let field = end.request.iter().find(|field| field.known == name);
             if field.is_some_and(|field| field.never_indexed) { MASK.to_owned() } else { text(value) }
@@ -157,31 +158,31 @@ impl CallRecord {
                 node: endpoint.node.clone(),
                 zone: endpoint.zone.clone(),
             }),
-            method: if end.is_grpc { path() } else { None },
-            http_method: if end.is_grpc {
+            method: if status.is_grpc { path() } else { None },
+            http_method: if status.is_grpc {
                 None
             } else {
                 end.request.find(Name::Method).map(|method| told(Name::Method, method))
             },
-            path: if end.is_grpc {
+            path: if status.is_grpc {
                 None
             } else {
                 path().map(|path| if path == MASK { path } else { format!("/{path}") })
             },
-            http_status: end.http_status,
-            grpc_status: end.grpc_status,
-            grpc_status_name: end.grpc_status.map(grpc_code_name),
-            flag: Some(end.flag).filter(|flag| *flag != Flag::None).map(Flag::name),
-            failed: end.status().is_failure(),
-            duration_ms: since_began_ms(end.ended_ns),
-            queue_ms: end.first_sent_ns.map(since_began_ms),
-            first_byte_ms: end.headers_ns.map(since_began_ms),
-            request_bytes: end.request_bytes,
-            response_bytes: end.response_bytes,
-            request_messages: end.request_messages,
-            response_messages: end.response_messages,
-            attempts: end.attempts,
-            new_connection: !end.on_existing_connection,
+            http_status: status.http_code(),
+            grpc_status: status.grpc,
+            grpc_status_name: status.grpc.map(grpc_code_name),
+            flag: Some(status.flag).filter(|flag| *flag != Flag::None).map(Flag::name),
+            failed: status.is_failure(),
+            duration_ms: since_began_ms(end.stats.ended_ns),
+            queue_ms: end.stats.first_sent_ns.map(since_began_ms),
+            first_byte_ms: end.stats.headers_ns.map(since_began_ms),
+            request_bytes: end.stats.request_bytes,
+            response_bytes: end.stats.response_bytes,
+            request_messages: end.stats.request_messages,
+            response_messages: end.stats.response_messages,
+            attempts: end.stats.attempts,
+            new_connection: !end.stats.on_existing_connection,
             trace_id: trace_id(end.request).map(|id| format!("{id:032x}")),
             headers_cut: headers.as_ref().is_some_and(|(_, is_cut)| *is_cut || end.request.is_excerpt()),
             headers: headers.map(|(headers, _)| headers),
@@ -212,6 +213,7 @@ mod tests {
     use super::*;
     use crate::http2::FieldList;
     use crate::mesh::{Endpoint, ObjectName, ServicePort};
+    use crate::telemetry::Status;
     use std::time::{Duration, UNIX_EPOCH};
 
     fn end<'a>(port: &'a ServicePort, endpoint: &'a Endpoint, request: &'a FieldList) -> CallEnd<'a> {
@@ -222,20 +224,19 @@ mod tests {
             endpoint: Some(endpoint),
             method: "other",
             request,
-            is_grpc: true,
-            http_status: Some(200),
-            grpc_status: Some(5),
-            flag: Flag::None,
-            began_ns: 1_000_000,
-            first_sent_ns: Some(1_250_000),
-            headers_ns: None,
-            ended_ns: 4_000_000,
-            request_bytes: 10,
-            response_bytes: 2_000,
-            request_messages: 1,
-            response_messages: 2,
-            attempts: 2,
-            on_existing_connection: false,
+            stats: CallStats {
+                status: Status { is_grpc: true, http: 200, grpc: Some(5), flag: Flag::None },
+                began_ns: 1_000_000,
+                first_sent_ns: Some(1_250_000),
+                headers_ns: None,
+                ended_ns: 4_000_000,
+                request_bytes: 10,
+                response_bytes: 2_000,
+                request_messages: 1,
+                response_messages: 2,
+                attempts: 2,
+                on_existing_connection: false,
+            },
         }
     }
 
@@ -291,14 +292,13 @@ mod tests {
         let port = ServicePort { service: ObjectName::new("shop", "cart"), port: 50_051 };
         let endpoint = Endpoint::at("10.0.0.1:50051".parse().unwrap());
         let request = request(&[(":method", "GET"), (":path", "/a?token=hunter2")]);
-        let end =
-            CallEnd { is_grpc: false, method: "", grpc_status: None, ..end(&port, &endpoint, &request) };
+        let mut end = CallEnd { method: "", ..end(&port, &endpoint, &request) };
+        end.stats.status = Status { is_grpc: false, http: 200, grpc: None, flag: Flag::None };
         let record = CallRecord::new(&end, UNIX_EPOCH, false);
         assert_eq!(
             (record.method, record.http_method.as_deref(), record.path.as_deref()),
             (None, Some("GET"), Some("/a"))
         );
-        assert!(!end.is_error() && CallEnd { http_status: Some(404), ..end }.is_error());
     }
 
     #[test]

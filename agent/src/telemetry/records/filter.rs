@@ -1,7 +1,7 @@
 //! Which calls somebody wants to hear of.
 
 use crate::mesh::{MethodFilter, ObjectName, ServiceFilter};
-use crate::telemetry::{CallEnd, GRPC_CODES};
+use crate::telemetry::{CallEnd, GRPC_CODES, Status};
 use std::str::FromStr;
 
 /// Which calls a tap takes; without anything, all.
@@ -22,7 +22,7 @@ pub struct TapFilter {
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatusFilter {
-    /// In an error ([`CallEnd::is_error`]).
+    /// In an error ([`Status::is_error`]).
     Error,
     /// With this gRPC status. A client that did not wait for one has cancelled.
     Grpc(u8),
@@ -56,12 +56,12 @@ impl FromStr for StatusFilter {
 }
 
 impl StatusFilter {
-    fn takes(self, end: &CallEnd<'_>) -> bool {
+    fn takes(self, status: Status) -> bool {
         const CANCELLED: u8 = 1;
         match self {
-            Self::Error => end.is_error(),
-            Self::Grpc(code) => end.is_grpc && end.grpc_status.unwrap_or(CANCELLED) == code,
-            Self::Http(status) => end.http_status == Some(status),
+            Self::Error => status.is_error(),
+            Self::Grpc(code) => status.is_grpc && status.grpc.unwrap_or(CANCELLED) == code,
+            Self::Http(code) => status.http_code() == Some(code),
         }
     }
 }
@@ -74,7 +74,7 @@ impl TapFilter {
         namespace.as_deref().is_none_or(|wanted| source.is_some_and(|name| &*name.namespace == wanted))
             && pod.as_ref().is_none_or(|wanted| source == Some(wanted))
             && service.as_ref().is_none_or(|wanted| wanted.takes(end.service_port))
-            && status.is_none_or(|wanted| wanted.takes(end))
+            && status.is_none_or(|wanted| wanted.takes(end.stats.status))
             && method.as_ref().is_none_or(|wanted| end.path().is_some_and(|path| wanted.takes(path)))
     }
 }
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
     use crate::http2::FieldList;
     use crate::mesh::{Pod, PodKey, ServicePort, Workload};
-    use crate::telemetry::Flag;
+    use crate::telemetry::{CallStats, Flag};
     use std::sync::Arc;
 
     fn pod() -> Pod {
@@ -107,20 +107,10 @@ mod tests {
             endpoint: None,
             method: "other",
             request: &request,
-            is_grpc: true,
-            http_status: Some(200),
-            grpc_status,
-            flag,
-            began_ns: 0,
-            first_sent_ns: None,
-            headers_ns: None,
-            ended_ns: 0,
-            request_bytes: 0,
-            response_bytes: 0,
-            request_messages: 0,
-            response_messages: 0,
-            attempts: 0,
-            on_existing_connection: false,
+            stats: CallStats {
+                status: Status { is_grpc: true, http: 200, grpc: grpc_status, flag },
+                ..CallStats::default()
+            },
         })
     }
 

@@ -61,10 +61,10 @@ impl Tap {
         }
         // Before the record is there: after it, who has just read it would seem not to have come.
         if self.unread.since_ns.load(Relaxed) == 0 {
-            self.unread.since_ns.store(end.ended_ns, Relaxed);
+            self.unread.since_ns.store(end.stats.ended_ns, Relaxed);
         }
         self.outlet.tell(|| CallRecord::new(end, SystemTime::now(), self.with_headers));
-        self.is_abandoned(end.ended_ns)
+        self.is_abandoned(end.stats.ended_ns)
     }
 
     /// Whether nobody has come for what there is to read, for too long.

@@ -3,7 +3,7 @@
 use super::context;
 use crate::http2::FieldList;
 use crate::mesh::Endpoint;
-use crate::telemetry::{Flag, Link};
+use crate::telemetry::{CallStats, Link};
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -75,8 +75,7 @@ impl CallTrace {
     }
 }
 
-/// A traced call that is over. Times are nanoseconds of the monotonic clock; each field that [`CallEnd`](crate::telemetry::CallEnd) has too is
-/// described there.
+/// A traced call that is over.
 #[derive(Debug)]
 pub struct Span {
     /// Its place in the trace.
@@ -91,32 +90,6 @@ pub struct Span {
     pub method: Arc<str>,
     /// Of another request, its HTTP method; empty for a gRPC call.
     pub http_method: Box<str>,
-    /// It is a gRPC call.
-    pub is_grpc: bool,
-    /// Of the response.
-    pub http_status: Option<u16>,
-    /// Of a gRPC call, the status as its client understands the end.
-    pub grpc_status: Option<u8>,
-    /// What went wrong.
-    pub flag: Flag,
-    /// When its request came.
-    pub began_ns: u64,
-    /// When it was first sent to a server.
-    pub first_sent_ns: Option<u64>,
-    /// When a server's response headers came.
-    pub headers_ns: Option<u64>,
-    /// When it was over.
-    pub ended_ns: u64,
-    /// Body bytes from the client.
-    pub request_bytes: u64,
-    /// Body bytes from a server.
-    pub response_bytes: u64,
-    /// gRPC messages from the client.
-    pub request_messages: u32,
-    /// gRPC messages from a server.
-    pub response_messages: u32,
-    /// Endpoints that were chosen for it.
-    pub attempts: u8,
-    /// The client's connection had carried a call before.
-    pub on_existing_connection: bool,
+    /// How it ended, when, and how much was in it.
+    pub stats: CallStats,
 }
