@@ -1,6 +1,6 @@
 //! The command line on a terminal: colours, the screen of `top`, and what is said to who waits.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use evenkeel_tests::evenkeel_cli::command;
 use evenkeel_tests::host::privileged;
 use evenkeel_tests::process::signal_to;
@@ -154,5 +154,41 @@ fn colours_are_for_terminals_that_want_them_alone() -> Outcome {
     let mut top = usual(command(&shop.cluster.node, &["top", "--interval", "1"])?);
     let shown = shown(top.env("TERM", "dumb"))?;
     ensure!(shown.contains("calls/s") && !shown.contains('\u{1b}'), "{shown:?}");
+    Ok(())
+}
+
+#[test]
+fn who_waits_for_calls_is_told_for_which_and_that_none_has_come() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let shop = Shop::enrolled(1)?;
+    let _agent = Agent::start(&shop.cluster)?;
+    let arguments = ["tap", "-n", "shop", "--method", "a.B/*", "--status", "error"];
+    let (program, mut person) = terminal()?;
+    let mut tap = usual(command(&shop.cluster.node, &arguments)?)
+        .stdout(Stdio::piped())
+        .stderr(program.try_clone()?)
+        .spawn()?;
+    drop(program);
+    let mut said = String::new();
+    let mut read_until = |words: &str| -> Result<()> {
+        while !said.contains(words) {
+            let mut piece = [0; 4096];
+            let read = person.read(&mut piece).with_context(|| format!("no {words:?}: {said:?}"))?;
+            said.push_str(&String::from_utf8_lossy(&piece[..read]));
+        }
+        Ok(())
+    };
+    read_until("Ctrl-C ends.")?;
+    read_until("No such call has ended yet")?;
+    signal_to(tap.id() as i32, libc::SIGINT);
+    let mut table = String::new();
+    tap.stdout.take().context("a pipe")?.read_to_string(&mut table)?;
+    ensure!(tap.wait()?.success() && table.lines().count() == 1 && table.starts_with("TIME "), "{table:?}");
+    let line = said.lines().next().context("a line")?;
+    for words in ["the namespace shop", "of the method a.B/*", "of the status error", "one agent"] {
+        ensure!(line.contains(words), "{words}: {line}");
+    }
     Ok(())
 }
