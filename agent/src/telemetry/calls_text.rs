@@ -6,11 +6,11 @@
 use super::calls::histogram::{DURATION_BOUNDS_NS, SIZE_BOUNDS, add};
 use super::exposition::escaped;
 use super::{
-    CallCounts, CallGroup, CallSums, DurationBuckets, EdgeCounts, EdgeGroup, Flag, SizeBuckets, Status,
-    Telemetry, grpc_code_name,
+    CallCounts, CallGroup, CallSums, DurationBuckets, EdgeCounts, EdgeGroup, SizeBuckets, Status, Telemetry,
 };
 use crate::mesh::{ServicePort, Workload};
 use rustc_hash::FxHashMap;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::time::Instant;
@@ -63,11 +63,6 @@ const CLUSTER_DOMAIN: &str = "svc.cluster.local";
 const CLUSTER: &str = "Kubernetes";
 const UNKNOWN: &str = "unknown";
 
-/// The name of a gRPC call's status. A client that did not wait for one has cancelled.
-fn code_name(status: Status) -> &'static str {
-    status.grpc.map_or("CANCELLED", grpc_code_name)
-}
-
 /// The part of a scrape that is about calls. Without an end mark.
 pub(super) fn calls_text(telemetry: &Telemetry, istio: bool, now: Instant) -> String {
     let mut text = String::new();
@@ -83,7 +78,7 @@ pub(super) fn calls_text(telemetry: &Telemetry, istio: bool, now: Instant) -> St
 }
 
 /// What OTel's metric tells gRPC calls apart by.
-type OtelKey<'a> = (&'a ServicePort, &'a str, &'static str, Option<&'static str>);
+type OtelKey<'a> = (&'a ServicePort, &'a str, &'static str, Option<Cow<'static, str>>);
 
 fn otel(calls: &CallSums, text: &mut String) -> fmt::Result {
     let mut sums: BTreeMap<OtelKey<'_>, (DurationBuckets, u64)> = BTreeMap::new();
@@ -96,7 +91,7 @@ fn otel(calls: &CallSums, text: &mut String) -> fmt::Result {
         groups.chain(rest).filter(|(_, _, status, _)| status.is_grpc)
     {
         let (buckets, sum) =
-            sums.entry((service_port, method, code_name(status), error_type(status))).or_default();
+            sums.entry((service_port, method, status.code_name(), status.error_type())).or_default();
         add(buckets, &counts.durations);
         *sum += counts.duration_sum_ns;
     }
@@ -115,20 +110,11 @@ fn otel(calls: &CallSums, text: &mut String) -> fmt::Result {
             push(&mut labels, "", label, value);
         }
         if let Some(error) = error {
-            push(&mut labels, "", "error_type", error);
+            push(&mut labels, "", "error_type", &error);
         }
         durations(text, NAME, &labels, &buckets, &bounds, sum_ns, 1e9)?;
     }
     Ok(())
-}
-
-/// OTel's `error.type`, which a call has that failed: what the agent knows of the cause, or the status.
-fn error_type(status: Status) -> Option<&'static str> {
-    match (status.flag, code_name(status)) {
-        (_, "OK") => None,
-        (Flag::None, code) => Some(code),
-        (flag, _) => Some(flag.name()),
-    }
 }
 
 /// A Service's name in the cluster's DNS.

@@ -15,7 +15,7 @@ use super::resource::Resource;
 use crate::clock::monotonic_ns;
 use crate::mesh::Workload;
 use crate::telemetry::traces::{Retry, RetryCause, Span};
-use crate::telemetry::{Flag, OTHER_METHOD, grpc_code_name};
+use crate::telemetry::{Flag, OTHER_METHOD, Status, grpc_code_name};
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -93,6 +93,11 @@ fn failure(span: &Span) -> Option<String> {
     (failed || span.flag != Flag::None).then_some(said)
 }
 
+fn status(span: &Span) -> Status {
+    let http = span.http_status.unwrap_or(0);
+    Status { is_grpc: span.is_grpc, http, grpc: span.grpc_status, flag: span.flag }
+}
+
 /// Attributes, as they are put together.
 #[derive(Default)]
 struct Attributes(Vec<KeyValue>);
@@ -115,20 +120,19 @@ impl Attributes {
 
 fn attributes(span: &Span) -> Vec<KeyValue> {
     let mut all = Attributes::default();
+    let status = status(span);
     if span.is_grpc {
-        // A client that did not wait for one has cancelled.
-        let code = span.grpc_status.map_or("CANCELLED", grpc_code_name);
         all.put("rpc.system.name", "grpc");
         all.put("rpc.method", &*span.method);
-        all.put("rpc.response.status_code", code);
-        if span.grpc_status != Some(0) {
-            all.put("error.type", code);
-        }
+        all.put("rpc.response.status_code", status.code_name());
     } else {
         all.put("http.request.method", &*span.http_method);
         if let Some(status) = span.http_status {
             all.put("http.response.status_code", u64::from(status));
         }
+    }
+    if let Some(error) = status.error_type() {
+        all.put("error.type", &*error);
     }
     put_sides(&mut all, span);
     let milliseconds = |at_ns: u64| at_ns.saturating_sub(span.began_ns) as f64 / 1e6;
@@ -155,15 +159,22 @@ fn attributes(span: &Span) -> Vec<KeyValue> {
 /// Who called whom.
 fn put_sides(all: &mut Attributes, span: &Span) {
     let port = &span.link.service_port;
-    all.put("server.address", format!("{}.{}.svc", port.service.name, port.service.namespace));
-    all.put("server.port", u64::from(port.port));
+    // `evenkeel proxy --to` has no Service.
+    let is_service = port.port != 0;
+    if is_service {
+        all.put("server.address", format!("{}.{}.svc", port.service.name, port.service.namespace));
+        all.put("server.port", u64::from(port.port));
+        all.put("evenkeel.service", port.to_string());
+    } else if let Some(endpoint) = &span.endpoint {
+        all.put("server.address", endpoint.address.ip().to_string());
+        all.put("server.port", u64::from(endpoint.address.port()));
+    }
     if let Some(caller) = &span.link.caller {
         all.put("k8s.src.namespace", &*caller.name.namespace);
         all.put("k8s.src.name", &*caller.name.name);
         all.put("k8s.src.type", "Pod");
         all.put_owner("src", &caller.workload);
     }
-    all.put("evenkeel.service", port.to_string());
     let Some(endpoint) = &span.endpoint else { return };
     all.put_peer(endpoint.address);
     if let Some((namespace, pod)) = endpoint.pod.as_ref().and_then(|pod| pod.split_once('/')) {
