@@ -48,6 +48,8 @@ pub struct Options {
     pub admin_socket: Option<PathBuf>,
     /// Further arguments.
     pub arguments: Vec<String>,
+    /// Further variables.
+    pub variables: Vec<(String, String)>,
 }
 
 /// A running `evenkeel agent`.
@@ -330,7 +332,7 @@ pub fn command(cluster: &Cluster, options: &Options) -> Result<Command> {
     } else {
         Command::new(binary)
     };
-    command.args(arguments);
+    command.args(arguments).envs(options.variables.iter().cloned());
     Ok(command)
 }
 

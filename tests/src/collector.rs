@@ -68,6 +68,8 @@ pub struct ReceivedExport {
     pub spans: u64,
     /// Fields that the published messages do not know.
     pub unknown: u64,
+    /// What came with it.
+    pub headers: BTreeMap<String, String>,
 }
 
 /// OTLP's port for gRPC.

@@ -212,10 +212,15 @@ struct Tap(BufReader<UnixStream>);
 
 impl Tap {
     fn open(socket: &Path, query: &str) -> Result<(u16, Self)> {
+        // It knows no chunks: the lines come as they are.
+        Self::open_by("HTTP/1.0", socket, query)
+    }
+
+    fn open_by(protocol: &str, socket: &Path, query: &str) -> Result<(u16, Self)> {
         let mut stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(evenkeel_tests::wait::WAIT_LIMIT))?;
-        // HTTP/1.0 knows no chunks: the lines come as they are.
-        stream.write_all(format!("GET /tap{query} HTTP/1.0\r\n\r\n").as_bytes())?;
+        let request = format!("GET /tap{query} {protocol}\r\nHost: localhost\r\n\r\n");
+        stream.write_all(request.as_bytes())?;
         let mut reader = BufReader::new(stream);
         let mut line = String::new();
         reader.read_line(&mut line)?;
@@ -229,10 +234,14 @@ impl Tap {
 
     /// The next record; `None`: the answer has ended.
     fn next(&mut self) -> Result<Option<Value>> {
-        let mut line = String::new();
-        match self.0.read_line(&mut line)? {
-            0 => Ok(None),
-            _ => serde_json::from_str(&line).map(Some).context(line),
+        loop {
+            let mut line = String::new();
+            match self.0.read_line(&mut line)? {
+                0 => return Ok(None),
+                // A sign of life.
+                _ if line.trim().is_empty() => {}
+                _ => return serde_json::from_str(&line).map(Some).context(line),
+            }
         }
     }
 
@@ -304,23 +313,27 @@ fn who_goes_away_frees_the_tap_at_once() -> Outcome {
     let socket = folder.path().join("admin.sock");
     let options = Options { admin_socket: Some(socket.clone()), ..Options::default() };
     let _agent = Agent::start_with(&shop.cluster, &options)?;
-    let mut open = Vec::new();
-    let refused = loop {
-        ensure!(open.len() < 100, "there is no bound");
-        let (status, mut tap) = Tap::open(&socket, "")?;
-        match status {
-            200 => open.push(tap),
-            status => {
-                let mut said = String::new();
-                tap.0.read_line(&mut said)?;
-                break (status, said);
+    for protocol in ["HTTP/1.0", "HTTP/1.1"] {
+        let mut open = Vec::new();
+        let refused = loop {
+            ensure!(open.len() < 100, "there is no bound");
+            let (status, mut tap) = Tap::open_by(protocol, &socket, "")?;
+            match status {
+                200 => open.push(tap),
+                status => {
+                    let mut said = String::new();
+                    tap.0.read_line(&mut said)?;
+                    break (status, said);
+                }
             }
-        }
-    };
-    ensure!(refused.0 == 503 && refused.1.contains("8 taps are open"), "{refused:?}");
-    // No call ends meanwhile that would have to be written to who has gone.
-    drop(open);
-    eventually("there is room again", || Tap::open(&socket, "").is_ok_and(|(status, _)| status == 200))
+        };
+        ensure!(refused.0 == 503 && refused.1.contains("8 taps are open"), "{refused:?}");
+        // No call ends meanwhile that would have to be written to who has gone.
+        drop(open);
+        let is_free = || Tap::open_by(protocol, &socket, "").is_ok_and(|(status, _)| status == 200);
+        eventually("there is room again", is_free)?;
+    }
+    Ok(())
 }
 
 #[test]

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use axum::Router;
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
+use socket2::SockRef;
 use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
@@ -14,7 +15,11 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
+
+/// A client that acknowledges nothing of what was sent for so long has gone without a word: as long as one may take nothing of an answer.
+const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Only the agent's own user may open its socket.
 const SOCKET_MODE: u32 = 0o600;
@@ -81,9 +86,12 @@ impl Drop for SocketFile {
 
 /// Binds an endpoint; `name` is what it is called in the message where that fails.
 pub async fn bind(name: &str, flag: &str, address: SocketAddr) -> Result<TcpListener> {
-    TcpListener::bind(address)
+    let listener = TcpListener::bind(address)
         .await
-        .with_context(|| format!("cannot listen on {address} for {name}: choose another with {flag}"))
+        .with_context(|| format!("cannot listen on {address} for {name}: choose another with {flag}"))?;
+    // What is accepted inherits it.
+    SockRef::from(&listener).set_tcp_user_timeout(Some(ACKNOWLEDGED_WITHIN))?;
+    Ok(listener)
 }
 
 /// Binds the admin endpoint.
@@ -180,6 +188,14 @@ mod tests {
         for wrong in ["", "15800", "localhost:15800", "unix:admin.sock", "unix:", "/run/admin.sock"] {
             assert!(wrong.parse::<AdminAddress>().is_err(), "{wrong}");
         }
+    }
+
+    #[tokio::test]
+    async fn connections_end_with_clients_that_acknowledge_nothing() {
+        let listener = bind("a test", "--test", "127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let _client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        assert_eq!(SockRef::from(&accepted).tcp_user_timeout().unwrap(), Some(ACKNOWLEDGED_WITHIN));
     }
 
     #[tokio::test]

@@ -57,7 +57,10 @@ fn path_item(route: &Route, schema: &Value) -> Value {
     let parameters: Vec<_> =
         route.all_parameters().map(|of_route| parameter(of_route, route.needs(of_route))).collect();
     let description = match route.is_stream() {
-        true => format!("{}; each line is an object", route.summary),
+        true => format!(
+            "{}; each line is an object, or empty: a sign of life where none has come for a while",
+            route.summary
+        ),
         false => route.summary.to_owned(),
     };
     let operation = |method: &&str| {

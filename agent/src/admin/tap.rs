@@ -1,4 +1,7 @@
 //! `/tap`: calls as they end. Nothing is kept for it, and nobody is told of any call, but for as long as somebody reads.
+//!
+//! Where no call comes, an empty line does from time to time: it says that the agent lives, keeps forwarders from taking the connection for
+//! an idle one, and finds out who has gone without a word, whose filter each call would be held against for ever.
 
 use super::accept::{Form, NDJSON};
 use super::filter::Filter;
@@ -16,10 +19,17 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use tokio::time::{Sleep, sleep};
+use std::time::Duration;
+use tokio::time::{Instant, Sleep, sleep};
 
 /// Records that are sent in one go.
 const BATCH: usize = 256;
+
+/// An answer says something as often as this: half of what the most impatient of usual forwarders allow an idle connection (60 s).
+const SIGN_OF_LIFE_EVERY: Duration = Duration::from_secs(30);
+
+/// What is said to people where there is no call; programs get an empty line, which readers of JSON lines pass over.
+const NO_CALL: &str = "… no such call meanwhile";
 
 /// A line of the answer.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -47,7 +57,7 @@ pub(super) fn answer(audience: &Arc<Audience>, filter: Filter, form: Form) -> Re
         Form::Json => NDJSON,
         Form::Text => "text/plain; charset=utf-8",
     };
-    let lines = TapBody { tap, form, left, batch: Vec::new(), told_drops: 0, pause: None };
+    let lines = TapBody::new(tap, form, left, SIGN_OF_LIFE_EVERY);
     Ok(([(CONTENT_TYPE, media_type)], Body::new(lines)).into_response())
 }
 
@@ -61,9 +71,26 @@ struct TapBody {
     told_drops: u64,
     /// Since the last lines went out.
     pause: Option<Pin<Box<Sleep>>>,
+    /// As long as nothing else is said.
+    sign_of_life: Pin<Box<Sleep>>,
+    sign_of_life_every: Duration,
 }
 
 impl TapBody {
+    fn new(tap: OpenTap, form: Form, left: Option<usize>, sign_of_life_every: Duration) -> Self {
+        let sign_of_life = Box::pin(sleep(sign_of_life_every));
+        Self {
+            tap,
+            form,
+            left,
+            batch: Vec::new(),
+            told_drops: 0,
+            pause: None,
+            sign_of_life,
+            sign_of_life_every,
+        }
+    }
+
     fn lines(&mut self) -> String {
         let mut text = String::new();
         for record in self.batch.drain(..) {
@@ -103,7 +130,19 @@ impl HttpBody for TapBody {
             this.pause = None;
         }
         let most = this.left.map_or(BATCH, |left| left.min(BATCH));
-        let taken = ready!(this.tap.poll_next(context, &mut this.batch, most));
+        let taken = match this.tap.poll_next(context, &mut this.batch, most) {
+            Poll::Ready(taken) => taken,
+            Poll::Pending => {
+                ready!(this.sign_of_life.as_mut().poll(context));
+                this.sign_of_life.as_mut().reset(Instant::now() + this.sign_of_life_every);
+                let line = match this.form {
+                    Form::Json => "\n".to_owned(),
+                    Form::Text => format!("{NO_CALL}\n"),
+                };
+                return Poll::Ready(Some(Ok(Frame::data(line.into()))));
+            }
+        };
+        this.sign_of_life.as_mut().reset(Instant::now() + this.sign_of_life_every);
         let lines = this.lines();
         this.left = match (taken, this.left) {
             // The agent ends.
@@ -223,6 +262,27 @@ mod tests {
             assert!(text.lines().count() == 1 && text.contains(" OK - -> shop/cart:50051"), "{text}");
         }
         assert_eq!(audience.taps(), 0);
+    }
+
+    #[tokio::test]
+    async fn where_no_call_comes_there_are_signs_of_life_which_are_no_calls() {
+        for (form, sign) in [(Form::Json, "\n".to_owned()), (Form::Text, format!("{NO_CALL}\n"))] {
+            let audience = Arc::new(Audience::default());
+            let tap = audience.tap(filter(Some("not-found"), None).of_tap(), false).unwrap();
+            let mut body = TapBody::new(tap, form, Some(1), Duration::from_millis(1));
+            // Those that are not wanted end no silence.
+            tell(&audience, 3, 0);
+            for _ in 0..3 {
+                let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
+                assert_eq!(frame, sign);
+            }
+            tell(&audience, 1, 5);
+            let mut said = String::new();
+            while let Some(frame) = body.frame().await {
+                said.push_str(&String::from_utf8_lossy(&frame.unwrap().into_data().unwrap()));
+            }
+            assert!(said.contains("NOT_FOUND"), "the one call that was wanted: {said}");
+        }
     }
 
     const MINUTE_NS: u64 = 60_000_000_000;

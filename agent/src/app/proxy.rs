@@ -1,7 +1,7 @@
 //! `evenkeel proxy`: the call path without eBPF.
 
 use super::stop::StopSignals;
-use super::telling::Telling;
+use super::telling::{Telling, TracesOf};
 use super::{Observers, run_to_end, start_workers};
 use crate::balance;
 use crate::config::{ProxyConfig, Upstreams};
@@ -34,9 +34,13 @@ async fn run(config: ProxyConfig) -> Result<ExitCode> {
     let (ticks, _) = SharedPage::create()?;
     // It has no pods.
     let no_limit = u32::MAX;
-    let telling = Telling::begin(config.access_log.as_ref(), None)?;
-    // Nobody could ask for what is counted.
-    let observers = Observers { telemetry: None, audience: Arc::clone(&telling.audience), tracer: None };
+    let telling = Telling::begin(config.access_log.as_ref(), config.traces.as_ref().map(TracesOf::proxy))?;
+    let observers = Observers {
+        // Nobody could ask for what is counted.
+        telemetry: None,
+        audience: Arc::clone(&telling.audience),
+        tracer: telling.tracer.clone(),
+    };
     let dialer = Arc::new(OwnNamespace);
     let workers = start_workers(config.workers, dialer, true, config.protection, no_limit, observers, ticks)?;
     match config.upstreams {

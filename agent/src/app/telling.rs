@@ -21,7 +21,7 @@ pub(super) struct TracesOf<'a> {
     traces: &'a TracesConfig,
     node_name: Option<&'a str>,
     pod_uid: Option<&'a str>,
-    mark: u32,
+    mark: Option<u32>,
 }
 
 impl<'a> TracesOf<'a> {
@@ -31,11 +31,16 @@ impl<'a> TracesOf<'a> {
             traces: config.traces.as_ref()?,
             node_name: config.cluster.node_name.as_deref(),
             pod_uid: config.cluster.pod_uid.as_deref(),
-            mark: config.mark,
+            mark: Some(config.mark),
         })
     }
 
-    fn export(&self) -> Export<'a> {
+    /// Those of the call path without eBPF, which nobody takes its sockets from.
+    pub(super) fn proxy(traces: &'a TracesConfig) -> Self {
+        Self { traces, node_name: None, pod_uid: None, mark: None }
+    }
+
+    fn export(&self) -> Export {
         let mut resource = self.traces.resource.clone();
         resource.add("k8s.node.name", self.node_name);
         resource.add("k8s.pod.uid", self.pod_uid);
@@ -44,9 +49,11 @@ impl<'a> TracesOf<'a> {
         resource.add("service.instance.id", Some(&own));
         Export {
             endpoint: self.traces.endpoint.clone(),
-            ca_file: self.traces.ca_file.as_deref(),
+            ca_file: self.traces.ca_file.clone(),
+            headers: self.traces.headers.clone(),
+            compression: self.traces.compression,
             resource,
-            mark: Some(self.mark),
+            mark: self.mark,
         }
     }
 }

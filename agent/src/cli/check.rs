@@ -1,6 +1,6 @@
 //! `evenkeel check`.
 
-use super::output::print;
+use super::output::{Paint, Palette, ProgramOutputArgs, print};
 use crate::admin::table::printable;
 use crate::config::{ClusterArgs, ClusterConfig};
 use crate::kernel::check::probe;
@@ -9,6 +9,7 @@ use crate::sources::kubernetes::permissions::{Finding, check};
 use crate::sources::kubernetes::write_back::Wishes;
 use anyhow::Result;
 use clap::Args;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -18,6 +19,8 @@ pub(super) struct CheckArgs {
     /// The cgroup2 folder that the agent would attach at; by default the root of cgroup2
     #[arg(long, env = "EVENKEEL_CGROUP", value_name = "DIR")]
     cgroup: Option<PathBuf>,
+    #[command(flatten)]
+    output: ProgramOutputArgs,
     #[command(flatten)]
     cluster: ClusterArgs,
 }
@@ -47,22 +50,32 @@ pub(super) fn run(args: CheckArgs) -> Result<ExitCode> {
         })
         .collect();
     lines.extend(of_cluster(args.cluster.as_given()));
+    let missing = lines.iter().filter(|line| line.verdict() == Verdict::Lacks).count();
+    let points = || lines.iter().map(Line::value).collect::<Value>();
+    let said =
+        args.output.is_for_programs().then(points).and_then(|points| args.output.for_programs(&points));
+    print(&said.unwrap_or_else(|| text(&lines, missing, Palette::of_stdout())))?;
+    Ok(if missing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// As people read it.
+fn text(lines: &[Line], missing: usize, palette: Palette) -> String {
     let width = lines.iter().map(|line| line.name.len()).max().unwrap_or(0);
     let mut text = String::new();
-    for line in &lines {
-        let (name, detail) = (&line.name, printable(&line.detail));
-        text.push_str(&format!("{:<5}  {name:<width$}  {detail}\n", verdict(line)));
+    for line in lines {
+        let (name, detail, verdict) = (&line.name, printable(&line.detail), line.verdict());
+        let (word, paint) = verdict.word();
+        let word = palette.paint(&format!("{word:<5}"), paint);
+        text.push_str(&format!("{word}  {name:<width$}  {detail}\n"));
         if !line.remedy.is_empty() {
             text.push_str(&format!("{:<5}  {:<width$}  → {}\n", "", "", printable(&line.remedy)));
         }
     }
-    let missing = lines.iter().filter(|line| !line.ok && line.needed).count();
     text.push_str(&match missing {
         0 => "\nThe agent can run here.\n".to_owned(),
         missing => format!("\nThe agent cannot run here: {missing} of what it needs is missing.\n"),
     });
-    print(&text)?;
-    Ok(if missing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    text
 }
 
 /// What the API server says, where there is one to ask: in a pod, or with a kubeconfig.
@@ -95,10 +108,80 @@ fn of_cluster(config: ClusterConfig) -> Vec<Line> {
     findings.into_iter().map(line).collect()
 }
 
-fn verdict(Line { ok, needed, .. }: &Line) -> &'static str {
-    match (ok, needed) {
-        (true, _) => "ok",
-        (false, true) => "LACKS",
-        (false, false) => "note",
+/// What is to be thought of a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Ok,
+    /// The agent cannot do without.
+    Lacks,
+    /// It can.
+    Note,
+}
+
+impl Verdict {
+    fn word(self) -> (&'static str, Paint) {
+        match self {
+            Self::Ok => ("ok", Paint::Good),
+            Self::Lacks => ("LACKS", Paint::Bad),
+            Self::Note => ("note", Paint::Odd),
+        }
+    }
+}
+
+impl Line {
+    fn verdict(&self) -> Verdict {
+        match (self.ok, self.needed) {
+            (true, _) => Verdict::Ok,
+            (false, true) => Verdict::Lacks,
+            (false, false) => Verdict::Note,
+        }
+    }
+
+    /// As programs read it.
+    fn value(&self) -> Value {
+        json!({
+            "name": self.name,
+            "verdict": self.verdict().word().0.to_ascii_lowercase(),
+            "needed": self.needed,
+            "detail": self.detail,
+            "remedy": (!self.remedy.is_empty()).then_some(&self.remedy),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_and_programs_read_the_same() {
+        let line = |ok, needed, remedy: &str| Line {
+            name: "cgroup2".into(),
+            ok,
+            needed,
+            detail: "what\u{1b} was found".into(),
+            remedy: remedy.into(),
+        };
+        let lines = [line(true, true, ""), line(false, false, "could be"), line(false, true, "must be")];
+        let plain = text(&lines, 1, Palette::Plain);
+        let expected = "\
+ok     cgroup2  what\\u{1b} was found
+note   cgroup2  what\\u{1b} was found
+                → could be
+LACKS  cgroup2  what\\u{1b} was found
+                → must be
+
+The agent cannot run here: 1 of what it needs is missing.
+";
+        assert_eq!(plain, expected);
+        let coloured = text(&lines, 1, Palette::Colours);
+        assert!(coloured.contains("\u{1b}[31mLACKS\u{1b}[0m  cgroup2  "), "{coloured:?}");
+        assert!(coloured.contains("\u{1b}[32mok   \u{1b}[0m  cgroup2  "), "{coloured:?}");
+        let told: Vec<Value> = lines.iter().map(Line::value).collect();
+        for (value, verdict) in told.iter().zip(["ok", "note", "lacks"]) {
+            assert_eq!(value["verdict"], verdict);
+        }
+        assert_eq!((&told[0]["remedy"], &told[2]["remedy"]), (&Value::Null, &"must be".into()));
+        assert_eq!(told[2]["needed"], true);
     }
 }

@@ -1,6 +1,6 @@
 //! `evenkeel tap`: calls as they end. Each agent tells of its node's; here they become lines.
 
-use super::output::{Cell, NamespaceArgs, OutputArgs, Paint, Palette, RunningTable, print};
+use super::output::{Cell, NamespaceArgs, OutputArgs, Paint, Palette, RunningTable, print, say};
 use super::reach::{self, Agent, Ask, AskError, ReachArgs};
 use super::session::{self, complain};
 use crate::mesh::MethodFilter;
@@ -9,14 +9,18 @@ use anyhow::{Result, bail};
 use clap::Args;
 use serde::Deserialize;
 use serde_json::Value;
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// Lines that wait to be printed. Beyond it agents wait, and say what they leave out for it.
 const WAITING_LINES: usize = 256;
+
+/// Whoever has seen nothing for so long is told that nothing has come: what is typed wrongly shows as silence, too.
+const NOTHING_YET_AFTER: Duration = Duration::from_secs(5);
 
 /// What `evenkeel tap` takes.
 #[derive(Args, Debug)]
@@ -57,10 +61,16 @@ pub(super) fn run(args: &TapArgs) -> Result<ExitCode> {
 
 async fn tap(args: &TapArgs) -> Result<ExitCode> {
     let found = reach::find(&args.reach).await?;
-    let ask = args.ask(args.namespace.chosen(found.namespace.as_deref()).as_deref())?;
+    let namespace = args.namespace.chosen(found.namespace.as_deref());
+    let ask = args.ask(namespace.as_deref())?;
     let mut incomplete = !found.missing.is_empty();
     for (node, why) in &found.missing {
         complain(node, why);
+    }
+    // Said to people alone.
+    let is_watched = std::io::stderr().is_terminal();
+    if is_watched {
+        say(&clean(&args.listening(namespace.as_deref(), found.agents.len())));
     }
     let mut printer = Printer::new(args, found.agents.len() > 1);
     let (teller, mut told) = mpsc::channel(WAITING_LINES);
@@ -74,13 +84,20 @@ async fn tap(args: &TapArgs) -> Result<ExitCode> {
     }
     let mut left = args.limit;
     let interrupted = tokio::signal::ctrl_c();
-    tokio::pin!(interrupted);
+    let patience = sleep(NOTHING_YET_AFTER);
+    tokio::pin!(interrupted, patience);
+    let mut is_waiting = is_watched;
     while left != Some(0) {
         let line = tokio::select! {
             // Whoever has seen enough is not to wait for what comes still.
             biased;
             _ = &mut interrupted => return Ok(ExitCode::SUCCESS),
             line = told.recv() => line,
+            () = &mut patience, if is_waiting => {
+                is_waiting = false;
+                say("No such call has ended yet: evenkeel top shows whether there are any, evenkeel pods whether they are taken.");
+                continue;
+            }
         };
         match line {
             None => break,
@@ -89,6 +106,7 @@ async fn tap(args: &TapArgs) -> Result<ExitCode> {
                 complain(&node, &error.to_string());
             }
             Some((node, Ok(value))) => {
+                is_waiting = false;
                 if value.get("dropped").is_none() {
                     left = left.map(|left| left - 1);
                 }
@@ -124,6 +142,35 @@ async fn follow(agent: Agent, ask: Ask, limit: Duration, teller: mpsc::Sender<To
 }
 
 impl TapArgs {
+    /// What is listened for, in words.
+    fn listening(&self, namespace: Option<&str>, agents: usize) -> String {
+        let mut text = "Listening to calls".to_owned();
+        match (&self.reach.pod, namespace) {
+            (Some(pod), _) => text.push_str(&format!(" of {}", pod.0)),
+            (None, Some(namespace)) if self.service.is_none() => {
+                text.push_str(&format!(" of the namespace {namespace}"));
+            }
+            _ => {}
+        }
+        match (&self.service, namespace) {
+            (Some(service), Some(namespace)) if !service.contains('/') => {
+                text.push_str(&format!(" to {namespace}/{service}"));
+            }
+            (Some(service), _) => text.push_str(&format!(" to {service}")),
+            _ => {}
+        }
+        for (name, value) in [("method", &self.method), ("status", &self.status)] {
+            if let Some(value) = value {
+                text.push_str(&format!(", of the {name} {value}"));
+            }
+        }
+        match agents {
+            1 => text.push_str("; one agent tells of them. Ctrl-C ends."),
+            agents => text.push_str(&format!("; {agents} agents tell of them. Ctrl-C ends.")),
+        }
+        text
+    }
+
     /// What each agent is asked for. A namespace is the Service's, if one is said, else that of the pods that call.
     fn ask(&self, namespace: Option<&str>) -> Result<Ask> {
         let mut parameters: Vec<(&str, String)> = Vec::new();
@@ -382,6 +429,24 @@ mod tests {
             let error = args(&line).unwrap_err();
             assert!(error.contains(said), "{line:?}: {error}");
         }
+    }
+
+    #[test]
+    fn what_is_listened_for_is_said_in_words() {
+        for (line, namespace, expected) in [
+            (&[][..], None, "Listening to calls; one agent tells of them. Ctrl-C ends."),
+            (&["-n", "shop"], Some("shop"), "Listening to calls of the namespace shop; one agent"),
+            (&["--service", "cart:1"], Some("shop"), "Listening to calls to shop/cart:1; one agent"),
+            (
+                &["--pod", "shop/a", "--service", "mall/cart", "--method", "a.B/*", "--status", "error"],
+                Some("shop"),
+                "Listening to calls of shop/a to mall/cart, of the method a.B/*, of the status error; one agent",
+            ),
+        ] {
+            let said = args(line).unwrap().listening(namespace, 1);
+            assert!(said.starts_with(expected), "{line:?}: {said}");
+        }
+        assert!(args(&[]).unwrap().listening(None, 3).contains("; 3 agents tell of them."));
     }
 
     fn call() -> Value {

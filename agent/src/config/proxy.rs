@@ -1,7 +1,10 @@
 //! `evenkeel proxy`.
 
 use super::protection::parse_memory;
-use super::{AccessLogArgs, AccessLogConfig, CircuitArgs, NamedListener, Source, workers_or_cores};
+use super::{
+    AccessLogArgs, AccessLogConfig, CircuitArgs, NamedListener, Source, TracesArgs, TracesConfig,
+    workers_or_cores,
+};
 use crate::mesh::{Balancing, HashOn, Picker, Protection, ServicePort};
 use crate::sources::Target;
 use clap::Args;
@@ -58,6 +61,8 @@ pub struct ProxyArgs {
     circuit: CircuitArgs,
     #[command(flatten)]
     access_log: AccessLogArgs,
+    #[command(flatten)]
+    traces: TracesArgs,
     /// How long calls may go on after SIGTERM, in seconds
     #[arg(long, env = "EVENKEEL_DRAIN_SECONDS", value_name = "N", default_value = "20")]
     drain_seconds: u32,
@@ -80,6 +85,8 @@ pub struct ProxyConfig {
     pub protection: Protection,
     /// The access log; `None`: there is none.
     pub access_log: Option<AccessLogConfig>,
+    /// Traces; `None`: calls' contexts are not looked at.
+    pub traces: Option<TracesConfig>,
     /// From SIGTERM to the end of the last call.
     pub drain: Duration,
 }
@@ -110,7 +117,7 @@ impl ProxyArgs {
     ///
     /// # Errors
     /// A listener that names a Service without `--source`, or none with it; a source that is no folder; something to hash for a picker
-    /// that hashes nothing; an access log that makes no sense.
+    /// that hashes nothing; an access log that makes no sense; traces that nobody takes.
     pub fn check(self) -> Result<ProxyConfig, String> {
         if self.hash_on != HashOn::default() && !self.picker.has_table() {
             return Err(format!(
@@ -149,6 +156,7 @@ impl ProxyArgs {
             upstreams,
             workers: workers_or_cores(self.workers),
             access_log: self.access_log.check()?,
+            traces: self.traces.check(|name| std::env::var(name).ok())?,
             protection: Protection {
                 own_memory: self.memory,
                 circuit: self.circuit.limits(),

@@ -2,7 +2,7 @@
 //! (<https://opentelemetry.io/docs/specs/otel/protocol/exporter/>).
 
 use crate::telemetry::Ratio;
-use crate::telemetry::otlp::{Endpoint, Resource};
+use crate::telemetry::otlp::{Compression, Endpoint, Headers, Resource};
 use clap::Args;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -15,7 +15,8 @@ pub struct TracesArgs {
     /// OTEL_EXPORTER_OTLP_ENDPOINT, traces are off
     #[arg(long, env = "EVENKEEL_OTLP_ENDPOINT", value_name = "URL")]
     otlp_endpoint: Option<Endpoint>,
-    /// The PEM file with the authorities that an https collector's certificate is trusted for, in place of the system's
+    /// The PEM file with the authorities that an https collector's certificate is trusted for, in place of the system's; it is read again
+    /// for each connection
     #[arg(long, env = "EVENKEEL_OTLP_CA_FILE", value_name = "FILE")]
     otlp_ca_file: Option<PathBuf>,
     /// Of the traces that their callers sample, the part in which the agent's spans are, from 0 to 1, by trace id: all agents decide alike.
@@ -34,6 +35,10 @@ pub struct TracesConfig {
     pub endpoint: Endpoint,
     /// Authorities for https; `None`: the system's.
     pub ca_file: Option<PathBuf>,
+    /// What goes with each batch: the names alone are shown.
+    pub headers: Headers,
+    /// Whether batches are made smaller.
+    pub compression: Compression,
     /// The part of sampled traces that are continued.
     pub sample: Ratio,
     /// The part of calls without a context that start one.
@@ -76,11 +81,26 @@ impl TracesArgs {
         }
         let certificate =
             of_traces_or_all("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "OTEL_EXPORTER_OTLP_CERTIFICATE");
+        let headers = of_traces_or_all("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS");
+        let headers = headers
+            .map(|(name, value)| Headers::parse(&value).map_err(|error| format!("{name}: {error}")))
+            .transpose()?;
+        let compression =
+            of_traces_or_all("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION");
+        let compression = match compression.as_ref().map(|(name, value)| (name, value.as_str())) {
+            None | Some((_, "none")) => Compression::None,
+            Some((_, "gzip")) => Compression::Gzip,
+            Some((name, other)) => {
+                return Err(format!("{name}: \"{}\": expected gzip or none", other.escape_debug()));
+            }
+        };
         let (attributes, name) = (set("OTEL_RESOURCE_ATTRIBUTES"), set("OTEL_SERVICE_NAME"));
         let text = |found: &Option<(&str, String)>| found.as_ref().map(|(_, value)| value.clone());
         Ok(Some(TracesConfig {
             endpoint,
             ca_file: self.otlp_ca_file.or_else(|| text(&certificate).map(PathBuf::from)),
+            headers: headers.unwrap_or_default(),
+            compression,
             sample: self.trace_sample.unwrap_or(Ratio::ALL),
             start: self.trace_start.unwrap_or(Ratio::NONE),
             resource: Resource::new(text(&attributes).as_deref(), text(&name).as_deref())?,
@@ -141,12 +161,31 @@ mod tests {
     }
 
     #[test]
+    fn headers_and_compression_are_variables_alone_and_no_value_is_shown() {
+        let config = |variables: &[(&str, &str)]| {
+            check(&["--otlp-endpoint", "http://flag:3"], variables).unwrap().unwrap()
+        };
+        let all = ("OTEL_EXPORTER_OTLP_HEADERS", "x-of-all=1,authorization=hunter2");
+        let shown = serde_json::to_value(config(&[all])).unwrap();
+        assert_eq!(shown["headers"], serde_json::json!(["x-of-all", "authorization"]));
+        let of_traces = ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "x-of-traces=1");
+        let shown = serde_json::to_value(config(&[all, of_traces])).unwrap();
+        assert_eq!(shown["headers"], serde_json::json!(["x-of-traces"]));
+        let compressed = |value| config(&[("OTEL_EXPORTER_OTLP_COMPRESSION", value)]).compression;
+        assert_eq!(compressed("gzip"), Compression::Gzip);
+        assert_eq!((compressed("none"), compressed("")), (Compression::None, Compression::None));
+    }
+
+    #[test]
     fn a_variable_that_cannot_be_is_named() {
         let collector = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://all:1");
         for (name, value, what) in [
             ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "all:1", "http://HOST:PORT"),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", "grpc alone"),
             ("OTEL_RESOURCE_ATTRIBUTES", "a", "KEY=VALUE"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "a", "NAME=VALUE"),
+            ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "te=a", "the protocol's own"),
+            ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd", "gzip or none"),
         ] {
             let refusal = check(&[], &[collector, (name, value)]).unwrap_err();
             assert!(refusal.contains(name) && refusal.contains(what), "{refusal}");

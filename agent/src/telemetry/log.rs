@@ -1,7 +1,7 @@
 //! The program's own log: what is logged can be changed while it runs.
 
+use super::bears_colours;
 use std::fmt;
-use std::io::IsTerminal as _;
 use std::sync::OnceLock;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -46,7 +46,7 @@ pub fn start(filter: &str, format: LogFormat) -> Result<(), BadFilter> {
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let registry = tracing_subscriber::registry().with(filter_layer);
     match format {
-        LogFormat::Text => registry.with(lines.with_ansi(std::io::stderr().is_terminal())).init(),
+        LogFormat::Text => registry.with(lines.with_ansi(bears_colours(&std::io::stderr()))).init(),
         LogFormat::Json => registry.with(lines.json()).init(),
     }
     // `init` lets nobody come here twice.

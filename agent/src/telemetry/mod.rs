@@ -5,7 +5,7 @@
 //! in the kernel's maps, in [`mesh::Load`](crate::mesh::Load), in the workers. What is told of single calls is in [`records`]: it leaves the
 //! worker threads by an [`mod@outlet`], and is written down by the [`access_log`], or shown to who taps, with nothing in it that a terminal
 //! would obey ([`mod@printable`]). Calls of sampled traces have spans ([`traces`]), which go to a collector by [`otlp`]. [`log`] is what the
-//! program itself says, [`profile`] what it costs.
+//! program itself says, [`profile`] what it costs, [`mod@terminal`] who may see colours.
 
 pub mod access_log;
 mod calls;
@@ -17,6 +17,7 @@ mod outlet;
 mod printable;
 pub mod profile;
 mod records;
+mod terminal;
 mod traces;
 
 pub use calls::{
@@ -36,4 +37,5 @@ pub use records::{
     Audience, CallRecord, LoggedCalls, MOST_TAPS, OpenTap, RecordDestination, RecordEndpoint, RecordSource,
     SECRET_NAMES, StatusFilter, TapFilter, TooManyTaps,
 };
+pub use terminal::{bears_colours, can_be_steered};
 pub use traces::{CallTrace, Ratio, Retry, RetryCause, Span, Tracer, heeds_trace_state, trace_id};

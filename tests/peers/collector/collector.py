@@ -44,7 +44,9 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
         with self.lock:
             answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
             spans = sum(len(s.spans) for r in request.resource_spans for s in r.scope_spans)
-            print("export", json.dumps({"answer": answer, "spans": spans, "unknown": unknown_fields(request)}), flush=True)
+            headers = {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
+            told = {"answer": answer, "spans": spans, "unknown": unknown_fields(request), "headers": headers}
+            print("export", json.dumps(told), flush=True)
         if answer == "hang":
             # Until the client has had enough.
             gone = threading.Event()

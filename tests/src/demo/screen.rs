@@ -34,7 +34,7 @@ impl Screen {
         let terminal = std::io::stdout().is_terminal();
         Self {
             terminal,
-            colour: terminal && std::env::var_os("NO_COLOR").is_none(),
+            colour: terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
             start: Instant::now(),
             current: 0,
             done: Vec::new(),

@@ -10,6 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
+/// Spares the API server the question for its schemas, some MiB each time, of which a loaded machine answers some too late: what it does not
+/// know it leaves out, and patches go by the types that kubectl knows itself. The chart's objects are held against the schemas by a test.
+pub(super) const WITHOUT_SCHEMAS: &str = "--validate=false";
+const PATCH_WITHOUT_SCHEMAS: &str = "--openapi-patch=false";
+
 /// kubectl with a cluster's credentials, where its API server can be reached.
 #[derive(Clone, Debug)]
 pub struct Kubectl {
@@ -72,7 +77,13 @@ impl Kubectl {
     /// # Errors
     /// With what kubectl says when it fails.
     pub fn apply(&self, yaml: &str) -> Result<()> {
-        self.run_with(&["apply", "-f", "-"], yaml).map(drop)
+        self.apply_with(&[], yaml)
+    }
+
+    /// The same with further arguments.
+    pub(super) fn apply_with(&self, arguments: &[&str], yaml: &str) -> Result<()> {
+        let apply = ["apply", WITHOUT_SCHEMAS, PATCH_WITHOUT_SCHEMAS, "-f", "-"];
+        self.run_with(&[&apply, arguments].concat(), yaml).map(drop)
     }
 
     /// Deletes the objects of these YAML documents, and waits until they have gone.

@@ -2,6 +2,7 @@
 
 use super::agents::AgentPod;
 use super::cluster::{Cluster, PEER_IMAGE};
+use super::kubectl::WITHOUT_SCHEMAS;
 use super::running_pod::RunningPod;
 use crate::Tally;
 use crate::manifests::{ENABLED_LABEL, PICKER_ANNOTATION};
@@ -47,7 +48,7 @@ impl<'a> Shop<'a> {
     pub fn open(cluster: &'a Cluster, namespace: &str, metadata: &Value) -> Result<Self> {
         let mut object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata});
         object["metadata"]["name"] = json!(namespace);
-        cluster.run_with(&["create", "-f", "-"], &object.to_string())?;
+        cluster.run_with(&["create", WITHOUT_SCHEMAS, "-f", "-"], &object.to_string())?;
         let shop = Self::left_open(cluster, namespace);
         // Pods are refused before.
         cluster.wait_for("serviceaccount/default", namespace)?;
@@ -80,7 +81,7 @@ impl<'a> Shop<'a> {
     /// With what kubectl says when it fails.
     pub fn apply(&self, objects: &[Value]) -> Result<()> {
         let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
-        self.cluster.run_with(&["apply", "-n", &self.namespace, "-f", "-"], &list.to_string()).map(drop)
+        self.cluster.apply_with(&["-n", &self.namespace], &list.to_string())
     }
 
     /// kubectl in the Namespace.

@@ -135,6 +135,18 @@ fn values_reach_the_agent_as_they_are_written() {
 }
 
 #[test]
+fn what_goes_with_spans_comes_from_a_secret_and_stands_in_no_argument() {
+    let with = chart(&["--set=otlpHeadersSecret.name=collector"]);
+    let variables = agent(&with)["env"].as_array().expect("the agent has variables");
+    let headers = variables.iter().find(|variable| variable["name"] == "OTEL_EXPORTER_OTLP_HEADERS");
+    let expected = json!({"secretKeyRef": {"name": "collector", "key": "headers"}});
+    assert_eq!(headers.expect("it is set")["valueFrom"], expected);
+    let plain = chart(&[]);
+    assert!(!agent(&plain)["env"].to_string().contains("OTEL_"));
+    assert_eq!(agent(&with)["args"], agent(&plain)["args"]);
+}
+
+#[test]
 fn the_kubelet_waits_longer_than_the_agent_drains() {
     for drain in [0, 20, 600] {
         let chart = chart(&[&format!("--set=agent.drainSeconds={drain}")]);
@@ -267,6 +279,8 @@ fn bad_values_are_refused_by_name() {
         ("startupTaint.key=a b", "at '/startupTaint/key'"),
         ("tolerations[0].operator=Always", "at '/tolerations/0/operator'"),
         ("seccompProfile.type=Localhost", "at '/seccompProfile': missing property 'localhostProfile'"),
+        ("otlpHeadersSecret.name=No", "at '/otlpHeadersSecret/name'"),
+        ("otlpHeadersSecret.value=x", "at '/otlpHeadersSecret': additional properties 'value' not allowed"),
         ("resources.limits.memory=lots", "at '/resources/limits/memory'"),
         ("metrics.podMonitor.interval=30", "at '/metrics/podMonitor/interval'"),
         ("metricss.annotations=true", "at '': additional properties 'metricss' not allowed"),

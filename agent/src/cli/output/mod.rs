@@ -34,7 +34,64 @@ enum Format {
     Yaml,
 }
 
+/// How to print what has one table.
+#[derive(Args, Clone, Copy, Debug, Default)]
+#[command(next_help_heading = "Output")]
+pub(super) struct ProgramOutputArgs {
+    /// For programs
+    #[arg(short, long, value_name = "FORMAT", value_enum)]
+    output: Option<ProgramFormat>,
+}
+
+/// What programs read.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum ProgramFormat {
+    /// JSON
+    Json,
+    /// YAML
+    Yaml,
+}
+
+impl ProgramFormat {
+    fn document(self, value: &Value) -> String {
+        match self {
+            Self::Json => format!("{}\n", escaped(&format!("{value:#}"))),
+            Self::Yaml => {
+                let text = serde_saphyr::to_string(value).unwrap_or_else(|error| format!("# {error}\n"));
+                if text.ends_with('\n') { text } else { text + "\n" }
+            }
+        }
+    }
+
+    fn item(self, value: &Value) -> String {
+        match self {
+            Self::Json => json_line(value) + "\n",
+            Self::Yaml => format!("---\n{}", self.document(value)),
+        }
+    }
+}
+
+impl ProgramOutputArgs {
+    /// Whether a program asks.
+    pub(super) fn is_for_programs(self) -> bool {
+        self.output.is_some()
+    }
+
+    /// The value as a program wants it, if one asks.
+    pub(super) fn for_programs(self, value: &Value) -> Option<String> {
+        Some(self.output?.document(value))
+    }
+}
+
 impl OutputArgs {
+    fn program(&self) -> Option<ProgramFormat> {
+        match self.output? {
+            Format::Wide => None,
+            Format::Json => Some(ProgramFormat::Json),
+            Format::Yaml => Some(ProgramFormat::Yaml),
+        }
+    }
+
     /// Whether all columns are asked for.
     pub(super) fn is_wide(&self) -> bool {
         self.output == Some(Format::Wide)
@@ -42,23 +99,12 @@ impl OutputArgs {
 
     /// The value as a program wants it, if one asks.
     pub(super) fn for_programs(&self, value: &Value) -> Option<String> {
-        match self.output? {
-            Format::Wide => None,
-            Format::Json => Some(format!("{}\n", escaped(&format!("{value:#}")))),
-            Format::Yaml => {
-                let text = serde_saphyr::to_string(value).unwrap_or_else(|error| format!("# {error}\n"));
-                Some(if text.ends_with('\n') { text } else { text + "\n" })
-            }
-        }
+        Some(self.program()?.document(value))
     }
 
     /// One of many values that come one after the other as a program wants it, if one asks: a line, or a document.
     pub(super) fn item_for_programs(&self, value: &Value) -> Option<String> {
-        match self.output? {
-            Format::Wide => None,
-            Format::Json => Some(json_line(value) + "\n"),
-            Format::Yaml => self.for_programs(value).map(|text| format!("---\n{text}")),
-        }
+        Some(self.program()?.item(value))
     }
 
     /// Whether a table is to have its first line.

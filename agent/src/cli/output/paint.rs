@@ -1,6 +1,6 @@
-//! Colour: only where somebody looks at a terminal, and never against `NO_COLOR` (no-color.org).
+//! Colour: only where somebody looks at a terminal that bears it.
 
-use std::io::IsTerminal as _;
+use crate::telemetry::bears_colours;
 
 /// What a text is, to whoever looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,9 +27,7 @@ pub(in crate::cli) enum Palette {
 impl Palette {
     /// What standard output can bear.
     pub(in crate::cli) fn of_stdout() -> Self {
-        let is_unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
-            || std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        match std::io::stdout().is_terminal() && !is_unwanted {
+        match bears_colours(&std::io::stdout()) {
             true => Self::Colours,
             false => Self::Plain,
         }

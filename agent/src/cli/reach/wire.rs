@@ -209,6 +209,10 @@ impl Lines {
             if let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
                 let rest = self.unread.split_off(end + 1);
                 let line = std::mem::replace(&mut self.unread, rest);
+                if line.trim_ascii().is_empty() {
+                    // A sign of life.
+                    continue;
+                }
                 let line = serde_json::from_slice(&line);
                 return line.map(Some).map_err(|error| AskError::NotAnAgents(error.to_string()));
             }
@@ -267,7 +271,7 @@ mod tests {
         tokio::spawn(async move {
             assert!(theirs.read(&mut [0; 4096]).await.unwrap() > 0);
             theirs.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await.unwrap();
-            for chunk in ["{\"a\"", ":1}\n{\"a\":2}\n{\"a\":", "3}", "\n"] {
+            for chunk in ["\n", "{\"a\"", ":1}\n\n\r\n{\"a\":2}\n{\"a\":", "3}", "\n", "\n"] {
                 theirs.write_all(format!("{:x}\r\n{chunk}\r\n", chunk.len()).as_bytes()).await.unwrap();
             }
             theirs.write_all(b"0\r\n\r\n").await.unwrap();

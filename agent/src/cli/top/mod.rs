@@ -1,18 +1,21 @@
 //! `evenkeel top`: what happens now. Two [`sample`]s of what agents have counted, by the [`looker`], make
-//! [`mod@rates`]; the [`screen`] draws them again and again, or, where nobody looks, they are printed once.
+//! [`mod@rates`]; the [`screen`] draws them again and again, or, where nobody looks, they are printed once, for programs as a [`document`].
 
+mod document;
 mod looker;
 mod rates;
 mod sample;
 mod screen;
 
-use super::output::{NamespaceArgs, Palette, complain, print};
+use super::output::{NamespaceArgs, Palette, ProgramOutputArgs, complain, print};
 use super::reach::{self, ReachArgs};
 use super::session;
+use crate::telemetry::can_be_steered;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
+use document::document;
 use looker::Looker;
-use rates::{Order, rates};
+use rates::{Order, in_order, rates};
 use sample::Sample;
 use screen::{Key, Screen};
 use std::io::IsTerminal as _;
@@ -33,9 +36,11 @@ pub(super) struct TopArgs {
     /// Seconds between two looks
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = clap::value_parser!(u32).range(1..=3600))]
     interval: u32,
-    /// Looks twice, prints what happened between, and ends; as always where the output is no terminal
+    /// Looks twice, prints what happened between, and ends; as always with -o, and where the output is no terminal
     #[arg(long)]
     once: bool,
+    #[command(flatten)]
+    output: ProgramOutputArgs,
     #[command(flatten)]
     namespace: NamespaceArgs,
     #[command(flatten)]
@@ -74,7 +79,8 @@ pub(super) fn run(args: TopArgs) -> Result<ExitCode> {
 
 async fn watch(args: TopArgs) -> Result<ExitCode> {
     let found = reach::find(&args.reach).await?;
-    let is_live = !args.once && std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
+    let is_batch = args.once || args.output.is_for_programs();
+    let is_live = !is_batch && can_be_steered(&std::io::stdout()) && std::io::stdin().is_terminal();
     let namespace = args.namespace.chosen(found.namespace.as_deref());
     let view = View { by: args.by, order: args.sort, namespace, is_live };
     let every = Duration::from_secs(args.interval.into());
@@ -101,7 +107,10 @@ async fn watch(args: TopArgs) -> Result<ExitCode> {
     complaints.iter().for_each(|complaint| complain(complaint));
     let is_complete = complaints.is_empty();
     after.complaints = complaints;
-    print(&page(&before, &after, &view, Palette::of_stdout()))?;
+    let lines = || in_order(rates(&before, &after, view.by, view.namespace.as_deref()), view.order);
+    let said = args.output.is_for_programs().then(lines).map(|lines| document(&lines, view.by));
+    let said = said.and_then(|document| args.output.for_programs(&document));
+    print(&said.unwrap_or_else(|| page(&before, &after, &view, Palette::of_stdout())))?;
     Ok(if is_complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -178,6 +187,7 @@ impl By {
 fn page(before: &Sample, after: &Sample, view: &View, palette: Palette) -> String {
     let lines = rates(before, after, view.by, view.namespace.as_deref());
     let mut text = rates::header(&lines, view, after, palette);
-    text.push_str(&rates::table(lines, view.by, view.order, view.namespace.is_none()).render(true, palette));
+    let lines = in_order(lines, view.order);
+    text.push_str(&rates::table(lines, view.by, view.namespace.is_none()).render(true, palette));
     text
 }

@@ -45,13 +45,13 @@ impl Order {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Line {
     /// The namespace, then what is looked at.
-    names: Vec<String>,
-    per_second: f64,
-    failed_per_second: f64,
-    active: u64,
-    latency_us: Option<f64>,
-    calls: u64,
-    failures: u64,
+    pub(super) names: Vec<String>,
+    pub(super) per_second: f64,
+    pub(super) failed_per_second: f64,
+    pub(super) active: u64,
+    pub(super) latency_us: Option<f64>,
+    pub(super) calls: u64,
+    pub(super) failures: u64,
 }
 
 /// What is summed up for a line.
@@ -173,8 +173,8 @@ pub(super) fn header(lines: &[Line], view: &View, after: &Sample, palette: Palet
     text
 }
 
-/// The lines in their order.
-pub(super) fn table(mut lines: Vec<Line>, by: By, order: Order, with_namespace: bool) -> Table {
+/// The lines, what comes first before the others.
+pub(super) fn in_order(mut lines: Vec<Line>, order: Order) -> Vec<Line> {
     lines.sort_by(|one, other| {
         let first = match order {
             Order::Calls => other.per_second.total_cmp(&one.per_second),
@@ -184,6 +184,11 @@ pub(super) fn table(mut lines: Vec<Line>, by: By, order: Order, with_namespace: 
         };
         first.then_with(|| one.names.cmp(&other.names))
     });
+    lines
+}
+
+/// The lines, as people read them.
+pub(super) fn table(lines: Vec<Line>, by: By, with_namespace: bool) -> Table {
     let mut columns = Vec::new();
     columns.extend(with_namespace.then_some("NAMESPACE"));
     match by {
@@ -261,7 +266,7 @@ mod tests {
             &[row("10.0.0.1:80", 400, 4), row("10.0.0.2:80", 60, 0), row("10.0.0.3:80", 40, 40)],
         );
         let of = |by, order, namespace| {
-            table(rates(&before, &after, by, namespace), by, order, namespace.is_none())
+            table(in_order(rates(&before, &after, by, namespace), order), by, namespace.is_none())
                 .render(true, Palette::Plain)
         };
         let expected = "\
@@ -299,7 +304,8 @@ cart:80   170.0     100.0%   21.5       12.6%    1.0ms     6
         let rows = [row("p.S/M", 25, 5, 125.0), row("p.S/N", 10, 0, 100.0)];
         let after = of_calls(at + Duration::from_secs(1), false, &rows);
         let of = |before: &Sample, after: &Sample, by| {
-            table(rates(before, after, by, None), by, Order::Calls, true).render(true, Palette::Plain)
+            table(in_order(rates(before, after, by, None), Order::Calls), by, true)
+                .render(true, Palette::Plain)
         };
         let expected = "\
 NAMESPACE   SERVICE   METHOD   CALLS/S   SHARE   FAILED/S   FAILED   LATENCY

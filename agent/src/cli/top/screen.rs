@@ -40,14 +40,19 @@ impl Key {
 pub(super) struct Screen {
     before: Termios,
     keys: mpsc::Receiver<Key>,
-    terminated: Signal,
+    /// SIGTERM, SIGINT, SIGHUP: whatever would end the process without giving the terminal back.
+    ends: [Signal; 3],
 }
 
 impl Screen {
     /// Takes the terminal until it is dropped.
     pub(super) fn take() -> Result<Self> {
         let before = tcgetattr(stdin()).context("standard input is no terminal: --once looks without one")?;
-        let terminated = signal(SignalKind::terminate())?;
+        let ends = [
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::hangup())?,
+        ];
         let mut raw = before.clone();
         raw.local_modes -= LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
         raw.special_codes[SpecialCodeIndex::VMIN] = 1;
@@ -65,16 +70,19 @@ impl Screen {
             let _ = pressed.blocking_send(Key::Quit);
         });
         give_back_after_panics(before.clone());
-        let screen = Self { before, keys, terminated };
+        let screen = Self { before, keys, ends };
         write(ENTER)?;
         Ok(screen)
     }
 
     /// The next key. Cancel-safe.
     pub(super) async fn key(&mut self) -> Key {
+        let [terminated, interrupted, hung_up] = &mut self.ends;
         tokio::select! {
             key = self.keys.recv() => key.unwrap_or(Key::Quit),
-            _ = self.terminated.recv() => Key::Quit,
+            _ = terminated.recv() => Key::Quit,
+            _ = interrupted.recv() => Key::Quit,
+            _ = hung_up.recv() => Key::Quit,
         }
     }
 

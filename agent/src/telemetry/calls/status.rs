@@ -1,6 +1,7 @@
 //! How calls end, and which ends are failures: one definition for all that counts and shows them.
 
-use super::Flag;
+use super::{Flag, grpc_code_name};
+use std::borrow::Cow;
 
 /// How calls ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -36,6 +37,23 @@ impl Status {
             (flag, _) => !flag.is_of_client(),
         }
     }
+
+    /// The name of a gRPC call's status. A client that did not wait for one has cancelled.
+    pub fn code_name(self) -> &'static str {
+        self.grpc.map_or("CANCELLED", grpc_code_name)
+    }
+
+    /// OpenTelemetry's `error.type`, in metrics and in spans: a server's status, where it came with one that is an error, else what the agent
+    /// knows of the cause (<https://opentelemetry.io/docs/specs/semconv/rpc/rpc-spans/>,
+    /// <https://opentelemetry.io/docs/specs/semconv/http/http-spans/>).
+    pub fn error_type(self) -> Option<Cow<'static, str>> {
+        match (self.flag, self.is_grpc) {
+            (_, true) if self.grpc == Some(0) => None,
+            (Flag::None, true) => Some(self.code_name().into()),
+            (Flag::None, false) => (self.http >= 400).then(|| self.http.to_string().into()),
+            (flag, _) => Some(flag.name().into()),
+        }
+    }
 }
 
 /// The status of an endpoint, or a caller's quota, that is used up: a failed call, for which nobody is ejected.
@@ -55,6 +73,24 @@ pub fn is_http_failure(status: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_errors_type_is_the_servers_status_or_the_agents_word() {
+        for (is_grpc, http, grpc, flag, expected) in [
+            (true, 200, Some(0), Flag::None, None),
+            (true, 200, Some(5), Flag::None, Some("NOT_FOUND")),
+            (true, 200, Some(14), Flag::NoEndpoint, Some("no_endpoint")),
+            (true, 0, None, Flag::ClientCancelled, Some("client_cancelled")),
+            (true, 200, Some(99), Flag::None, Some("UNKNOWN")),
+            (false, 204, None, Flag::None, None),
+            (false, 404, None, Flag::None, Some("404")),
+            (false, 502, None, Flag::ServerReset, Some("server_reset")),
+            (false, 200, None, Flag::ServerLost, Some("server_lost")),
+        ] {
+            let status = Status { is_grpc, http, grpc, flag };
+            assert_eq!(status.error_type().as_deref(), expected, "{status:?}");
+        }
+    }
 
     #[test]
     fn a_call_failed_if_its_server_did_or_if_it_had_none() {

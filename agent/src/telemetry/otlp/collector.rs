@@ -1,20 +1,23 @@
 //! A connection to a collector, and one batch at a time over it: OTLP over gRPC (<https://opentelemetry.io/docs/specs/otlp/#otlpgrpc>),
 //! on the h2 crate, with TLS where the endpoint says https.
 
-use super::endpoint::Endpoint;
+use super::exporter::Export;
 use super::messages::{ExportResponse, RetryInfo, RpcStatus};
 use super::tls;
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::{BufMut as _, Bytes, BytesMut};
+use flate2::write::GzEncoder;
 use h2::RecvStream;
 use h2::client::SendRequest;
 use http::{HeaderMap, Request, StatusCode};
 use prost::Message as _;
+use schemars::JsonSchema;
+use serde::Serialize;
 use socket2::SockRef;
 use std::fmt;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -64,12 +67,19 @@ impl Refusal {
     }
 }
 
+/// Whether batches are made smaller on their way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// They are not.
+    None,
+    /// By gzip, to a sixth or so.
+    Gzip,
+}
+
 /// The collector, connected or not.
 pub(super) struct Collector {
-    endpoint: Endpoint,
-    tls: Option<tls::Connector>,
-    /// SO_MARK of its sockets, which the kernel programs leave alone.
-    mark: Option<u32>,
+    export: Export,
     connection: Option<Connection>,
 }
 
@@ -87,8 +97,8 @@ impl Drop for Connection {
 }
 
 impl Collector {
-    pub(super) fn new(endpoint: Endpoint, tls: Option<tls::Connector>, mark: Option<u32>) -> Self {
-        Self { endpoint, tls, mark, connection: None }
+    pub(super) fn new(export: Export) -> Self {
+        Self { export, connection: None }
     }
 
     /// Sends a batch. After a failure the next one finds the collector anew, by its name.
@@ -103,13 +113,16 @@ impl Collector {
 
     async fn ask(&mut self, message: Bytes) -> Result<Rejected, Refusal> {
         let mut sender = self.sender().await?;
-        let request = Request::post(format!("{}{PATH}", self.endpoint))
+        let mut request = Request::post(format!("{}{PATH}", self.export.endpoint))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
             .header("user-agent", USER_AGENT)
-            .header("grpc-timeout", format!("{}S", ANSWER_WITHIN.as_secs()))
-            .body(())
-            .map_err(Refusal::lasting)?;
+            .header("grpc-timeout", format!("{}S", ANSWER_WITHIN.as_secs()));
+        if self.export.compression == Compression::Gzip {
+            request = request.header("grpc-encoding", "gzip");
+        }
+        let mut request = request.body(()).map_err(Refusal::lasting)?;
+        request.headers_mut().extend(self.export.headers.fields());
         let (response, mut body) = sender.send_request(request, false).map_err(Refusal::passing)?;
         // It is held until the collector's windows let it go, and no longer than the answer is waited for.
         body.send_data(message, true).map_err(Refusal::passing)?;
@@ -137,12 +150,16 @@ impl Collector {
     }
 
     async fn connect(&self) -> Result<Connection, Refusal> {
-        let (host, port) = (self.endpoint.host(), self.endpoint.port());
+        let endpoint = &self.export.endpoint;
+        let (host, port) = (endpoint.host(), endpoint.port());
+        // Authorities are read each time: they are replaced while the agent runs.
+        let tls = endpoint.is_secure().then(|| tls::Connector::trusting(self.export.ca_file.as_deref()));
+        let tls = tls.transpose().map_err(Refusal::passing)?;
         let found = lookup_host((host, port)).await;
         let addresses = found.map_err(|error| Refusal::passing(format!("{host} is not found: {error}")))?;
         let mut last = Refusal::passing(format!("{host} has no address"));
         for address in addresses {
-            match timeout(CONNECT_WITHIN, self.connect_to(address)).await {
+            match timeout(CONNECT_WITHIN, self.connect_to(address, tls.as_ref())).await {
                 Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(error)) => last = Refusal::passing(format!("{address}: {error}")),
                 Err(_) => last = Refusal::passing(format!("{address} does not answer")),
@@ -151,16 +168,16 @@ impl Collector {
         Err(last)
     }
 
-    async fn connect_to(&self, address: SocketAddr) -> io::Result<Connection> {
+    async fn connect_to(&self, address: SocketAddr, tls: Option<&tls::Connector>) -> io::Result<Connection> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        if let Some(mark) = self.mark {
+        if let Some(mark) = self.export.mark {
             SockRef::from(&socket).set_mark(mark)?;
         }
         let stream = socket.connect(address).await?;
         stream.set_nodelay(true)?;
-        match &self.tls {
+        match tls {
             None => handshake(stream).await,
-            Some(tls) => handshake(tls.connect(self.endpoint.host(), stream).await?).await,
+            Some(tls) => handshake(tls.connect(self.export.endpoint.host(), stream).await?).await,
         }
     }
 }
@@ -191,13 +208,26 @@ async fn read(body: &mut RecvStream) -> Result<Vec<u8>, Refusal> {
 }
 
 /// A message in gRPC's frame.
-pub(super) fn framed(message: &impl prost::Message) -> Bytes {
-    let length = message.encoded_len();
-    let mut framed = BytesMut::with_capacity(5 + length);
-    framed.put_u8(0);
-    framed.put_u32(length as u32);
-    message.encode_raw(&mut framed);
-    framed.freeze()
+pub(super) fn framed(message: &impl prost::Message, compression: Compression) -> Bytes {
+    match compression {
+        Compression::None => {
+            let length = message.encoded_len();
+            let mut framed = BytesMut::with_capacity(5 + length);
+            framed.put_u8(0);
+            framed.put_u32(length as u32);
+            message.encode_raw(&mut framed);
+            framed.freeze()
+        }
+        Compression::Gzip => {
+            // The flag, and room for the length.
+            let mut encoder = GzEncoder::new(vec![1, 0, 0, 0, 0], flate2::Compression::fast());
+            let framed = encoder.write_all(&message.encode_to_vec()).and_then(|()| encoder.finish());
+            let mut framed = framed.expect("a Vec takes whatever is written to it");
+            let length = framed.len() as u32 - 5;
+            framed[1..5].copy_from_slice(&length.to_be_bytes());
+            framed.into()
+        }
+    }
 }
 
 /// OTLP/gRPC: which statuses pass, and what OK may hold.
@@ -308,10 +338,32 @@ mod tests {
         let ok = |answer: &[u8]| judge(StatusCode::OK, &fields(&[("grpc-status", "0")]), answer).unwrap();
         let partial = PartialSuccess { rejected_spans: 3, error_message: "too old\nWARN forged".into() };
         let response = ExportResponse { partial_success: Some(partial) };
-        assert_eq!(ok(&framed(&response)), Rejected { spans: 3, why: r"too old\nWARN forged".into() });
-        assert_eq!(ok(&framed(&ExportResponse::default())), Rejected::default());
+        assert_eq!(
+            ok(&framed(&response, Compression::None)),
+            Rejected { spans: 3, why: r"too old\nWARN forged".into() }
+        );
+        assert_eq!(ok(&framed(&ExportResponse::default(), Compression::None)), Rejected::default());
         for strange in [&b""[..], b"\0\0", b"\0\0\0\0\x05hello"] {
             assert_eq!(ok(strange), Rejected::default());
         }
+    }
+
+    #[test]
+    fn a_frame_that_is_compressed_says_so_and_holds_the_same() {
+        let partial = PartialSuccess { rejected_spans: 3, error_message: "again and ".repeat(100) };
+        let response = ExportResponse { partial_success: Some(partial) };
+        let (plain, small) = (framed(&response, Compression::None), framed(&response, Compression::Gzip));
+        assert!(
+            plain[0] == 0 && small[0] == 1 && small.len() < plain.len() / 2,
+            "{} {}",
+            plain.len(),
+            small.len()
+        );
+        for frame in [&plain, &small] {
+            assert_eq!(frame[1..5], (frame.len() as u32 - 5).to_be_bytes());
+        }
+        let mut unpacked = Vec::new();
+        std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&small[5..]), &mut unpacked).unwrap();
+        assert_eq!(unpacked, plain[5..]);
     }
 }

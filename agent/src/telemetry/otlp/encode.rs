@@ -118,21 +118,20 @@ impl Attributes {
 fn attributes(span: &Span) -> Vec<KeyValue> {
     let mut all = Attributes::default();
     let stats = &span.stats;
-    let Status { is_grpc, grpc, flag, .. } = stats.status;
+    let status = stats.status;
+    let Status { is_grpc, flag, .. } = status;
     if is_grpc {
-        // A client that did not wait for one has cancelled.
-        let code = grpc.map_or("CANCELLED", grpc_code_name);
         all.put("rpc.system.name", "grpc");
         all.put("rpc.method", &*span.method);
-        all.put("rpc.response.status_code", code);
-        if grpc != Some(0) {
-            all.put("error.type", code);
-        }
+        all.put("rpc.response.status_code", status.code_name());
     } else {
         all.put("http.request.method", &*span.http_method);
         if let Some(code) = stats.status.http_code() {
             all.put("http.response.status_code", u64::from(code));
         }
+    }
+    if let Some(error) = status.error_type() {
+        all.put("error.type", &*error);
     }
     put_sides(&mut all, span);
     if let Some(sent_ns) = stats.first_sent_ns {
@@ -158,15 +157,22 @@ fn attributes(span: &Span) -> Vec<KeyValue> {
 /// Who called whom.
 fn put_sides(all: &mut Attributes, span: &Span) {
     let port = &span.link.service_port;
-    all.put("server.address", format!("{}.{}.svc", port.service.name, port.service.namespace));
-    all.put("server.port", u64::from(port.port));
+    // `evenkeel proxy --to` has no Service.
+    let is_service = port.port != 0;
+    if is_service {
+        all.put("server.address", format!("{}.{}.svc", port.service.name, port.service.namespace));
+        all.put("server.port", u64::from(port.port));
+        all.put("evenkeel.service", port.to_string());
+    } else if let Some(endpoint) = &span.endpoint {
+        all.put("server.address", endpoint.address.ip().to_string());
+        all.put("server.port", u64::from(endpoint.address.port()));
+    }
     if let Some(caller) = &span.link.caller {
         all.put("k8s.src.namespace", &*caller.name.namespace);
         all.put("k8s.src.name", &*caller.name.name);
         all.put("k8s.src.type", "Pod");
         all.put_owner("src", &caller.workload);
     }
-    all.put("evenkeel.service", port.to_string());
     let Some(endpoint) = &span.endpoint else { return };
     all.put_peer(endpoint.address);
     if let Some((namespace, pod)) = endpoint.pod.as_ref().and_then(|pod| pod.split_once('/')) {

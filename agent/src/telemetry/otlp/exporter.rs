@@ -1,8 +1,9 @@
 //! Sends spans to the collector: in batches, one at a time, again where that may help, and never at the cost of a call.
 
-use super::collector::{Collector, Refusal, framed};
+use super::collector::{Collector, Compression, Refusal, framed};
 use super::encode::{self, WallClock};
 use super::endpoint::Endpoint;
+use super::headers::Headers;
 use super::resource::Resource;
 use super::stats::{TraceCounts, TraceStats};
 use super::tls;
@@ -10,7 +11,7 @@ use crate::backoff::{Backoff, jittered_upward};
 use crate::telemetry::traces::Span;
 use crate::telemetry::{Inlet, PAUSE};
 use bytes::Bytes;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::watch;
@@ -32,12 +33,16 @@ const LAST_BATCHES_WITHIN: Duration = Duration::from_secs(3);
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
 /// Where to and on whose behalf.
-#[derive(Debug)]
-pub struct Export<'a> {
+#[derive(Clone, Debug)]
+pub struct Export {
     /// The collector.
     pub endpoint: Endpoint,
     /// Authorities for https, in place of the system's.
-    pub ca_file: Option<&'a Path>,
+    pub ca_file: Option<PathBuf>,
+    /// What goes with each batch.
+    pub headers: Headers,
+    /// Whether batches are made smaller.
+    pub compression: Compression,
     /// Who sends.
     pub resource: Resource,
     /// SO_MARK of the sockets; `None`: no mark.
@@ -57,15 +62,18 @@ impl Exporter {
     ///
     /// # Errors
     /// Nobody to trust, where the endpoint is https.
-    pub fn start(export: Export<'_>, spans: Inlet<Span>) -> Result<Self, String> {
-        let Export { endpoint, ca_file, resource, mark } = export;
-        let tls = endpoint.is_secure().then(|| tls::Connector::trusting(ca_file)).transpose()?;
+    pub fn start(export: Export, spans: Inlet<Span>) -> Result<Self, String> {
+        if export.endpoint.is_secure() {
+            // For each connection they are read again.
+            tls::Connector::trusting(export.ca_file.as_deref())?;
+        }
         let counts = TraceCounts { stats: Arc::default(), dropped: spans.dropped() };
         let (ends, ending) = watch::channel(false);
         let sender = Sender {
-            collector: Collector::new(endpoint.clone(), tls, mark),
-            endpoint,
-            resource,
+            collector: Collector::new(export.clone()),
+            endpoint: export.endpoint,
+            resource: export.resource,
+            compression: export.compression,
             counts: counts.clone(),
             backoff: Backoff::default(),
             complaint: Complaint::default(),
@@ -95,6 +103,7 @@ struct Sender {
     collector: Collector,
     endpoint: Endpoint,
     resource: Resource,
+    compression: Compression,
     counts: TraceCounts,
     backoff: Backoff,
     complaint: Complaint,
@@ -116,7 +125,8 @@ impl Sender {
             }
             self.fill(&mut batch, &mut spans).await;
             if !batch.is_empty() {
-                let message = framed(&encode::request(&self.resource, &batch, WallClock::now()));
+                let request = encode::request(&self.resource, &batch, WallClock::now());
+                let message = framed(&request, self.compression);
                 let size = batch.len() as u64;
                 batch.clear();
                 self.deliver(message, size).await;

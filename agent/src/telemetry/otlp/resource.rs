@@ -56,7 +56,7 @@ fn parse(pair: &str) -> Option<(String, String)> {
 }
 
 /// `%` and two digits stand for a byte.
-fn percent_decoded(text: &str) -> Option<String> {
+pub(super) fn percent_decoded(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, behind)) = rest.split_first() {

@@ -65,6 +65,19 @@ pub(super) enum Found {
     Nothing,
     /// None, but the wish that there be none (`b3: 0`, `x-b3-sampled: 0`).
     Denial,
+    /// None, but the wish that there be one (`b3: 1`, `b3: d`, `x-b3-sampled: 1`, `x-b3-flags: 1`).
+    Wish(Wish),
+}
+
+/// B3's decision for a trace that whoever comes next begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Wish {
+    /// Whatever ratios say.
+    pub(super) is_debug: bool,
+    /// A `b3` says so.
+    b3: bool,
+    /// `x-b3-…` say so.
+    b3_fields: bool,
 }
 
 /// One field, unless it comes more than once: then it says nothing.
@@ -110,8 +123,7 @@ pub(super) fn read(request: &FieldList) -> Found {
     });
     let single_said = single.and_then(B3::said);
     let Some(said) = w3c.map(|(said, _)| said).or(single_said).or(of_fields) else {
-        let is_denied = decision == Decision::Deny || single == Some(B3::Decision(Decision::Deny));
-        return if is_denied { Found::Denial } else { Found::Nothing };
+        return found_alone(single, decision);
     };
     // Formats that tell of other traces, or otherwise, are somebody else's.
     let agrees = |other: Said| {
@@ -127,11 +139,29 @@ pub(super) fn read(request: &FieldList) -> Found {
     })
 }
 
+/// What B3's decisions say without a context: `b3` goes before `x-b3-…`.
+fn found_alone(single: Option<B3>, of_fields: Decision) -> Found {
+    let of_b3 = match single {
+        Some(B3::Decision(decision)) => decision,
+        _ => Decision::Defer,
+    };
+    let decision = if of_b3 == Decision::Defer { of_fields } else { of_b3 };
+    match decision {
+        Decision::Deny => Found::Denial,
+        Decision::Defer => Found::Nothing,
+        Decision::Accept | Decision::Debug => Found::Wish(Wish {
+            is_debug: decision == Decision::Debug,
+            b3: of_b3.is_sampled(),
+            b3_fields: of_fields.is_sampled(),
+        }),
+    }
+}
+
 /// The trace that a request belongs to, by the rules by which its calls are traced; `None`: it belongs to none.
 pub fn trace_id(request: &FieldList) -> Option<u128> {
     match read(request) {
         Found::Context(context) => Some(context.said.trace_id),
-        Found::Nothing | Found::Denial => None,
+        Found::Nothing | Found::Denial | Found::Wish(_) => None,
     }
 }
 
@@ -187,8 +217,8 @@ impl Context {
 /// Takes the agent's own span out again, where it is what makes a request too large: its parent, if it has one, is there as it was. Of B3 the
 /// parent's parent is not there any more, which is no more than a remark.
 pub(super) fn take_back(parent_id: Option<NonZeroU64>, request: &mut FieldList) {
-    let Some(parent_id) = parent_id else { return request.remove(Name::Traceparent) };
     let Found::Context(context) = read(request) else { return };
+    let Some(parent_id) = parent_id else { return context.take_start_back(request) };
     if let Some(flags) = context.traceparent {
         let before = traceparent(context.said.trace_id, parent_id, flags & KNOWN_FLAGS);
         request.set(Name::Traceparent, &before);
@@ -219,6 +249,46 @@ pub(super) fn start(trace_id: u128, span_id: NonZeroU64, request: &mut FieldList
     request.push(Name::Traceparent.as_bytes(), &traceparent(trace_id, span_id, SAMPLED));
 }
 
+impl Wish {
+    /// Puts a new trace's context in, in the formats in which it was wished for.
+    pub(super) fn start(&self, trace_id: u128, span_id: NonZeroU64, request: &mut FieldList) {
+        let (trace, span) = (hex_of_128(trace_id), hex_of_64(span_id.get()));
+        if self.b3 {
+            let mut text = [b'-'; 32 + 1 + 16 + 1 + 1];
+            text[..32].copy_from_slice(&trace);
+            text[33..49].copy_from_slice(&span);
+            text[50] = if self.is_debug { b'd' } else { b'1' };
+            request.set(Name::B3, &text);
+        }
+        if self.b3_fields {
+            // Ids that could not be read, if there are any, and a root has no parent.
+            for name in [Name::XB3TraceId, Name::XB3SpanId, Name::XB3ParentSpanId] {
+                request.remove(name);
+            }
+            request.push(Name::XB3TraceId.as_bytes(), &trace);
+            request.push(Name::XB3SpanId.as_bytes(), &span);
+        }
+    }
+}
+
+impl Context {
+    /// Takes out what [`start`] and [`Wish::start`] have put in.
+    fn take_start_back(&self, request: &mut FieldList) {
+        if self.traceparent.is_some() {
+            request.remove(Name::Traceparent);
+        }
+        if self.b3
+            && let Some(&decision) = request.find(Name::B3).and_then(<[u8]>::last)
+        {
+            request.set(Name::B3, &[decision]);
+        }
+        if self.b3_fields {
+            request.remove(Name::XB3TraceId);
+            request.remove(Name::XB3SpanId);
+        }
+    }
+}
+
 /// Version 00, trace, parent, flags (§ 3.2). Of a later version: what this one knows, if what follows is set off (§ 4.3).
 fn parse_traceparent(value: &[u8]) -> Option<(Said, u8)> {
     let known = value.get(..TRACEPARENT_BYTES)?;
@@ -242,8 +312,7 @@ fn parse_traceparent(value: &[u8]) -> Option<(Said, u8)> {
 fn traceparent(trace_id: u128, span_id: NonZeroU64, flags: u8) -> [u8; TRACEPARENT_BYTES] {
     let mut text = [b'-'; TRACEPARENT_BYTES];
     text[..2].copy_from_slice(b"00");
-    text[3..19].copy_from_slice(&hex_of_64((trace_id >> 64) as u64));
-    text[19..35].copy_from_slice(&hex_of_64(trace_id as u64));
+    text[3..35].copy_from_slice(&hex_of_128(trace_id));
     text[36..52].copy_from_slice(&hex_of_64(span_id.get()));
     text[53..].copy_from_slice(&[b'0', b'0' + (flags & KNOWN_FLAGS)]);
     text
@@ -332,6 +401,13 @@ fn parse_hex(text: &[u8]) -> Option<u128> {
         number = number << 4 | u128::from(value);
     }
     Some(number)
+}
+
+fn hex_of_128(number: u128) -> [u8; 32] {
+    let mut text = [0; 32];
+    text[..16].copy_from_slice(&hex_of_64((number >> 64) as u64));
+    text[16..].copy_from_slice(&hex_of_64(number as u64));
+    text
 }
 
 fn hex_of_64(number: u64) -> [u8; 16] {

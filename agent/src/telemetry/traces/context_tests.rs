@@ -25,7 +25,7 @@ fn texts(list: &FieldList) -> Vec<(String, String)> {
 fn said(fields: &[(&str, &str)]) -> Option<Said> {
     match read(&list(fields)) {
         Found::Context(context) => Some(context.said),
-        Found::Nothing | Found::Denial => None,
+        Found::Nothing | Found::Denial | Found::Wish(_) => None,
     }
 }
 
@@ -257,14 +257,23 @@ fn formats_side_by_side_go_on_together_where_they_tell_of_one_trace() {
 }
 
 #[test]
-fn a_word_against_a_trace_is_heard_without_one() {
+fn a_word_for_or_against_a_trace_is_heard_without_one() {
+    let wish = |is_debug, b3, b3_fields| Found::Wish(Wish { is_debug, b3, b3_fields });
     for (fields, expected) in [
         (&[("b3", "0")][..], Found::Denial),
         (&[("x-b3-sampled", "0")], Found::Denial),
-        (&[("b3", "1")], Found::Nothing),
-        (&[("b3", "d")], Found::Nothing),
+        (&[("b3", "1")], wish(false, true, false)),
+        (&[("b3", "d")], wish(true, true, false)),
         (&[("b3", "2")], Found::Nothing),
-        (&[("x-b3-sampled", "1")], Found::Nothing),
+        (&[("x-b3-sampled", "1")], wish(false, false, true)),
+        (&[("x-b3-flags", "1")], wish(true, false, true)),
+        (&[("x-b3-flags", "1"), ("x-b3-sampled", "0")], wish(true, false, true)),
+        // The one field goes before the several.
+        (&[("b3", "1"), ("x-b3-flags", "1")], wish(false, true, true)),
+        (&[("b3", "1"), ("x-b3-sampled", "0")], wish(false, true, false)),
+        (&[("b3", "0"), ("x-b3-sampled", "1")], Found::Denial),
+        (&[("b3", "nonsense"), ("x-b3-sampled", "1")], wish(false, false, true)),
+        (&[("b3", "1"), ("b3", "1")], Found::Nothing),
         (&[("tracestate", "a=1")], Found::Nothing),
         (&[], Found::Nothing),
     ] {
@@ -281,6 +290,47 @@ fn a_trace_that_is_started_takes_the_place_of_what_was_none() {
     assert_eq!(texts(&request), owned(&[("a", "b"), ("traceparent", &expected)]));
     let Found::Context(context) = read(&request) else { panic!("it is none") };
     assert_eq!((context.said.trace_id, context.said.parent_id), (TRACE, own()));
+}
+
+#[test]
+fn a_trace_that_is_wished_for_starts_in_the_formats_of_the_wish_and_is_taken_back_from_them() {
+    for (fields, started) in [
+        (&[("b3", "1"), ("a", "b")][..], &[("b3", &*format!("{TRACE_TEXT}-{OWN}-1")), ("a", "b")][..]),
+        (&[("b3", "d")], &[("b3", &format!("{TRACE_TEXT}-{OWN}-d"))]),
+        (
+            &[("x-b3-sampled", "1"), ("a", "b")],
+            &[("x-b3-sampled", "1"), ("a", "b"), ("x-b3-traceid", TRACE_TEXT), ("x-b3-spanid", OWN)],
+        ),
+        (
+            &[("x-b3-flags", "1"), ("b3", "d")],
+            &[
+                ("x-b3-flags", "1"),
+                ("b3", &format!("{TRACE_TEXT}-{OWN}-d")),
+                ("x-b3-traceid", TRACE_TEXT),
+                ("x-b3-spanid", OWN),
+            ],
+        ),
+    ] {
+        let mut request = list(fields);
+        let Found::Wish(wish) = read(&request) else { panic!("no wish: {fields:?}") };
+        wish.start(TRACE, own(), &mut request);
+        assert_eq!(texts(&request), owned(started));
+        let Found::Context(context) = read(&request) else { panic!("no context: {started:?}") };
+        assert_eq!((context.said.trace_id, context.said.parent_id), (TRACE, own()));
+        take_back(None, &mut request);
+        assert_eq!(texts(&request), owned(fields));
+    }
+    // What cannot be read gives way, and a root has no parent.
+    let mut request = list(&[
+        ("x-b3-sampled", "1"),
+        ("x-b3-traceid", "1"),
+        ("x-b3-parentspanid", PARENT),
+        ("x-b3-traceid", "2"),
+    ]);
+    let Found::Wish(wish) = read(&request) else { panic!("no wish") };
+    wish.start(TRACE, own(), &mut request);
+    let expected = [("x-b3-sampled", "1"), ("x-b3-traceid", TRACE_TEXT), ("x-b3-spanid", OWN)];
+    assert_eq!(texts(&request), owned(&expected));
 }
 
 #[test]
@@ -344,7 +394,11 @@ fn whatever_the_fields_hold_nothing_panics_and_what_is_handed_on_is_valid() {
             }
             request.push(names[random.below(names.len())].as_bytes(), &value);
         }
-        if let Found::Context(context) = read(&request)
+        if let Found::Wish(wish) = read(&request) {
+            wish.start(TRACE, own(), &mut request);
+            let Found::Context(started) = read(&request) else { panic!("{:?}", texts(&request)) };
+            assert_eq!((started.said.trace_id, started.said.parent_id), (TRACE, own()));
+        } else if let Found::Context(context) = read(&request)
             && context.said.decision.is_sampled()
         {
             contexts += 1;

@@ -1,6 +1,6 @@
 //! What the worker threads ask of each call where traces are on.
 
-use super::context::{self, Decision, Found};
+use super::context::{self, Decision, Found, Wish};
 use super::sampling::{Ratio, lets_through};
 use super::span::{CallTrace, Span};
 use crate::http2::FieldList;
@@ -47,19 +47,34 @@ impl Tracer {
                 context.hand_on(span_id, request);
                 Some(CallTrace::new(said.trace_id, span_id, Some(said.parent_id)))
             }
-            Found::Nothing => self.start(request, random),
+            Found::Nothing => self.start(None, request, random),
+            Found::Wish(wish) => self.start(Some(wish), request, random),
             Found::Denial => None,
         }
     }
 
-    fn start(&self, request: &mut FieldList, mut random: impl FnMut() -> u64) -> Option<CallTrace> {
-        let threshold = self.start_threshold?;
+    /// Where traces may start at all, a caller's wish decides as its context would, and else the ratio does.
+    fn start(
+        &self,
+        wish: Option<Wish>,
+        request: &mut FieldList,
+        mut random: impl FnMut() -> u64,
+    ) -> Option<CallTrace> {
+        let start_threshold = self.start_threshold?;
+        let threshold = match wish {
+            Some(Wish { is_debug: true, .. }) => 0,
+            Some(_) => self.sample_threshold,
+            None => start_threshold,
+        };
         let trace_id = u128::from(any_id(&mut random).get()) << 64 | u128::from(random());
         if !lets_through(threshold, trace_id) {
             return None;
         }
         let span_id = any_id(random);
-        context::start(trace_id, span_id, request);
+        match wish {
+            Some(wish) => wish.start(trace_id, span_id, request),
+            None => context::start(trace_id, span_id, request),
+        }
         Some(CallTrace::new(trace_id, span_id, None))
     }
 
@@ -116,10 +131,30 @@ mod tests {
             ("1", "1", "b3", "0", false),
             ("1", "0", "b3", "1", false),
             ("1", "0", "traceparent", "nonsense", false),
+            // A wish decides where traces may start, however rarely they do.
+            ("1", "1e-9", "b3", "1", true),
+            ("0", "1", "b3", "1", false),
+            ("0", "1e-9", "b3", "d", true),
+            ("1", "0", "b3", "d", false),
+            ("1", "1e-9", "b3", "2", false),
         ] {
             let (traced, after) = begin(sample, start, name, value);
             assert_eq!(traced, is_traced, "{sample} {start} {value}");
             assert_eq!(after != value, is_traced, "{after}");
+        }
+    }
+
+    #[test]
+    fn a_trace_that_b3_wishes_for_goes_on_in_b3() {
+        let (tracer, _spans) = Tracer::new(Ratio::ALL, "1e-9".parse().unwrap());
+        let mut random = Random::new(1);
+        for (wish, decision) in [("1", "1"), ("d", "d")] {
+            let mut request = FieldList::new();
+            request.push(b"b3", wish.as_bytes());
+            let trace = tracer.begin(&mut request, || random.next()).expect("it starts");
+            assert!(trace.parent_id.is_none() && request.find(Name::Traceparent).is_none());
+            let expected = format!("{:032x}-{:016x}-{decision}", trace.trace_id, trace.span_id);
+            assert_eq!(request.find(Name::B3), Some(expected.as_bytes()));
         }
     }
 

@@ -4,7 +4,8 @@ use super::histogram::durations;
 use super::{head, host, push};
 use crate::mesh::ServicePort;
 use crate::telemetry::calls::histogram::add;
-use crate::telemetry::{CallGroup, CallSums, DurationBuckets, Flag, Status, grpc_code_name};
+use crate::telemetry::{CallGroup, CallSums, DurationBuckets};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -29,7 +30,7 @@ pub(super) const OTEL_BOUNDS_NS: [u64; 14] = [
 pub(super) const FINER_BOUNDS_NS: [u64; 5] = [100_000, 250_000, 500_000, 1_000_000, 2_500_000];
 
 /// What OTel's metric tells gRPC calls apart by.
-type OtelKey<'a> = (&'a ServicePort, &'a str, &'static str, Option<&'static str>);
+type OtelKey<'a> = (&'a ServicePort, &'a str, &'static str, Option<Cow<'static, str>>);
 
 pub(super) fn write(calls: &CallSums, text: &mut String) -> fmt::Result {
     let mut sums: BTreeMap<OtelKey<'_>, (DurationBuckets, u64)> = BTreeMap::new();
@@ -42,7 +43,7 @@ pub(super) fn write(calls: &CallSums, text: &mut String) -> fmt::Result {
         groups.chain(rest).filter(|(_, _, status, _)| status.is_grpc)
     {
         let (buckets, sum) =
-            sums.entry((service_port, method, code_name(status), error_type(status))).or_default();
+            sums.entry((service_port, method, status.code_name(), status.error_type())).or_default();
         add(buckets, &counts.durations);
         *sum += counts.duration_sum_ns;
     }
@@ -61,23 +62,9 @@ pub(super) fn write(calls: &CallSums, text: &mut String) -> fmt::Result {
             push(&mut labels, "", label, value);
         }
         if let Some(error) = error {
-            push(&mut labels, "", "error_type", error);
+            push(&mut labels, "", "error_type", &error);
         }
         durations(text, NAME, &labels, &buckets, &bounds, sum_ns, 1e9)?;
     }
     Ok(())
-}
-
-/// OTel's `error.type`, which a call has that failed: what the agent knows of the cause, or the status.
-fn error_type(status: Status) -> Option<&'static str> {
-    match (status.flag, code_name(status)) {
-        (_, "OK") => None,
-        (Flag::None, code) => Some(code),
-        (flag, _) => Some(flag.name()),
-    }
-}
-
-/// The name of a gRPC call's status. A client that did not wait for one has cancelled.
-fn code_name(status: Status) -> &'static str {
-    status.grpc.map_or("CANCELLED", grpc_code_name)
 }

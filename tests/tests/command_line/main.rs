@@ -1,19 +1,17 @@
-//! The command line beside an agent, with real pods and calls: what it prints is what the test knows.
+//! The command line beside an agent, with real pods and calls: what it prints is what the test knows. [`terminal`]: what it does on one.
 
-use anyhow::{Context, Result, ensure};
+mod terminal;
+
+use anyhow::{Context, ensure};
+use evenkeel_tests::cluster::GREETER_TARGET_PORT;
 use evenkeel_tests::evenkeel_cli::{command, line, run};
 use evenkeel_tests::host::privileged;
-use evenkeel_tests::process::signal_to;
-use evenkeel_tests::wait::eventually_some;
 use evenkeel_tests::{Agent, Cluster, Outcome, Shop, Tally};
 use serde_json::Value;
-use std::fs::File;
 use std::io::{Read, Write};
-use std::mem::MaybeUninit;
 use std::net::TcpListener;
-use std::os::fd::{AsRawFd, FromRawFd};
 use std::process::Stdio;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 
 const CALLS: u64 = 60;
 
@@ -132,6 +130,11 @@ fn top_sees_calls_while_they_are_made() -> Outcome {
     let of_pod = run(&shop.cluster.node, &["top", "--once", "--interval", "1", "--by", "pod"])?.clean()?;
     let of_method =
         run(&shop.cluster.node, &["top", "--once", "--interval", "1", "--by", "method"])?.clean()?;
+    let once = |arguments: &[&str]| {
+        run(&shop.cluster.node, &[&["top", "--interval", "1", "-o"][..], arguments].concat())
+    };
+    let by_endpoint = once(&["json", "--by", "endpoint", "-n", "shop"])?.json()?;
+    let by_pod = once(&["yaml", "--by", "pod"])?.clean()?;
     load.stop()?.is_clean()?;
     for (text, name) in [(of_pod, "client"), (of_method, "evenkeel.test.Greeter/SayHello")] {
         let its = text.lines().find(|line| line.split_whitespace().any(|word| word == name));
@@ -143,6 +146,51 @@ fn top_sees_calls_while_they_are_made() -> Outcome {
     let rates = lines.iter().filter_map(|line| line.split_whitespace().nth(3)?.parse::<f64>().ok());
     let rate: f64 = rates.sum();
     ensure!(rate > 1.0, "{rate} a second: {top}");
+
+    // For programs: the same in numbers.
+    let rows = by_endpoint.as_array().context("a list")?;
+    ensure!(
+        rows.len() == 2 && rows.iter().all(|row| row["service"] == "shop/greeter:50051"),
+        "{by_endpoint}"
+    );
+    let sum = |field: &str| rows.iter().filter_map(|row| row[field].as_f64()).sum::<f64>();
+    ensure!(sum("calls_per_second") > 1.0 && sum("calls") >= 1.0 && sum("failures") == 0.0, "{by_endpoint}");
+    ensure!((sum("share") - 1.0).abs() < 1e-6 && rows[0]["latency_ms"].is_number(), "{by_endpoint}");
+    let endpoints: Vec<_> = rows.iter().filter_map(|row| row["endpoint"].as_str()).collect();
+    ensure!(
+        shop.servers.iter().all(|pod| endpoints.contains(&&*pod.v4(GREETER_TARGET_PORT))),
+        "{endpoints:?}"
+    );
+    ensure!(by_pod.contains("pod: client") && by_pod.contains("calls_per_second: "), "{by_pod}");
+    Ok(())
+}
+
+#[test]
+fn what_a_node_lacks_is_told_to_programs_as_to_people() -> Outcome {
+    if !privileged() {
+        return Ok(());
+    }
+    let cluster = Cluster::new()?;
+    for more in [&[][..], &["--cgroup", "/nowhere"]] {
+        let check = |format: &[&str]| run(&cluster.node, &[&["check"][..], more, format].concat());
+        let (text, json, yaml) = (check(&[])?, check(&["-o", "json"])?, check(&["-o", "yaml"])?);
+        ensure!(text.success == json.success && text.success == yaml.success, "{text:?} {json:?} {yaml:?}");
+        let points: Value = serde_json::from_str(&json.stdout).with_context(|| json.stdout.clone())?;
+        let points = points.as_array().context("a list")?;
+        let lines: Vec<&str> = text.stdout.lines().take_while(|line| !line.is_empty()).collect();
+        let told: Vec<&str> = lines.iter().copied().filter(|line| !line.starts_with(' ')).collect();
+        ensure!(told.len() == points.len() && !points.is_empty(), "{points:?}: {}", text.stdout);
+        for (line, point) in told.iter().zip(points) {
+            let verdict = point["verdict"].as_str().context("a verdict")?;
+            ensure!(line.to_lowercase().starts_with(verdict), "{line}: {point}");
+            ensure!(point["name"].as_str().is_some_and(|name| line.contains(name)), "{line}: {point}");
+        }
+        let remedies = points.iter().filter(|point| point["remedy"].is_string()).count();
+        ensure!(lines.len() - told.len() == remedies, "{points:?}: {}", text.stdout);
+        let lacks = points.iter().any(|point| point["verdict"] == "lacks");
+        ensure!(lacks != json.success && lacks == !more.is_empty(), "{points:?}");
+        ensure!(yaml.stdout.matches("verdict: ").count() == points.len(), "{}", yaml.stdout);
+    }
     Ok(())
 }
 
@@ -232,90 +280,6 @@ fn another_program_at_the_address_is_not_taken_for_an_agent() -> Outcome {
         ensure!(!told.contains(" no ") && !told.contains("READY   yes"), "{arguments:?}: {told}");
         let obeyed = |c: char| c.is_control() && c != '\n' || c == '\u{202e}';
         ensure!(!complaint.chars().chain(told.chars()).any(obeyed), "{arguments:?}: {told:?} {complaint:?}");
-    }
-    Ok(())
-}
-
-/// A terminal: the side that a program has, and the side of who looks and presses keys.
-fn terminal() -> Result<(File, File)> {
-    let (mut person, mut program) = (-1, -1);
-    let size = libc::winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
-    let null = std::ptr::null_mut();
-    // SAFETY: both numbers are written before it returns 0; a name and modes are not asked for.
-    let made = unsafe { libc::openpty(&mut person, &mut program, null, null.cast(), &size) };
-    ensure!(made == 0, "no terminal: {}", std::io::Error::last_os_error());
-    // SAFETY: both were opened just now, and are nobody else's.
-    Ok(unsafe { (File::from_raw_fd(program), File::from_raw_fd(person)) })
-}
-
-/// The modes that say whether what is typed is edited, echoed, and made signals of.
-fn modes(terminal: &File) -> Result<libc::tcflag_t> {
-    let mut modes = MaybeUninit::<libc::termios>::uninit();
-    // SAFETY: it is written before it returns 0.
-    let read = unsafe { libc::tcgetattr(terminal.as_raw_fd(), modes.as_mut_ptr()) };
-    ensure!(read == 0, "no modes: {}", std::io::Error::last_os_error());
-    // SAFETY: it returned 0.
-    Ok(unsafe { modes.assume_init() }.c_lflag)
-}
-
-/// An agent that answers two questions and no third; what is sent here is that one has come.
-fn half_an_agent(listener: TcpListener) -> mpsc::Receiver<()> {
-    let (asked, hears) = mpsc::channel();
-    std::thread::spawn(move || {
-        let (mut held, mut requests) = (Vec::new(), 0);
-        for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { return };
-            let mut request = [0; 4096];
-            while let Ok(1..) = stream.read(&mut request) {
-                requests += 1;
-                let body = if requests == 1 { r#"{"calls":[],"total":0,"cut":false}"# } else { "[]" };
-                if requests > 2 {
-                    let _ = asked.send(());
-                    break;
-                }
-                let _ = write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-            }
-            held.push(stream);
-        }
-    });
-    hears
-}
-
-#[test]
-fn top_is_left_at_once_though_an_agent_hangs_and_gives_the_terminal_back() -> Outcome {
-    if !privileged() {
-        return Ok(());
-    }
-    let cluster = Cluster::new()?;
-    for leave in ["q", "\u{3}", "SIGTERM"] {
-        let listener = cluster.node.enter(|| TcpListener::bind("127.0.0.1:0"))??;
-        let address = listener.local_addr()?.to_string();
-        let hangs = half_an_agent(listener);
-        let (program, mut person) = terminal()?;
-        let before = modes(&program)?;
-        let arguments = ["top", "--address", &address, "--interval", "1", "--timeout", "3600"];
-        let mut top = command(&cluster.node, &arguments)?
-            .stdin(program.try_clone()?)
-            .stdout(program.try_clone()?)
-            .stderr(Stdio::piped())
-            .spawn()?;
-        eventually_some("it asks a third time", || Ok(hangs.try_recv().ok()))?;
-        ensure!(modes(&program)? != before, "keys are read as they are pressed");
-        match leave {
-            "SIGTERM" => signal_to(top.id() as i32, libc::SIGTERM),
-            key => person.write_all(key.as_bytes())?,
-        }
-        let status = eventually_some("it ends", || Ok(top.try_wait()?));
-        if status.is_err() {
-            top.kill()?;
-        }
-        ensure!(status?.success(), "{leave:?}");
-        ensure!(modes(&program)? == before, "{leave:?}: the terminal is as it was");
-        drop(program);
-        let mut drawn = Vec::new();
-        // Its last program has gone, which is an error to read of.
-        let _ = person.read_to_end(&mut drawn);
-        ensure!(String::from_utf8_lossy(&drawn).ends_with("\u{1b}[?1049l"), "the shell's screen is back");
     }
     Ok(())
 }
