@@ -108,15 +108,14 @@ struct Line {
     function_id: u64,
 }
 
-/// `perftools.profiles.Function`.
+/// `perftools.profiles.Function`. Without its name before it was demangled: one that is as the name has pprof take it for C++, and
+/// leave out what is in angle brackets.
 #[derive(Clone, PartialEq, Message)]
 struct Function {
     #[prost(uint64, tag = "1")]
     id: u64,
     #[prost(int64, tag = "2")]
     name: i64,
-    #[prost(int64, tag = "3")]
-    system_name: i64,
 }
 
 /// A profile as pprof reads it.
@@ -197,7 +196,7 @@ impl Writer {
         let functions = &mut self.written.function;
         *self.functions.entry(name).or_insert_with(|| {
             let id = id(functions.len());
-            functions.push(Function { id, name, system_name: name });
+            functions.push(Function { id, name });
             id
         })
     }
