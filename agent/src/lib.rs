@@ -5,6 +5,7 @@
 //! And in the order of a change: [`sources`] → [`control`] → [`mesh::Snapshot`] → workers and kernel.
 
 pub mod admin;
+pub mod allocator;
 pub mod app;
 mod backoff;
 pub mod balance;

@@ -21,6 +21,8 @@ const MEDIA_TYPES_OF_STREAMS: [(Form, &[&str]); 2] =
 
 /// An object a line.
 pub(super) const NDJSON: &str = "application/x-ndjson";
+/// What pprof reads has no type of its own.
+pub(super) const PPROF: &str = "application/octet-stream";
 
 /// How well a media range fits, from the least: any quality counts before it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,6 +4,7 @@ use super::accept::Form;
 use super::refusal::Refusal;
 use crate::control::explain;
 use crate::mesh::{ObjectName, ServiceFilter, ServicePort};
+use crate::telemetry::profile::StackFormat;
 use crate::telemetry::{By, Dimension, TapFilter};
 use serde_json::{Value, json};
 use std::str::FromStr;
@@ -42,6 +43,8 @@ pub(super) enum Parameter {
     Records,
     Seconds,
     Format,
+    /// That of a profile.
+    ProfileFormat,
 }
 
 /// What of a page is asked for; without anything, all of it.
@@ -75,6 +78,8 @@ pub struct Filter {
     pub rows: usize,
     /// For how long `/profile/cpu` looks, in seconds.
     pub(super) seconds: u32,
+    /// A profile by stack instead of the sums.
+    pub(super) stacks: Option<StackFormat>,
 }
 
 impl Default for Filter {
@@ -94,6 +99,7 @@ impl Default for Filter {
             records: None,
             rows: USUAL_ROWS,
             seconds: USUAL_SECONDS,
+            stacks: None,
         }
     }
 }
@@ -114,7 +120,7 @@ impl Parameter {
             Self::Headers => "headers",
             Self::Limit | Self::Records => "limit",
             Self::Seconds => "seconds",
-            Self::Format => "format",
+            Self::Format | Self::ProfileFormat => "format",
         }
     }
 
@@ -144,6 +150,9 @@ impl Parameter {
             Self::Limit => "the most rows: 1 to 10000; 1000 where nothing is said",
             Self::Seconds => "for how long is looked: 1 to 60; 5 where nothing is said",
             Self::Format => "json or text, whatever Accept says",
+            Self::ProfileFormat => {
+                "json or text, whatever Accept says; pprof or folded: the profile by stack, for pprof or as lines for flame graphs"
+            }
         }
     }
 }
@@ -179,6 +188,7 @@ impl Parameter {
                 json!({ "type": "integer", "minimum": 1, "maximum": MOST_SECONDS, "default": USUAL_SECONDS })
             }
             Self::Format => json!({ "type": "string", "enum": ["json", "text"] }),
+            Self::ProfileFormat => json!({ "type": "string", "enum": ["json", "text", "pprof", "folded"] }),
         }
     }
 }
@@ -229,6 +239,17 @@ impl Filter {
             Parameter::Format => {
                 let forms = [("json", Form::Json), ("text", Form::Text)];
                 *form = Some(one_of(value, &forms).map_err(refuse)?);
+            }
+            Parameter::ProfileFormat => {
+                let forms = [
+                    ("json", (Form::Json, None)),
+                    ("text", (Form::Text, None)),
+                    // Whatever Accept says of JSON.
+                    ("pprof", (Form::Json, Some(StackFormat::Pprof))),
+                    ("folded", (Form::Json, Some(StackFormat::Folded))),
+                ];
+                let (plain, stacks) = one_of(value, &forms).map_err(refuse)?;
+                (*form, self.stacks) = (Some(plain), stacks);
             }
         }
         Ok(())

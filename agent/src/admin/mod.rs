@@ -4,7 +4,7 @@
 //! A request meets [`guard`], which lets no web page ask; [`page`], the table of paths; [`filter`], its parameters; [`accept`], the
 //! form of the answer; and [`mod@routes`], which has it answered. [`refusal`] is the answer where that makes no sense; [`text`] makes
 //! [`table`]s of an answer for people. [`ui`] is the page for
-//! browsers, [`tap`] what goes on and on. [`listen`] is where the endpoints are, [`serve`] the loop that takes connections there,
+//! browsers, [`tap`] what goes on and on, [`stacks`] profiles by stack. [`listen`] is where the endpoints are, [`serve`] the loop that takes connections there,
 //! [`mod@openapi`] describes the answers, and [`log`] is
 //! the one thing that can be changed.
 
@@ -20,6 +20,7 @@ mod probes;
 mod refusal;
 mod routes;
 mod serve;
+mod stacks;
 pub mod table;
 mod tap;
 mod text;

@@ -1,5 +1,6 @@
 //! The OpenAPI 3.1 description of the endpoint, made of the table of paths and of the types that the answers are.
 
+use super::accept::PPROF;
 use super::filter::Parameter;
 use super::log::LogView;
 use super::page::{Leads, Page, ROUTES, Route};
@@ -82,6 +83,14 @@ fn path_item(route: &Route, schema: &Value) -> Value {
                 "503": { "$ref": "#/components/responses/Busy" },
             },
         });
+        if route.is_profile() {
+            let responses = &mut operation["responses"];
+            // Folded stacks are text.
+            let bytes = json!({ "schema": { "description": "profile.proto of pprof, compressed by gzip" } });
+            responses["200"]["content"][PPROF] = bytes;
+            responses["409"] = json!({ "$ref": "#/components/responses/Taken" });
+            responses["501"] = json!({ "$ref": "#/components/responses/NotPossible" });
+        }
         if *method != "GET" {
             operation["summary"] = "changes what is logged".into();
             operation["requestBody"] = json!({
@@ -119,6 +128,8 @@ fn refusals() -> Value {
         "Forbidden": refusal("Asked for under another name than a loopback one, or sent by a web page of another origin"),
         "NotAcceptable": refusal("Accept names neither JSON (application/x-ndjson where the answer goes on and on) nor text/plain"),
         "TooLarge": refusal("The body is larger than any filter"),
+        "Taken": refusal("A profile by stack is being taken: ask again when it is done"),
+        "NotPossible": refusal("The kernel, or this program, has no profile by stack; one line says why and what it takes"),
         "Busy": refusal("The agent is starting, stopping or busy: ask again"),
     })
 }

@@ -48,7 +48,7 @@ pub(super) enum Leads {
     Tap,
     /// What is logged.
     Log,
-    /// What each thread costs.
+    /// What each thread costs, or each stack.
     Cpu,
     /// What the process holds in memory.
     Heap,
@@ -63,7 +63,7 @@ pub(super) struct Route {
     pub(super) leads: Leads,
     /// Beside HEAD, which goes with GET.
     pub(super) methods: &'static [&'static str],
-    /// Beside [`Parameter::Format`], which all take.
+    /// Beside [`Parameter::Format`], or [`Parameter::ProfileFormat`], which all take.
     pub(super) parameters: &'static [Parameter],
     /// What it answers, in one line.
     pub(super) summary: &'static str,
@@ -187,14 +187,14 @@ pub(super) const ROUTES: &[Route] = &[
         leads: Leads::Cpu,
         methods: GET,
         parameters: &[Parameter::Seconds],
-        summary: "what each thread of the worker process costs, looked at for some seconds",
+        summary: "what each thread of the worker process costs, looked at for some seconds; as pprof or folded, by stack",
     },
     Route {
         path: "/profile/heap",
         leads: Leads::Heap,
         methods: GET,
         parameters: &[],
-        summary: "what the worker process holds in memory, and the allocator's statistics",
+        summary: "what the worker process holds in memory, and the allocator's statistics; as pprof or folded, by stack",
     },
     Route {
         path: "/openapi.json",
@@ -212,12 +212,18 @@ impl Route {
 
     /// All parameters that it takes.
     pub(super) fn all_parameters(&self) -> impl Iterator<Item = Parameter> {
-        self.parameters.iter().copied().chain([Parameter::Format])
+        let format = if self.is_profile() { Parameter::ProfileFormat } else { Parameter::Format };
+        self.parameters.iter().copied().chain([format])
     }
 
     /// Whether its answer goes on and on.
     pub(super) fn is_stream(&self) -> bool {
         self.leads == Leads::Tap
+    }
+
+    /// Whether it has a profile by stack too.
+    pub(super) fn is_profile(&self) -> bool {
+        matches!(self.leads, Leads::Cpu | Leads::Heap)
     }
 
     /// The media type of its answer for programs.

@@ -8,7 +8,7 @@ use super::filter::Filter;
 use super::guard::Access;
 use super::page::{Leads, Page, ROUTES, Route};
 use super::refusal::Refusal;
-use super::{log, tap, text, ui};
+use super::{log, stacks, tap, text, ui};
 use crate::telemetry::{Audience, Telemetry, calls_view, profile};
 use axum::Router;
 use axum::body::Body;
@@ -89,6 +89,9 @@ impl Admin {
             return Ok(of_page);
         }
         let asked = Asked::read(request)?;
+        if let Some(format) = asked.filter.stacks {
+            return stacks::answer(asked.route.leads, &asked.filter, format).await;
+        }
         let answer = match asked.route.leads {
             Leads::Index => index(),
             Leads::Page(page) => ask(&self.questions, page, asked.filter).await?,
@@ -269,6 +272,8 @@ mod tests {
             ("GET", "/explain?pod=shop/a&to=cart:1&to=cart:2", None, 400, "say it once"),
             ("GET", "/explain?pod=shop/a&to=cart:1&header=a%3Db&header=c", None, 400, "header=\"c\""),
             ("GET", "/pods?format=yaml", None, 400, "expected json or text"),
+            ("GET", "/pods?format=pprof", None, 400, "expected json or text"),
+            ("GET", "/profile/heap?format=svg", None, 400, "expected json or text or pprof or folded"),
             ("GET", "/endpoints?service=cart", None, 400, "expected NAMESPACE/NAME"),
             ("GET", "/pods", Some("image/png"), 406, "application/json"),
             ("GET", "/pods", Some("application/x-ndjson"), 406, "application/json"),

@@ -18,6 +18,7 @@ mod log;
 mod man;
 mod output;
 mod pods;
+mod profile;
 mod reach;
 mod services;
 mod session;
@@ -63,6 +64,8 @@ enum Command {
     Explain(Box<explain::ExplainArgs>),
     /// Shows or changes what the agents log
     Log(log::LogArgs),
+    /// Shows where an agent's CPU time or memory goes, by stack
+    Profile(profile::ProfileArgs),
     /// Prints what a shell needs to complete these commands
     Completions(completions::CompletionsArgs),
     /// Writes the manual's pages
@@ -84,6 +87,7 @@ pub fn main() -> ExitCode {
         Command::Tap(args) => tap::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Log(args) => log::run(&args),
+        Command::Profile(args) => profile::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
     });

@@ -18,6 +18,9 @@ use rootfs::RootFs;
 /// The image's name where no other is asked for: what the chart and the kustomize base run.
 const NAME: &str = concat!("evenkeel:", env!("CARGO_PKG_VERSION"));
 
+/// As all builds have it: profiles by stack go by frame pointers.
+const FRAME_POINTERS: &str = "-Cforce-frame-pointers=yes";
+
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// Take the agent as the tests run it: quick to build, larger, slower
@@ -102,13 +105,15 @@ fn stripped(agent: &Path, folder: &Path) -> Result<PathBuf> {
 fn release(workspace: &Workspace, target: &Path) -> Result<PathBuf> {
     step("building the agent as a release");
     let sysroot = PathBuf::from(answer(std::process::Command::new("rustc").args(["--print", "sysroot"]))?);
-    let flags = [
+    let remapped = [
         (sysroot.as_path(), "/rust"),
         (&workspace::cargo_home()?, "/cargo"),
         (&workspace.root, "/evenkeel"),
         (target, "/target"),
     ]
     .map(|(path, name)| format!("--remap-path-prefix={}={name}", path.display()));
+    // These take the place of those in `.cargo/config.toml`.
+    let flags: Vec<_> = [FRAME_POINTERS.to_owned()].into_iter().chain(remapped).collect();
     run(workspace
         .cargo()
         .env("CARGO_TARGET_DIR", target)

@@ -4,6 +4,7 @@ use super::Answers;
 use super::address::Address;
 use super::cluster::{AgentPod, Refusal};
 use super::wire::{Ask, AskError, Connection, Lines};
+use bytes::Bytes;
 use kube::Client;
 use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
@@ -68,6 +69,16 @@ impl Agent {
         match connection.follow(ask).await {
             Err(AskError::Unreachable(cause)) => Err(explained(cause, refusal).await),
             other => other,
+        }
+    }
+
+    /// Asks for an answer that is no JSON, over a connection of its own.
+    pub(in crate::cli) async fn fetch(&self, ask: &Ask) -> Result<Bytes, AskError> {
+        let (mut connection, refusal) = self.way.open().await?;
+        match connection.fetch(ask).await {
+            Ok(answer) => answer,
+            Err(AskError::Unreachable(cause)) => Err(explained(cause, refusal).await),
+            Err(error) => Err(error),
         }
     }
 

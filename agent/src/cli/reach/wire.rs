@@ -159,6 +159,16 @@ impl Connection {
 
     /// Outer errors are the connection's, which is of no use after them; inner ones are the answer's.
     pub(super) async fn ask(&mut self, ask: &Ask) -> Result<Result<Value, AskError>, AskError> {
+        let read = |body: Bytes| {
+            let read = serde_json::from_slice(&body);
+            read.map_err(|error| AskError::NotAnAgents(error.to_string()))
+                .and_then(|answer| ask.checked(answer))
+        };
+        Ok(self.fetch(ask).await?.and_then(read))
+    }
+
+    /// As [`Self::ask`], for an answer of any kind.
+    pub(super) async fn fetch(&mut self, ask: &Ask) -> Result<Result<Bytes, AskError>, AskError> {
         let answer = self.send(ask).await?;
         let status = answer.status();
         let body = Limited::new(answer.into_body(), MOST_ANSWER_BYTES).collect().await;
@@ -166,9 +176,7 @@ impl Connection {
             .map_err(|error| AskError::Unreachable(format!("the answer breaks off: {error}")))?
             .to_bytes();
         Ok(match status.is_success() {
-            true => serde_json::from_slice(&body)
-                .map_err(|error| AskError::NotAnAgents(error.to_string()))
-                .and_then(|answer| ask.checked(answer)),
+            true => Ok(body),
             false => Err(refused(status, &body)),
         })
     }

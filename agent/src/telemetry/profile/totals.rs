@@ -1,8 +1,5 @@
-//! What the process itself costs: CPU by thread, and memory as the allocator has it.
-//!
-//! CPU is the scheduler's own count. A profile by stack would have to interrupt the worker threads with signals and to unwind them
-//! there, which no library does without the risk of a deadlock in the allocator or the unwinder; `perf record -p PID` does it from
-//! outside, and needs nothing from the agent but its debug lines, which a release has.
+//! What the threads cost by the scheduler's own count, and memory as the kernel and the allocator have it. Next:
+//! [`cpu`](mod@super::cpu), the same by stack.
 
 use schemars::JsonSchema;
 use serde::Serialize;

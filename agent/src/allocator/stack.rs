@@ -1,0 +1,69 @@
+//! The stack of the thread that runs, by frame pointers: the build has them everywhere but in the C library
+//! (`.cargo/config.toml`). No lock, no allocation of ours, and nothing is read beyond the thread's own stack, whatever a register holds.
+
+use std::arch::asm;
+use std::cell::Cell;
+
+/// The deepest stack that is kept whole; of deeper ones it is the part next to the allocation.
+pub(super) const MOST_FRAMES: usize = 64;
+
+thread_local! {
+    /// Where the thread's stack ends; 0 where nobody has asked yet.
+    static STACK_END: Cell<usize> = const { Cell::new(0) };
+}
+
+/// The return addresses above the caller, from the innermost; how many there are.
+#[inline(never)]
+pub(super) fn of_caller(frames: &mut [u64; MOST_FRAMES]) -> usize {
+    let mut frame: usize;
+    // SAFETY: it reads a register.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        asm!("mov {}, rbp", out(reg) frame, options(nomem, nostack, preserves_flags));
+        #[cfg(target_arch = "aarch64")]
+        asm!("mov {}, x29", out(reg) frame, options(nomem, nostack, preserves_flags));
+    }
+    let end = stack_end();
+    // This very frame is where the stack ends the other way.
+    let mut below = std::ptr::from_ref(&end).addr();
+    let mut depth = 0;
+    // A frame is the caller's frame, then where to return to; callers' frames are at higher addresses.
+    while depth < MOST_FRAMES
+        && frame > below
+        && frame.is_multiple_of(size_of::<usize>())
+        && frame.saturating_add(2 * size_of::<usize>()) <= end
+    {
+        let at = std::ptr::with_exposed_provenance::<usize>(frame);
+        // SAFETY: both words are aligned and on this thread's own stack, above this function's frame.
+        let [caller, returns_to] = unsafe { [at.read(), at.add(1).read()] };
+        if returns_to == 0 {
+            break;
+        }
+        frames[depth] = returns_to as u64;
+        depth += 1;
+        (below, frame) = (frame, caller);
+    }
+    depth
+}
+
+/// The end of this thread's stack, exclusive; 0 where the system does not say.
+fn stack_end() -> usize {
+    let known = STACK_END.get();
+    if known != 0 {
+        return known;
+    }
+    let mut attributes = std::mem::MaybeUninit::<libc::pthread_attr_t>::uninit();
+    let (mut lowest, mut bytes) = (std::ptr::null_mut(), 0);
+    // SAFETY: the attributes are made by the first call, read by the second and destroyed by the third; it allocates by the C
+    // library, whose allocator is another one.
+    unsafe {
+        if libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) != 0 {
+            return 0;
+        }
+        libc::pthread_attr_getstack(attributes.as_ptr(), &raw mut lowest, &raw mut bytes);
+        libc::pthread_attr_destroy(attributes.as_mut_ptr());
+    }
+    let end = lowest.addr() + bytes;
+    STACK_END.set(end);
+    end
+}
