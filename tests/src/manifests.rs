@@ -22,6 +22,8 @@ pub const PICKER_ANNOTATION: &str = "evenkeel.dev/picker";
 
 /// The annotation that has calls of a Service sent again.
 pub const RETRY_ANNOTATION: &str = "evenkeel.dev/retry";
+/// The annotation that says how much a pod may have under way to a Service.
+pub const CIRCUIT_BREAKER_ANNOTATION: &str = "evenkeel.dev/circuit-breaker";
 /// The annotation that has a Service's endpoints asked for their health.
 pub const HEALTH_CHECK_ANNOTATION: &str = "evenkeel.dev/health-check";
 /// The annotation that says when an endpoint that fails calls is left out.

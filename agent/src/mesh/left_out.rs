@@ -28,7 +28,7 @@ pub enum CheckAnswer {
 }
 
 /// Who passes an endpoint over now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LeftOutBy {
     /// How many sources.
     pub sources: usize,
@@ -95,6 +95,10 @@ impl LeftOut {
 
     /// Who leaves it out now, and why.
     pub fn by_whom(&self, now_ns: u64) -> LeftOutBy {
+        // Who looks takes no lock that a worker may want, unless there is something to see.
+        if self.last_until_ns.load(Relaxed) <= now_ns {
+            return LeftOutBy::default();
+        }
         let by = self.by();
         let current = || by.iter().filter(|entry| entry.until_ns > now_ns);
         let last = current().max_by_key(|entry| entry.until_ns);

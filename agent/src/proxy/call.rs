@@ -14,7 +14,7 @@ use super::finish::Verdict;
 use super::measure::{GrpcStatus, Measured};
 use crate::http2::{ErrorCode, Field, FieldList, Name, StreamKey};
 use crate::mesh::Endpoint;
-use crate::telemetry::{CallTrace, path_alone};
+use crate::telemetry::{CallTrace, RetryCause, path_alone};
 use std::net::SocketAddr;
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
@@ -111,6 +111,8 @@ pub(super) struct Call {
     pub(super) again_at_ns: u64,
     /// How often it has waited since a server said how long.
     pub(super) backoffs: u8,
+    /// Why its next attempt is not its first; counted when there is one.
+    pub(super) again_for: Option<RetryCause>,
 
     /// The request's fields, kept for sending them again.
     pub(super) request: FieldList,
@@ -171,6 +173,7 @@ impl Call {
             failed_at: Vec::new(),
             again_at_ns: 0,
             backoffs: 0,
+            again_for: None,
             request: FieldList::new(),
             body: Vec::new(),
             trailers: None,

@@ -1,7 +1,7 @@
 //! What a worker thread counts: plain integers in the engine, published once a turn. A counter's words are also its metric's; a
 //! gauge says how many there are now.
 
-use crate::telemetry::PathCount;
+use crate::telemetry::{PathCount, RetryCause};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 macro_rules! counters {
@@ -76,11 +76,11 @@ counters! {
     deadlines: total,
     /// Calls that ended with their clients: cancelled, broken, or gone with their connection.
     cancelled: total,
-    /// Calls sent to another endpoint after a refused connection, or one that was lost before a byte of them was written.
+    /// Attempts after one whose connection was refused, or lost before a byte of the call was written, or whose endpoint had gone by then.
     reconnects: total,
-    /// Calls sent to another endpoint after a server had refused the stream.
+    /// Attempts after one whose stream the server had refused.
     retries: total,
-    /// Calls sent again because the Service's retry policy says so.
+    /// Attempts that the Service's retry policy asked for.
     policy_retries: total,
     /// Calls that would have been sent again by policy, had not too many been under way for it.
     retries_over_budget: total,
@@ -128,4 +128,17 @@ counters! {
     ejections: total,
     /// Connections to servers that did not answer a PING.
     silent_servers: total,
+}
+
+impl Counters {
+    /// Counts an attempt that is not a call's first: so a call has one attempt, if an endpoint was ever chosen for it, and those counted here.
+    pub(super) fn count_again(&mut self, cause: RetryCause) {
+        match cause {
+            RetryCause::ConnectionRefused | RetryCause::ConnectionLost | RetryCause::EndpointGone => {
+                self.reconnects += 1;
+            }
+            RetryCause::StreamRefused => self.retries += 1,
+            RetryCause::Status(_) => self.policy_retries += 1,
+        }
+    }
 }

@@ -95,6 +95,9 @@ impl Engine {
         slot.in_load = true;
         slot.endpoint = endpoint as u32;
         slot.measured.attempts = slot.measured.attempts.saturating_add(1);
+        if let Some(cause) = slot.again_for.take() {
+            self.counters.count_again(cause);
+        }
         let pool = self.pool_of(target, endpoint);
         self.place(call, pool);
     }

@@ -306,11 +306,12 @@ impl Engine {
         if slot.targets > 0 {
             return;
         }
-        let connections = slot.connections.clone();
+        let (connections, address) = (slot.connections.clone(), slot.address);
         // What has not been sent goes to an endpoint that is still there.
         for call in std::mem::take(&mut slot.waiting) {
             self.leave_endpoint(call, Verdict::None);
             self.calls[call].stage = Stage::Answered;
+            self.note_retry(call, address, RetryCause::EndpointGone);
             self.dispatch(call);
         }
         for upstream in connections {
@@ -383,7 +384,6 @@ impl Engine {
         if tried >= super::call::MAX_ENDPOINTS || slot.is_out_of_time(self.now_ns) {
             self.answer(call, Cause::Refused { last, tried: tried as u32 });
         } else {
-            self.counters.reconnects += 1;
             self.note_retry(call, last, RetryCause::ConnectionRefused);
             self.dispatch(call);
         }

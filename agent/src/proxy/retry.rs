@@ -105,7 +105,6 @@ impl Engine {
             self.counters.retries_over_budget += 1;
             return false;
         }
-        self.counters.policy_retries += 1;
         self.detach(call);
         self.leave_endpoint(call, verdict);
         self.leave_pending(call);

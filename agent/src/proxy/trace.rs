@@ -15,6 +15,7 @@ impl Engine {
     #[inline]
     pub(super) fn note_retry(&mut self, call: u32, endpoint: SocketAddr, cause: RetryCause) {
         let slot = &mut self.calls[call];
+        slot.again_for = Some(cause);
         let attempts = usize::from(slot.measured.attempts);
         // One that found nobody to go to, and whose answer then asked for a retry, is one attempt all the same.
         if let Some(trace) = slot.trace.as_mut().filter(|trace| trace.retries().len() < attempts) {

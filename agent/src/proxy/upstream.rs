@@ -226,7 +226,6 @@ impl Engine {
         if self.calls[call].response == Response::Complete {
             self.check_done(call);
         } else if self.calls[call].refused_by.is_none() && self.can_retry(call) {
-            self.counters.retries += 1;
             self.retry(call, verdict, RetryCause::StreamRefused);
         } else {
             self.answer(call, Cause::Reset { by, code: ErrorCode::RefusedStream });
@@ -270,7 +269,6 @@ impl Engine {
                 self.check_done(call);
             } else if slot.sent_offset >= written && self.can_retry(call) {
                 // Not a byte of it was written: as good as a refused connection.
-                self.counters.reconnects += 1;
                 self.retry(call, Verdict::None, RetryCause::ConnectionLost);
             } else {
                 self.answer(call, Cause::Lost { to });

@@ -1,5 +1,6 @@
 //! CPU time of processes, and whether the machine is quiet.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -16,18 +17,28 @@ const QUIET_SAMPLE: Duration = Duration::from_millis(200);
 /// # Errors
 /// If a process is gone.
 pub(crate) fn nanoseconds(pids: &[u32]) -> Result<u64> {
-    let mut sum = 0;
+    Ok(by_thread(pids)?.values().sum())
+}
+
+/// The same by the threads' names.
+///
+/// # Errors
+/// If a process is gone.
+pub(crate) fn by_thread(pids: &[u32]) -> Result<BTreeMap<String, u64>> {
+    let mut sums = BTreeMap::<String, u64>::new();
     for pid in pids {
         let tasks = format!("/proc/{pid}/task");
         for task in fs::read_dir(&tasks).with_context(|| format!("the proxy is gone: cannot read {tasks}"))? {
-            // A thread that ends between the two reads has no time to tell.
-            let Ok(stat) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
+            let task = task?.path();
+            // A thread that ends meanwhile has no time to tell.
+            let Ok(stat) = fs::read_to_string(task.join("schedstat")) else { continue };
+            let Ok(name) = fs::read_to_string(task.join("comm")) else { continue };
             let on_cpu = stat.split_ascii_whitespace().next().and_then(|field| field.parse::<u64>().ok());
-            sum += on_cpu
+            *sums.entry(name.trim_end().to_owned()).or_default() += on_cpu
                 .context("schedstat does not begin with a number: the kernel lacks CONFIG_SCHED_INFO")?;
         }
     }
-    Ok(sum)
+    Ok(sums)
 }
 
 /// Resident memory of these processes, in KiB.

@@ -47,6 +47,14 @@ impl Pod {
         Ok(pod)
     }
 
+    /// Makes all addresses of a subnet its own.
+    ///
+    /// # Errors
+    /// If the kernel will not have it.
+    pub(crate) fn owns(&self, subnet: &str) -> Result<()> {
+        ip(&["-n", &self.name, "route", "add", "local", subnet, "dev", "lo"])
+    }
+
     /// Its network namespace's file.
     pub(crate) fn netns(&self) -> String {
         format!("/run/netns/{}", self.name)

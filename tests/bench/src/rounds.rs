@@ -19,6 +19,10 @@ use crate::scenario::{self, Scenario};
 const BACKENDS: u16 = 3;
 /// Divides by the number of backends.
 const BALANCE_CALLS: u64 = 600;
+/// Twenty for each of a thousand endpoints: hardly one is left out by chance.
+const CROWD_CALLS: u64 = 20_000;
+/// And then there is something else that leaves it out.
+const CROWD_ROUNDS: usize = 5;
 /// A machine that others use is not waited for longer than this before a round; the report says so.
 const QUIET_LIMIT: Duration = Duration::from_secs(20);
 
@@ -54,8 +58,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let scenarios =
         if options.scenarios.is_empty() { scenario::ALL.iter().collect() } else { options.scenarios.clone() };
 
-    for peer in peers.iter().filter(|peer| peer.kind.balances_calls()) {
-        show_balance(peer)?;
+    for peer in &peers {
+        if peer.kind.is_crowded() {
+            call_all(peer)?;
+        } else if peer.kind.balances_calls() {
+            show_balance(peer)?;
+        }
     }
     let mut report = Report::new(peers.iter().map(|peer| peer.kind).collect(), scenarios.clone());
     for round in 0..options.rounds {
@@ -128,6 +136,20 @@ fn show_balance(peer: &Peer) -> Result<()> {
     eprintln!("{}: {BALANCE_CALLS} calls on one connection: {:?}", peer.kind, seen.by_backend);
     ensure!(alike, "{} does not give each backend {share} calls", peer.kind);
     Ok(())
+}
+
+/// Has each of very many endpoints called, and says what a scrape costs then.
+fn call_all(peer: &Peer) -> Result<()> {
+    let what = || format!("{} was to call all its endpoints", peer.kind);
+    for _ in 0..CROWD_ROUNDS {
+        load(peer, &scenario::ALL[0], &["--calls", &CROWD_CALLS.to_string()]).with_context(what)?;
+        if peer.are_all_called().with_context(what)? {
+            let scrape = peer.scrape()?.unwrap_or_default();
+            eprintln!("{}: all endpoints are called; {scrape}", peer.kind);
+            return Ok(());
+        }
+    }
+    anyhow::bail!("{} does not call all its endpoints", peer.kind)
 }
 
 fn load(peer: &Peer, scenario: &Scenario, more: &[&str]) -> Result<Seen> {

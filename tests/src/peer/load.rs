@@ -1,14 +1,14 @@
 //! The gRPC client: calls at a steady rate, each on a channel that stays.
 
+use super::call::{STREAM_MESSAGES, SeenCall, call};
 use super::socket::SocketOptions;
 use super::{MAX_MESSAGE_BYTES, asked_to_stop, pattern};
 use crate::Tally;
+use crate::greeter::HelloRequest;
 use crate::greeter::greeter_client::GreeterClient;
-use crate::greeter::{HelloReply, HelloRequest};
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use hyper_util::rt::TokioIo;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -22,16 +22,6 @@ use tonic::{Request, Status};
 
 /// How often the tally is printed when it has changed.
 const TELL_EVERY: Duration = Duration::from_millis(50);
-
-/// A call without an answer for so long is an error of its own: nothing in a test holds a call so long.
-const NO_ANSWER: Duration = Duration::from_secs(30);
-
-/// How long the server holds a call that is cancelled, and the latest moment of its cancellation.
-const HOLD_UNTIL_CANCELLED_MS: u32 = 60_000;
-const LATEST_CANCEL_MS: u64 = 20;
-
-/// Messages of a streaming call.
-const STREAM_MESSAGES: u32 = 5;
 
 /// What kind of call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -83,10 +73,13 @@ pub(super) struct Load {
     /// Cancels each so many-th call while the server holds it (0: none).
     #[arg(long, default_value_t = 0)]
     cancel_every: u64,
-    /// A header of each call, as `NAME=VALUE`; may be there several times. `{call}` in a value is its channel's number of the call, from 0 on in
-    /// 16 hexadecimal digits.
+    /// A header of each call, as `NAME=VALUE`; may be there several times. `{call}` in a value is the call's number, from 0 on in 16
+    /// hexadecimal digits.
     #[arg(long, value_parser = header)]
     header: Vec<Header>,
+    /// Says how each call ended, as a line of JSON: a [`SeenCall`].
+    #[arg(long)]
+    tell_calls: bool,
 }
 
 type Header = (AsciiMetadataKey, AsciiMetadataValue);
@@ -100,30 +93,32 @@ fn header(text: &str) -> Result<Header, String> {
     Ok((name.parse().map_err(|_| format!("{name}: no name"))?, value.parse().map_err(wrong)?))
 }
 
-/// What each call carries beside its request.
+/// What a call carries beside its request.
 #[derive(Clone)]
-struct Headers {
+pub(super) struct Headers {
     headers: Arc<[Header]>,
-    /// Calls so far, of all clones.
-    calls: Arc<AtomicU64>,
+    call: u64,
 }
 
 impl Interceptor for Headers {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        let call = self.calls.fetch_add(1, Relaxed);
         for (name, value) in &*self.headers {
             let value = match value.to_str() {
-                Ok(text) if text.contains(CALL) => text.replace(CALL, &format!("{call:016x}")).parse(),
+                Ok(text) if text.contains(CALL) => text.replace(CALL, &number(self.call)).parse(),
                 _ => Ok(value.clone()),
             };
-            let value = value.map_err(|_| wrong("a header that is none"))?;
+            let value = value.map_err(|_| Status::data_loss("a header that is none"))?;
             request.metadata_mut().append(name.clone(), value);
         }
         Ok(request)
     }
 }
 
-type Greeter = GreeterClient<InterceptedService<Channel, Headers>>;
+fn number(call: u64) -> String {
+    format!("{call:016x}")
+}
+
+pub(super) type Greeter = GreeterClient<InterceptedService<Channel, Headers>>;
 
 type Shared = Arc<Mutex<Tally>>;
 
@@ -134,15 +129,13 @@ fn lock(tally: &Shared) -> MutexGuard<'_, Tally> {
 impl Load {
     pub(super) async fn run(self) -> Result<()> {
         let tally = Shared::default();
-        let headers = Arc::from(self.header.clone());
-        let channel = |_| {
-            let headers = Headers { headers: Arc::clone(&headers), calls: Arc::default() };
-            GreeterClient::with_interceptor(self.channel(&tally), headers)
+        let headers: Arc<[Header]> = Arc::from(self.header.clone());
+        let channels: Vec<Channel> = (0..self.connections.max(1)).map(|_| self.channel(&tally)).collect();
+        let client = |call: u64| -> Greeter {
+            let channel = channels[call as usize % channels.len()].clone();
+            GreeterClient::with_interceptor(channel, Headers { headers: Arc::clone(&headers), call })
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
         };
-        let clients: Vec<Greeter> = (0..self.connections.max(1))
-            .map(channel)
-            .map(|client| client.max_decoding_message_size(MAX_MESSAGE_BYTES))
-            .collect();
         let request = HelloRequest {
             name: "peer".to_owned(),
             hold_milliseconds: self.hold_milliseconds,
@@ -170,13 +163,18 @@ impl Load {
                     let due = (start.elapsed().as_secs_f64() * f64::from(self.rate)) as u64 + 1;
                     while calls.try_join_next().is_some() {}
                     while begun < due.min(limit) && calls.len() < self.in_flight {
-                        let client = clients[begun as usize % clients.len()].clone();
-                        let (kind, tally) = (self.kind.of(begun), Arc::clone(&tally));
-                        if self.cancel_every > 0 && begun.is_multiple_of(self.cancel_every) {
-                            calls.spawn(cancelled_call(client, kind, request.clone(), begun, tally));
-                        } else {
-                            calls.spawn(call(client, kind, request.clone(), tally));
-                        }
+                        let is_cancelled =
+                            self.cancel_every > 0 && begun.is_multiple_of(self.cancel_every);
+                        let (kind, cancels) = (self.kind.of(begun), is_cancelled.then_some(begun));
+                        let call = call(client(begun), kind, request.clone(), cancels);
+                        let (tally, told) = (Arc::clone(&tally), self.tell_calls.then(|| number(begun)));
+                        calls.spawn(async move {
+                            let (end, took) = call.await;
+                            if let Some(call) = told {
+                                println!("call {}", serde_json::json!(SeenCall { call, end: end.seen() }));
+                            }
+                            end.count(took, &mut lock(&tally));
+                        });
                         begun += 1;
                     }
                 }
@@ -234,127 +232,4 @@ fn print_changed(tally: &Shared, told: &mut String) -> Result<()> {
         *told = now;
     }
     Ok(())
-}
-
-/// A call that the server would hold longer than the client waits: up to [`LATEST_CANCEL_MS`], so that some are cancelled before
-/// they have left, and others with the server.
-async fn cancelled_call(
-    mut client: Greeter,
-    kind: Kind,
-    mut request: HelloRequest,
-    number: u64,
-    tally: Shared,
-) {
-    request.hold_milliseconds = HOLD_UNTIL_CANCELLED_MS;
-    let patience = Duration::from_millis(number * 7 % LATEST_CANCEL_MS);
-    match tokio::time::timeout(patience, speak(&mut client, kind, request)).await {
-        Err(_) => lock(&tally).cancelled += 1,
-        Ok(Ok(_)) => *lock(&tally).errors.entry("answered, and not held".to_owned()).or_default() += 1,
-        Ok(Err(status)) => *lock(&tally).errors.entry(format!("{status}")).or_default() += 1,
-    }
-}
-
-async fn call(mut client: Greeter, kind: Kind, request: HelloRequest, tally: Shared) {
-    let answers = async {
-        loop {
-            match speak(&mut client, kind, request.clone()).await {
-                Err(status) if never_left(&status) => {}
-                answer => return answer,
-            }
-        }
-    };
-    let begun = Instant::now();
-    let answer = tokio::time::timeout(NO_ANSWER, answers).await;
-    let mut tally = lock(&tally);
-    match answer {
-        Ok(Ok(reply)) => {
-            *tally.calls.entry(reply.server).or_default() += 1;
-            *tally.seen_as.entry(reply.peer).or_default() += 1;
-            tally.latencies.record(begun.elapsed());
-        }
-        Ok(Err(status)) => {
-            let error = format!("{:?}: {}", status.code(), status.message());
-            *tally.errors.entry(error).or_default() += 1;
-        }
-        Err(_) => *tally.errors.entry(format!("no answer in {NO_ANSWER:?}")).or_default() += 1,
-    }
-}
-
-/// Whether hyper gave the request back unsent, as its connection closed before the request's turn came. hyper's own client sends it
-/// on another connection; tonic makes an error of it, whoever the server is.
-fn never_left(status: &Status) -> bool {
-    let mut cause = std::error::Error::source(status);
-    while let Some(error) = cause {
-        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled) {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
-}
-
-async fn speak(client: &mut Greeter, kind: Kind, request: HelloRequest) -> Result<HelloReply, Status> {
-    let reply_bytes = request.reply_bytes;
-    match kind {
-        Kind::Unary | Kind::Mixed => {
-            let reply = client.say_hello(request).await?.into_inner();
-            checked(reply, 1, reply_bytes)
-        }
-        Kind::Upload => {
-            let messages = vec![request; STREAM_MESSAGES as usize];
-            let reply = client.upload(tokio_stream::iter(messages)).await?.into_inner();
-            checked(reply, STREAM_MESSAGES, reply_bytes)
-        }
-        Kind::Download => {
-            let mut replies = client.download(request).await?.into_inner();
-            let mut last = None;
-            for _ in 0..STREAM_MESSAGES {
-                let reply = replies.message().await?.ok_or_else(|| wrong("too few replies"))?;
-                last = Some(checked(reply, 1, reply_bytes)?);
-            }
-            ended(replies.message().await?.as_ref())?;
-            last.ok_or_else(|| wrong("no reply"))
-        }
-        Kind::Chat => {
-            // A request leaves only when the reply to the one before has come.
-            let (requests, outgoing) = tokio::sync::mpsc::channel(1);
-            let outgoing = tokio_stream::wrappers::ReceiverStream::new(outgoing);
-            requests.send(request.clone()).await.map_err(|_| wrong("closed"))?;
-            let mut replies = client.chat(outgoing).await?.into_inner();
-            let mut last = None;
-            for number in 1..=STREAM_MESSAGES {
-                let reply = replies.message().await?.ok_or_else(|| wrong("too few replies"))?;
-                last = Some(checked(reply, number, reply_bytes)?);
-                if number < STREAM_MESSAGES && requests.send(request.clone()).await.is_err() {
-                    // The call is over, and the status says why.
-                    return Err(replies.message().await.err().unwrap_or_else(|| wrong("closed")));
-                }
-            }
-            drop(requests);
-            ended(replies.message().await?.as_ref())?;
-            last.ok_or_else(|| wrong("no reply"))
-        }
-    }
-}
-
-fn checked(reply: HelloReply, received: u32, reply_bytes: u32) -> Result<HelloReply, Status> {
-    if reply.received != received {
-        return Err(wrong(&format!("the server received {} messages of {received}", reply.received)));
-    }
-    if reply.payload != pattern(reply_bytes) {
-        return Err(wrong("the payload is not what was sent"));
-    }
-    Ok(reply)
-}
-
-fn ended(reply: Option<&HelloReply>) -> Result<(), Status> {
-    match reply {
-        None => Ok(()),
-        Some(_) => Err(wrong("too many replies")),
-    }
-}
-
-/// An error of the harness's own making: the answer is not the right one.
-fn wrong(what: &str) -> Status {
-    Status::data_loss(format!("wrong answer: {what}"))
 }

@@ -3,6 +3,7 @@
 //! One binary, `peer`, with a subcommand each: [`serve`], [`load`], [`stall`], [`dial`], [`echo`], [`pour`]. What they say on standard output are
 //! lines of a keyword and, mostly, JSON: [`crate::peers`] reads them.
 
+mod call;
 mod dial;
 mod echo;
 mod load;
@@ -11,6 +12,7 @@ mod serve;
 mod socket;
 mod stall;
 
+pub use call::{SeenCall, SeenEnd};
 pub use dial::Dialled;
 pub use load::Kind;
 pub use pour::{Opening, Poured};

@@ -38,6 +38,9 @@ pub(super) struct Serve {
     /// Says the fields of each call that begin so, as a line of JSON: a list of names and values.
     #[arg(long, value_name = "PREFIX")]
     tell_fields: Vec<String>,
+    /// So many attempts of each call get UNAVAILABLE: those that `grpc-previous-rpc-attempts` says are its first.
+    #[arg(long, default_value_t = 0)]
+    fail_attempts: u32,
     /// Says GOAWAY on each connection with so many calls.
     #[arg(long)]
     calls_per_connection: Option<usize>,
@@ -47,8 +50,9 @@ impl Serve {
     pub(super) async fn run(self) -> Result<()> {
         let listener = TcpListener::bind(self.listen).await?;
         println!("ready {}", listener.local_addr()?);
-        let greeter = GreeterServer::new(Named { name: self.name, told: self.tell_fields })
-            .max_decoding_message_size(MAX_MESSAGE_BYTES);
+        let named =
+            Named { name: self.name, told: self.tell_fields.into(), fail_attempts: self.fail_attempts };
+        let greeter = GreeterServer::new(named).max_decoding_message_size(MAX_MESSAGE_BYTES);
         if let Some(calls) = self.calls_per_connection {
             tokio::select! {
                 ended = serve_in_portions(listener, greeter, calls) => ended?,
@@ -98,10 +102,12 @@ async fn serve_in_portions(listener: TcpListener, greeter: GreeterServer<Named>,
     }
 }
 
+#[derive(Clone)]
 struct Named {
     name: String,
     /// Prefixes of the fields that are told.
-    told: Vec<String>,
+    told: Arc<[String]>,
+    fail_attempts: u32,
 }
 
 impl Named {
@@ -116,6 +122,17 @@ impl Named {
 }
 
 impl Named {
+    /// What each call meets first. It is told before anything becomes of it, so that it is known of a server that is killed, too.
+    fn begin<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        self.tell_fields(request);
+        let previous = request.metadata().get("grpc-previous-rpc-attempts");
+        let previous = previous.and_then(|previous| previous.to_str().ok()?.parse::<u32>().ok());
+        if previous.unwrap_or(0) < self.fail_attempts {
+            return Err(Status::unavailable("not yet"));
+        }
+        Ok(())
+    }
+
     fn tell_fields<T>(&self, request: &Request<T>) {
         if self.told.is_empty() {
             return;
@@ -150,7 +167,7 @@ async fn hold(request: &HelloRequest) {
 impl Greeter for Named {
     async fn say_hello(&self, request: Request<HelloRequest>) -> Result<Response<HelloReply>, Status> {
         let peer = peer_of(&request);
-        self.tell_fields(&request);
+        self.begin(&request)?;
         let request = request.into_inner();
         hold(&request).await;
         if request.fail_with != 0 {
@@ -164,6 +181,7 @@ impl Greeter for Named {
         request: Request<Streaming<HelloRequest>>,
     ) -> Result<Response<HelloReply>, Status> {
         let peer = peer_of(&request);
+        self.begin(&request)?;
         let mut stream = request.into_inner();
         let mut last = HelloRequest::default();
         let mut received = 0;
@@ -182,6 +200,7 @@ impl Greeter for Named {
         request: Request<HelloRequest>,
     ) -> Result<Response<Self::DownloadStream>, Status> {
         let peer = peer_of(&request);
+        self.begin(&request)?;
         let request = request.into_inner();
         let (replies, stream) = mpsc::channel(REPLIES_AHEAD);
         let reply = self.reply(peer, 1, &request);
@@ -203,9 +222,10 @@ impl Greeter for Named {
         request: Request<Streaming<HelloRequest>>,
     ) -> Result<Response<Self::ChatStream>, Status> {
         let peer = peer_of(&request);
+        self.begin(&request)?;
         let mut stream = request.into_inner();
         let (replies, answers) = mpsc::channel(REPLIES_AHEAD);
-        let server = Self { name: self.name.clone(), told: Vec::new() };
+        let server = self.clone();
         tokio::spawn(async move {
             let mut received = 0;
             while let Some(message) = stream.next().await {

@@ -195,6 +195,7 @@ fn event(retry: &Retry, clock: WallClock) -> Event {
         RetryCause::ConnectionRefused => "connection_refused",
         RetryCause::StreamRefused => "stream_refused",
         RetryCause::ConnectionLost => "connection_lost",
+        RetryCause::EndpointGone => "endpoint_gone",
         RetryCause::Status(code) => {
             all.put("rpc.response.status_code", grpc_code_name(code));
             "status"

@@ -32,6 +32,8 @@ pub enum RetryCause {
     StreamRefused,
     /// The connection was lost before the call was on it.
     ConnectionLost,
+    /// The endpoint was taken away before the call was on a connection to it.
+    EndpointGone,
     /// The call had failed with this gRPC status, and the Service's policy has it sent again.
     Status(u8),
 }

@@ -3,7 +3,9 @@
 
 mod envoy;
 mod haproxy;
+mod objects;
 mod redirect;
+mod scraper;
 
 use std::ffi::OsStr;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -36,6 +38,10 @@ pub(crate) enum Kind {
     Silent,
     /// The same, which tells all it can: Istio's metrics too, scraped each second, a log of failed calls, spans of 1% of the calls
     Telling,
+    /// The redirect to a Service of 1,000 endpoints, of which each has been called
+    Crowded,
+    /// The same, scraped each second
+    CrowdedScraped,
     Haproxy,
     Envoy,
 }
@@ -66,7 +72,12 @@ impl Programs {
     pub(crate) fn of(&self, kind: Kind) -> Option<PathBuf> {
         let program = match kind {
             Kind::Relay => std::env::current_exe().ok(),
-            Kind::Evenkeel | Kind::Redirect | Kind::Silent | Kind::Telling => self.evenkeel.clone(),
+            Kind::Evenkeel
+            | Kind::Redirect
+            | Kind::Silent
+            | Kind::Telling
+            | Kind::Crowded
+            | Kind::CrowdedScraped => self.evenkeel.clone(),
             Kind::Haproxy => Some(self.haproxy.clone()),
             Kind::Envoy => self.envoy.clone(),
         };
@@ -80,6 +91,11 @@ impl Kind {
         self != Self::Relay
     }
 
+    /// Whether its Service has so many endpoints that chance decides which backend gets how many calls.
+    pub(crate) fn is_crowded(self) -> bool {
+        matches!(self, Self::Crowded | Self::CrowdedScraped)
+    }
+
     /// Starts it on the proxy's core, its files and log in `folder`.
     ///
     /// # Errors
@@ -91,7 +107,7 @@ impl Kind {
         let listen = address.to_string();
         match self {
             Self::Relay => command.args(["relay", "--listen", &listen, "--to", &to]),
-            Self::Redirect | Self::Silent | Self::Telling => {
+            Self::Redirect | Self::Silent | Self::Telling | Self::Crowded | Self::CrowdedScraped => {
                 return redirect::start(self, program, backends.len(), folder)
                     .with_context(|| format!("cannot start {self}"));
             }
@@ -126,6 +142,8 @@ impl fmt::Display for Kind {
             Self::Redirect => "redirect",
             Self::Silent => "silent",
             Self::Telling => "telling",
+            Self::Crowded => "crowded",
+            Self::CrowdedScraped => "crowded-scraped",
             Self::Haproxy => "haproxy",
             Self::Envoy => "envoy",
         })
@@ -136,6 +154,22 @@ impl Peer {
     /// Its process and those that it started.
     pub(crate) fn pids(&self) -> Vec<u32> {
         cpu::family(self.process.pid())
+    }
+
+    /// Whether each of its Service's endpoints has been called, where these are many.
+    ///
+    /// # Errors
+    /// If its metrics are not to be had.
+    pub(crate) fn are_all_called(&self) -> Result<bool> {
+        self.inside.as_ref().map_or(Ok(true), redirect::Inside::are_all_called)
+    }
+
+    /// What a scrape of it is, and costs; `None` if it has no metrics.
+    ///
+    /// # Errors
+    /// If they are not to be had.
+    pub(crate) fn scrape(&self) -> Result<Option<String>> {
+        self.inside.as_ref().map(|inside| inside.scrape(&self.pids())).transpose()
     }
 
     /// A command on the load's core, from where this peer can be called.

@@ -1,45 +1,58 @@
 //! Evenkeel as on a node: the load in an enrolled pod dials a Service's ClusterIP, and eBPF takes the connection.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
-use std::thread::{JoinHandle, spawn};
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::Instant;
 
-use anyhow::Result;
-use serde_json::{Value, json};
+use anyhow::{Result, ensure};
+use serde_json::json;
 
+use super::objects::{CLUSTER_IP, PORT, Service, Slice, objects};
+use super::scraper::{Scraper, get};
 use super::{Kind, Peer, free_address, wait_for};
 use crate::collector;
+use crate::cpu;
 use crate::pod::Pod;
 use crate::process::{Core, Process, pinned};
 
-/// Nothing has this address: only a connection that was taken arrives.
-const CLUSTER_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 9, 9);
-const PORT: u16 = 50_051;
-const NAMESPACE: &str = "bench";
-const SERVICE: &str = "servers";
-
-/// How often the agent that tells all is scraped: Prometheus does it each 15 s or more seldom.
-const SCRAPE_EVERY: Duration = Duration::from_secs(1);
+/// The endpoints of the crowded Service. Each is an address of a backend's.
+const CROWD: u16 = 1_000;
+/// Where they are.
+const CROWDED_SUBNET: &str = "10.245.0.0/16";
+/// Over which the cost of one is measured.
+const SCRAPES: u32 = 10;
 
 pub(super) fn start(kind: Kind, program: &Path, backends: usize, folder: &Path) -> Result<Peer> {
     let addresses: Vec<_> = (1..=backends as u8).map(|number| Ipv4Addr::new(10, 244, 9, number)).collect();
     let pod = Pod::create(&kind.to_string(), &addresses)?;
+    let service = if kind.is_crowded() {
+        pod.owns(CROWDED_SUBNET)?;
+        crowded(backends)
+    } else {
+        let slices =
+            addresses.iter().map(|address| Slice { port: PORT, addresses: vec![*address] }).collect();
+        Service { annotations: json!({ "evenkeel.dev/picker": "round-robin" }), slices }
+    };
     let bench = std::env::current_exe()?;
     let mut backends = Vec::new();
-    for (number, address) in addresses.iter().enumerate() {
+    for (number, slice) in service.slices.iter().enumerate() {
+        let address = match slice.addresses[..] {
+            [address] => address,
+            _ => Ipv4Addr::UNSPECIFIED,
+        };
+        let listen = SocketAddr::from((address, slice.port));
         let mut command = pod.command(Core::Load, &bench);
-        command.args(["backend", "--number", &number.to_string(), "--listen", &format!("{address}:{PORT}")]);
+        command.args(["backend", "--number", &number.to_string(), "--listen", &listen.to_string()]);
         backends.push(Process::start_and_read_line(&mut command)?.0);
     }
 
-    let mut listeners = None;
     let source = folder.join(format!("{kind}-cluster"));
     fs::create_dir(&source)?;
-    let objects = objects(&pod, &addresses).iter().map(ToString::to_string).collect::<Vec<_>>();
+    let objects = objects(&pod, addresses[0], &service);
+    let objects = objects.iter().map(ToString::to_string).collect::<Vec<_>>();
     // JSON is YAML.
     fs::write(source.join("bench.yaml"), objects.join("\n---\n"))?;
 
@@ -52,14 +65,16 @@ pub(super) fn start(kind: Kind, program: &Path, backends: usize, folder: &Path) 
         .arg(pod.cgroup())
         .args(["--readiness", &readiness.to_string()])
         .args(["--admin", &free_address()?.to_string(), "--metrics", &metrics.to_string()]);
+    let (mut collector, mut scraper) = (None, None);
     match kind {
         Kind::Silent => drop(command.args(["--call-metrics", "none"])),
+        Kind::CrowdedScraped => scraper = Some(Scraper::start(metrics)),
         Kind::Telling => {
-            let mut collector = pinned(Core::Load, &bench);
-            let (collector, port) = Process::start_and_read_line(collector.arg("collector"))?;
+            let mut process = pinned(Core::Load, &bench);
+            let (process, port) = Process::start_and_read_line(process.arg("collector"))?;
             let spans_to = format!("http://{}", collector::address(&port)?);
             command.args(["--access-log", "errors", "--otlp-endpoint", &spans_to, "--trace-sample", "0.01"]);
-            listeners = Some(Listeners { _collector: collector, _scraper: Scraper::start(metrics) });
+            (collector, scraper) = (Some(process), Some(Scraper::start(metrics)));
         }
         _ => {}
     }
@@ -69,107 +84,71 @@ pub(super) fn start(kind: Kind, program: &Path, backends: usize, folder: &Path) 
         get(readiness, "/readyz").is_ok_and(|answer| is_ok(&answer))
     })?;
     let address = SocketAddr::from((CLUSTER_IP, PORT));
-    let inside = Inside { _listeners: listeners, _backends: backends, pod };
+    let inside = Inside { metrics, _scraper: scraper, _collector: collector, _backends: backends, pod };
     Ok(Peer { kind, address, process, inside: Some(inside) })
 }
 
-/// The pod and what serves in it.
+/// A Service of many endpoints, of which calls go to all: a picker that hashes has no part of them for each pod, and a call without the
+/// header that it hashes goes anywhere.
+fn crowded(backends: usize) -> Service {
+    let slices = (0..backends as u16).map(|backend| {
+        let of_backend = (0..CROWD).filter(|endpoint| endpoint % backends as u16 == backend);
+        let address = |endpoint: u16| {
+            let [high, low] = (endpoint + 1).to_be_bytes();
+            Ipv4Addr::new(10, 245, high, low)
+        };
+        Slice { port: PORT + backend, addresses: of_backend.map(address).collect() }
+    });
+    let annotations =
+        json!({ "evenkeel.dev/picker": "ring-hash", "evenkeel.dev/hash-on": "header:x-nobody-sends-it" });
+    Service { annotations, slices: slices.collect() }
+}
+
+/// The pod and what serves in it, and those to whom the agent tells what it knows of calls.
 pub(crate) struct Inside {
-    _listeners: Option<Listeners>,
+    metrics: SocketAddr,
+    _scraper: Option<Scraper>,
+    _collector: Option<Process>,
     // Before the pod, which would kill them too, but not wait for their end.
     _backends: Vec<Process>,
     pub(super) pod: Pod,
 }
 
-/// Those to whom an agent tells what it knows of calls.
-struct Listeners {
-    _scraper: Scraper,
-    _collector: Process,
-}
-
-/// Asks for the metrics again and again until it is dropped, and reads them to the end.
-struct Scraper {
-    until: Sender<()>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Scraper {
-    fn start(metrics: SocketAddr) -> Self {
-        let (until, dropped) = channel::<()>();
-        let ask = move || {
-            while dropped.recv_timeout(SCRAPE_EVERY) == Err(RecvTimeoutError::Timeout) {
-                // The agent may not listen yet, or no longer.
-                let _ = get(metrics, "/metrics");
-            }
-        };
-        Self { until, thread: Some(spawn(ask)) }
+impl Inside {
+    /// Whether each endpoint of a crowded Service has been called.
+    pub(super) fn are_all_called(&self) -> Result<bool> {
+        let text = get(self.metrics, "/metrics")?;
+        let called = text.lines().filter(|line| line.starts_with("evenkeel_endpoint_calls_total{")).count();
+        Ok(called == usize::from(CROWD))
     }
-}
 
-impl Drop for Scraper {
-    fn drop(&mut self) {
-        drop(std::mem::replace(&mut self.until, channel().0));
-        if let Some(thread) = self.thread.take() {
-            // It cannot have panicked.
-            let _ = thread.join();
+    /// What a scrape is, and costs: in words.
+    pub(super) fn scrape(&self, pids: &[u32]) -> Result<String> {
+        let (before, mut bytes, start) = (cpu::by_thread(pids)?, 0, Instant::now());
+        for _ in 0..SCRAPES {
+            let text = get(self.metrics, "/metrics")?;
+            ensure!(is_ok(&text), "{}", text.lines().next().unwrap_or_default());
+            bytes = text.len();
         }
+        let (scraped, took) = (cpu::by_thread(pids)?, start.elapsed());
+        sleep(took);
+        let rested = cpu::by_thread(pids)?;
+        let mut threads = Vec::new();
+        for (name, now) in &rested {
+            let at = |moment: &BTreeMap<String, u64>| moment.get(name).copied().unwrap_or(0);
+            let [spent, without] =
+                [at(&scraped).saturating_sub(at(&before)), now.saturating_sub(at(&scraped))];
+            let [spent, without] = [spent, without].map(|it| it as f64 / 1e6 / f64::from(SCRAPES));
+            threads.push(format!("{name} {spent:.2} ({without:.2})"));
+        }
+        Ok(format!(
+            "a scrape is {} KiB; ms of CPU by thread for each (in as long without): {}",
+            bytes >> 10,
+            threads.join(", ")
+        ))
     }
-}
-
-fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
-    let mut socket = TcpStream::connect(address)?;
-    write!(socket, "GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer)?;
-    Ok(answer)
 }
 
 fn is_ok(answer: &str) -> bool {
     answer.starts_with("HTTP/1.1 200")
-}
-
-fn objects(pod: &Pod, addresses: &[Ipv4Addr]) -> Vec<Value> {
-    let port = |mut port: Value| {
-        port["name"] = json!("grpc");
-        port["protocol"] = json!("TCP");
-        port["port"] = json!(PORT);
-        port
-    };
-    let endpoints: Vec<_> =
-        addresses.iter().map(|it| json!({ "addresses": [it], "conditions": { "ready": true } })).collect();
-    vec![
-        json!({
-            "apiVersion": "v1", "kind": "Namespace",
-            "metadata": { "name": NAMESPACE, "labels": { "evenkeel.dev/enabled": "true" } },
-        }),
-        json!({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": {
-                "namespace": NAMESPACE, "name": "load", "uid": "6a0f6f0e-0000-4000-8000-000000000001",
-                "annotations": { "evenkeel.dev/netns": pod.netns() },
-            },
-            "spec": { "containers": [{ "name": "load", "image": "load" }] },
-            "status": { "phase": "Running", "podIP": addresses[0], "podIPs": [{ "ip": addresses[0] }] },
-        }),
-        json!({
-            "apiVersion": "v1", "kind": "Service",
-            "metadata": {
-                "namespace": NAMESPACE, "name": SERVICE, "annotations": { "evenkeel.dev/picker": "round-robin" },
-            },
-            "spec": {
-                "clusterIP": CLUSTER_IP, "clusterIPs": [CLUSTER_IP],
-                "ports": [port(json!({ "targetPort": PORT }))],
-            },
-        }),
-        json!({
-            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-            "metadata": {
-                "namespace": NAMESPACE, "name": "servers-1",
-                "labels": { "kubernetes.io/service-name": SERVICE },
-            },
-            "addressType": "IPv4",
-            "endpoints": endpoints,
-            "ports": [port(json!({}))],
-        }),
-    ]
 }
