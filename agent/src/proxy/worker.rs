@@ -14,7 +14,7 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::net::Shutdown;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -431,7 +431,7 @@ impl Worker {
             let held = self.engine.restore(conn, &mut self.buffer);
             let space = &mut self.buffer[held..][..budget];
             let size = space.len();
-            match socket.stream.read(space) {
+            match socket::read(&socket.stream, space) {
                 Ok(0) => {
                     socket.ended = true;
                     return if broken { self.engine.failed(conn) } else { self.engine.eof(conn) };
@@ -479,7 +479,7 @@ impl Worker {
         if output.is_empty() {
             return;
         }
-        match socket.stream.write(output) {
+        match socket::write(&socket.stream, output) {
             Ok(written) => {
                 socket.writable = written == output.len();
                 socket.stirred = true;
