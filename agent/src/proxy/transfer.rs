@@ -9,7 +9,7 @@ use crate::mesh::{DestinationId, PodKey};
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Token};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// The read buffer: the budget behind the longest frame start that a connection can have kept (16 KiB and a frame header).
@@ -154,7 +154,7 @@ impl Worker {
             let held = self.engine.restore(conn, &mut self.buffer);
             let space = &mut self.buffer[held..][..budget];
             let size = space.len();
-            match socket.stream.read(space) {
+            match socket::read(&socket.stream, space) {
                 Ok(0) => {
                     socket.ended = true;
                     return if broken { self.engine.failed(conn) } else { self.engine.eof(conn) };
@@ -202,7 +202,7 @@ impl Worker {
         if output.is_empty() {
             return;
         }
-        match socket.stream.write(output) {
+        match socket::write(&socket.stream, output) {
             Ok(written) => {
                 socket.writable = written == output.len();
                 socket.stirred = true;
