@@ -1,4 +1,4 @@
-//! The process' allocator: mimalloc, with a sample of what it hands out, by stack, for [`heap`](crate::telemetry::profile::heap).
+//! The process' allocator: mimalloc, with a sample of what it hands out, by stack, for [`heap_stacks`](crate::telemetry::profile::heap_stacks).
 //!
 //! On average one allocation in [`SAMPLE_EVERY_BYTES`] is sampled, by the bytes that a thread has asked for: that costs an allocation
 //! a subtraction and a branch. A sampled one begins at a multiple of [`MARKED_ALIGN`], so that a free looks at the address alone, and

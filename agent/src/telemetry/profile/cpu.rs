@@ -1,7 +1,8 @@
 //! CPU by stack: all threads of the process are sampled for a time. Next: [`stacks`](super::stacks).
 //!
 //! The kernel walks the stacks, by frame pointers, in its timer's interrupt. What it costs, it costs while somebody asks, and no
-//! other process of the node. The C library has no frame pointers: of a stack that was met in it, the function that called it may be missing.
+//! other process of the node. The C library has no frame pointers: of a stack that was met in it, the function that called it is
+//! missing, or all, where it uses the register for something else. The call path's reads and writes go without it.
 
 use super::perf::ThreadSamples;
 use super::stacks::{Kind, Stack, StackProfile};

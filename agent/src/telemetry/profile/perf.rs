@@ -1,6 +1,6 @@
 //! The kernel's samples of one thread: a software clock that ticks while the thread is on a CPU (`perf_event_open(2)`), and the ring of
 //! memory that the kernel writes the stacks into. The thread itself sees nothing of it: no signal, no code of ours.
-//! Next: [`cpu`](super::cpu), which reads all threads' rings.
+//! Next: [`cpu`](mod@super::cpu), which reads all threads' rings.
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::ffi::c_void;
