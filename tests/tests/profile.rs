@@ -94,7 +94,7 @@ fn cpu_by_stack_names_the_call_path_and_the_kernel_and_is_as_much_as_the_kernel_
     let is_kernels = |frame: &&str| frame.ends_with("_[k]");
     let mixed = workers.iter().find(|(stack, _)| {
         let mut inner = stack.iter().skip_while(|frame| !is_kernels(frame));
-        inner.any(|frame| !is_kernels(&frame))
+        inner.any(|frame| !is_kernels(frame))
     });
     ensure!(mixed.is_none(), "{mixed:?}");
     Ok(())

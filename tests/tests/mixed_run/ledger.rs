@@ -7,7 +7,6 @@ use anyhow::{Context, Result, ensure};
 use evenkeel_tests::{Outcome, eventually};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Debug;
 
 pub(super) struct Ledger {
     /// The worker process.
@@ -107,10 +106,10 @@ impl Ledger {
             (key, of_one(&life.line))
         });
         let rows = self.rows.iter().map(|row| (of_row(row, &["endpoint", "endpoint_pod"]), sums(row)));
-        are_alike("/calls", summed(rows), summed(by_endpoint))?;
+        are_alike("/calls", &summed(rows), &summed(by_endpoint))?;
         let by_service = lives.iter().map(|life| (of_line(&life.line), of_one(&life.line)));
         let rows = self.by_service.iter().map(|row| (of_row(row, &[]), sums(row)));
-        are_alike("/calls?by=service,method,status", summed(rows), summed(by_service))
+        are_alike("/calls?by=service,method,status", &summed(rows), &summed(by_service))
     }
 
     /// The metrics are the rows under other names.
@@ -303,18 +302,10 @@ fn summed(rows: impl Iterator<Item = (Vec<Value>, Sums)>) -> BTreeMap<String, Su
     all
 }
 
-fn are_alike<S: Debug + PartialEq>(
-    what: &str,
-    told: BTreeMap<String, S>,
-    lived: BTreeMap<String, S>,
-) -> Outcome {
+fn are_alike(what: &str, told: &BTreeMap<String, Sums>, lived: &BTreeMap<String, Sums>) -> Outcome {
     for key in told.keys().chain(lived.keys()) {
-        ensure!(
-            told.get(key) == lived.get(key),
-            "{what}: {key}: {:?}, not {:?}",
-            told.get(key),
-            lived.get(key)
-        );
+        let (told, lived) = (told.get(key), lived.get(key));
+        ensure!(told == lived, "{what}: {key}: {told:?}, not {lived:?}");
     }
     Ok(())
 }
