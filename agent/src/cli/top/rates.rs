@@ -320,27 +320,6 @@ shop        cart:80   p.S/N    10.0      40.0%   0          0.0%     10.0ms
     }
 
     #[test]
-    fn a_line_goes_on_when_what_a_part_of_it_has_counted_is_told_no_more() {
-        let at = Instant::now();
-        let row = |pod: &str, endpoint: &str, calls: u64| json!({ "namespace": "web", "pod": pod, "service": "shop/cart:80", "endpoint": endpoint, "calls": calls });
-        let before = of_calls(
-            at,
-            false,
-            &[row("a", "10.0.0.1:80", 100), row("a", "10.0.0.2:80", 9_000), row("b", "10.0.0.1:80", 7_000)],
-        );
-        // Pod b and the second endpoint have long ended.
-        let after = of_calls(at + Duration::from_secs(1), false, &[row("a", "10.0.0.1:80", 150)]);
-        for by in [By::Pod, By::Endpoint] {
-            assert!(
-                ["pod", "endpoint"].iter().all(|part| by.dimensions().contains(part)),
-                "each row is whole"
-            );
-            let lines = rates(&before, &after, by, None);
-            assert_eq!(lines.iter().map(|line| line.calls).collect::<Vec<_>>(), [50], "{lines:?}");
-        }
-    }
-
-    #[test]
     fn a_line_that_was_cut_off_before_is_not_taken_for_one_that_has_just_begun() {
         let at = Instant::now();
         let row =

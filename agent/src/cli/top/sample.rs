@@ -99,13 +99,13 @@ struct LatencyRow {
 }
 
 impl By {
-    /// What `/calls` is to tell apart. Of pods and of endpoints the others, too: the sum of one falls when one of the others has long ended, and
-    /// what it has grown by would not be known then.
-    pub(super) fn dimensions(self) -> &'static str {
+    /// What `/calls` is to tell apart.
+    fn dimensions(self) -> &'static str {
         match self {
             Self::Service => "service",
-            Self::Endpoint | Self::Pod => "pod,service,endpoint",
+            Self::Endpoint => "service,endpoint",
             Self::Method => "service,method",
+            Self::Pod => "pod",
         }
     }
 
