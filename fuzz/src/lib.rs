@@ -37,6 +37,9 @@ pub mod telemetry {
     #[allow(dead_code, unused_imports, reason = "the targets use a part of it")]
     #[path = "../../agent/src/telemetry/outlet.rs"]
     mod outlet;
+    #[allow(dead_code, reason = "the targets use a part of it")]
+    #[path = "../../agent/src/telemetry/path_count.rs"]
+    mod path_count;
     #[allow(dead_code, unused_imports, reason = "the targets use a part of it")]
     #[path = "../../agent/src/telemetry/records/mod.rs"]
     mod records;
@@ -46,6 +49,7 @@ pub mod telemetry {
 
     pub use calls::*;
     pub use outlet::*;
+    pub use path_count::*;
     pub use records::*;
     pub use traces::*;
 }

@@ -54,11 +54,18 @@ fn take(
         }
     };
     let not_possible = |why: String| Refusal::new(StatusCode::NOT_IMPLEMENTED, why);
+    if has_gone() {
+        return Err(Refusal::busy());
+    }
     let profile = match leads {
         Leads::Heap => heap_stacks()
             .ok_or_else(|| not_possible("this program's allocator takes no samples".to_owned()))?,
-        _ => cpu_stacks(time, has_gone).map_err(|refused| not_possible(refused.to_string()))?,
+        _ => cpu_stacks(time, &has_gone).map_err(|refused| not_possible(refused.to_string()))?,
     };
+    // To name it is the larger part of the work.
+    if has_gone() {
+        return Err(Refusal::busy());
+    }
     let written = profile.write(format);
     written.map_err(|error| {
         Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, format!("cannot read /proc: {error}"))

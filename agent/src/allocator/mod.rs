@@ -73,7 +73,7 @@ unsafe impl GlobalAlloc for SampledAllocator {
 
     #[inline]
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        if may_be_sampled(pointer) {
+        if may_be_sampled(pointer) && is_sampled(pointer) {
             // SAFETY: the caller's promise.
             return unsafe { moved(pointer, layout, new_size, |new| self.alloc(new)) };
         }
@@ -129,6 +129,14 @@ unsafe fn sampled(layout: Layout, allocate: impl Fn(Layout) -> *mut u8) -> *mut 
     pointer
 }
 
+/// Whether it is.
+#[cold]
+#[inline(never)]
+fn is_sampled(pointer: *mut u8) -> bool {
+    // What the samples themselves are kept in is not.
+    !IS_SAMPLING.get() && samples::has(pointer.addr())
+}
+
 /// Ends the sample of an allocation that is freed, if there is one.
 #[cold]
 #[inline(never)]
@@ -140,7 +148,7 @@ fn forget(pointer: *mut u8) {
     }
 }
 
-/// Reallocates what may be sampled, or is to be: as the allocation and the free that it is where a block moves.
+/// Reallocates what is sampled, or is to be: as the allocation and the free that it is where a block moves.
 ///
 /// # Safety
 /// As of [`GlobalAlloc::realloc`]; `allocate` keeps [`GlobalAlloc::alloc`]'s promise.

@@ -8,8 +8,8 @@ use std::cell::Cell;
 pub(super) const MOST_FRAMES: usize = 64;
 
 thread_local! {
-    /// Where the thread's stack ends; 0 where nobody has asked yet.
-    static STACK_END: Cell<usize> = const { Cell::new(0) };
+    /// Where the thread's stack begins and ends; nowhere, where nobody has asked yet.
+    static STACK: Cell<(usize, usize)> = const { Cell::new((0, 0)) };
 }
 
 /// The return addresses above the caller, from the innermost; how many there are.
@@ -23,9 +23,12 @@ pub(super) fn of_caller(frames: &mut [u64; MOST_FRAMES]) -> usize {
         #[cfg(target_arch = "aarch64")]
         asm!("mov {}, x29", out(reg) frame, options(nomem, nostack, preserves_flags));
     }
-    let end = stack_end();
-    // This very frame is where the stack ends the other way.
+    let (lowest, end) = stack_of_thread();
+    // This very frame is where the stack ends the other way. Of another stack, as signals have, nothing is known.
     let mut below = std::ptr::from_ref(&end).addr();
+    if !(lowest..end).contains(&below) {
+        return 0;
+    }
     let mut depth = 0;
     // A frame is the caller's frame, then where to return to; callers' frames are at higher addresses.
     while depth < MOST_FRAMES
@@ -35,7 +38,7 @@ pub(super) fn of_caller(frames: &mut [u64; MOST_FRAMES]) -> usize {
     {
         let at = std::ptr::with_exposed_provenance::<usize>(frame);
         // SAFETY: both words are aligned and on this thread's own stack, above this function's frame.
-        let [caller, returns_to] = unsafe { [at.read(), at.add(1).read()] };
+        let [caller, returns_to] = unsafe { [at.read_volatile(), at.add(1).read_volatile()] };
         if returns_to == 0 {
             break;
         }
@@ -46,10 +49,10 @@ pub(super) fn of_caller(frames: &mut [u64; MOST_FRAMES]) -> usize {
     depth
 }
 
-/// The end of this thread's stack, exclusive; 0 where the system does not say.
-fn stack_end() -> usize {
-    let known = STACK_END.get();
-    if known != 0 {
+/// This thread's stack: its lowest address and its end; nothing, where the system does not say.
+fn stack_of_thread() -> (usize, usize) {
+    let known = STACK.get();
+    if known != (0, 0) {
         return known;
     }
     let mut attributes = std::mem::MaybeUninit::<libc::pthread_attr_t>::uninit();
@@ -57,13 +60,13 @@ fn stack_end() -> usize {
     // SAFETY: the attributes are made by the first call, read by the second and destroyed by the third; it allocates by the C
     // library, whose allocator is another one.
     unsafe {
-        if libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) != 0 {
-            return 0;
+        if libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) == 0 {
+            libc::pthread_attr_getstack(attributes.as_ptr(), &raw mut lowest, &raw mut bytes);
+            libc::pthread_attr_destroy(attributes.as_mut_ptr());
         }
-        libc::pthread_attr_getstack(attributes.as_ptr(), &raw mut lowest, &raw mut bytes);
-        libc::pthread_attr_destroy(attributes.as_mut_ptr());
     }
-    let end = lowest.addr() + bytes;
-    STACK_END.set(end);
-    end
+    // Where it is not known, the empty range, which is not asked for again.
+    let stack = if bytes == 0 { (1, 1) } else { (lowest.addr(), lowest.addr() + bytes) };
+    STACK.set(stack);
+    stack
 }

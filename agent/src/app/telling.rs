@@ -5,6 +5,7 @@ use crate::telemetry::access_log::{AccessLog, AccessLogCounts};
 use crate::telemetry::otlp::{Export, Exporter, TraceCounts};
 use crate::telemetry::{Audience, Tracer};
 use anyhow::{Result, anyhow};
+use std::fs;
 use std::sync::Arc;
 
 /// Who is told of single calls: the access log and the exporter of spans, if there are any.
@@ -44,8 +45,10 @@ impl<'a> TracesOf<'a> {
         let mut resource = self.traces.resource.clone();
         resource.add("k8s.node.name", self.node_name);
         resource.add("k8s.pod.uid", self.pod_uid);
-        // A worker process that starts again is another instance: its counts begin anew.
-        let own = format!("{}-{}", self.pod_uid.or(self.node_name).unwrap_or("evenkeel"), std::process::id());
+        // A worker process that starts again is another instance: its counts begin anew. In containers, all first processes have one number.
+        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let place = self.pod_uid.or(self.node_name).unwrap_or(host.trim_end());
+        let own = format!("{place}-{}", std::process::id());
         resource.add("service.instance.id", Some(&own));
         Export {
             endpoint: self.traces.endpoint.clone(),
@@ -72,6 +75,9 @@ impl Telling {
         let (tracer, exporter) = match traces {
             None => (None, None),
             Some(of) => {
+                if !of.traces.endpoint.is_secure() && !of.traces.headers.is_empty() {
+                    tracing::warn!(endpoint = %of.traces.endpoint, "whoever is on the way reads the spans' headers: it is not https");
+                }
                 let (tracer, spans) = Tracer::new(of.traces.sample, of.traces.start);
                 let exporter =
                     Exporter::start(of.export(), spans).map_err(|error| anyhow!("traces: {error}"))?;

@@ -184,7 +184,7 @@ mod tests {
             ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", "grpc alone"),
             ("OTEL_RESOURCE_ATTRIBUTES", "a", "KEY=VALUE"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "a", "NAME=VALUE"),
-            ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "te=a", "the protocol's own"),
+            ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "te=a", "number 1 is a header of the protocol's own"),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd", "gzip or none"),
         ] {
             let refusal = check(&[], &[collector, (name, value)]).unwrap_err();

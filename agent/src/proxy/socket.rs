@@ -38,7 +38,7 @@ impl Dialer for OwnNamespace {
     }
 }
 
-/// Reads what is there. The system call is made here, as in [`write`], and not by the C library, which has no frame pointers: a profile
+/// Reads what is there. The system call is made here, as in [`write()`], and not by the C library, which has no frame pointers: a profile
 /// would not tell who has called.
 pub(super) fn read(stream: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
     let (read, _) = rustix::net::recv(stream, into, RecvFlags::empty())?;

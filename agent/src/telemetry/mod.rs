@@ -14,6 +14,7 @@ mod exposition;
 pub mod log;
 pub mod otlp;
 mod outlet;
+mod path_count;
 mod printable;
 pub mod profile;
 mod records;
@@ -28,10 +29,11 @@ pub use calls::{
 };
 pub use calls_view::{By, CallsView, Dimension, calls_view};
 pub use exposition::{
-    EndpointCounts, KindCounts, LegacyAttachment, MemoryCounts, Numbers, OpenedBefore, PathCount, PodCounts,
+    EndpointCounts, KindCounts, LegacyAttachment, MemoryCounts, Numbers, OpenedBefore, PodCounts,
     PodObstacle, ScrapeFormat, scrape,
 };
 pub use outlet::{DropCount, Inlet, Outlet, PAUSE, outlet};
+pub use path_count::PathCount;
 pub use printable::{is_obeyed, json_line, printable_word};
 pub use records::{
     Audience, CallRecord, LoggedCalls, MOST_TAPS, OpenTap, RecordDestination, RecordEndpoint, RecordSource,

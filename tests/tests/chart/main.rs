@@ -139,7 +139,7 @@ fn what_goes_with_spans_comes_from_a_secret_and_stands_in_no_argument() {
     let with = chart(&["--set=otlpHeadersSecret.name=collector"]);
     let variables = agent(&with)["env"].as_array().expect("the agent has variables");
     let headers = variables.iter().find(|variable| variable["name"] == "OTEL_EXPORTER_OTLP_HEADERS");
-    let expected = json!({"secretKeyRef": {"name": "collector", "key": "headers"}});
+    let expected = json!({"secretKeyRef": {"name": "collector", "key": "headers", "optional": true}});
     assert_eq!(headers.expect("it is set")["valueFrom"], expected);
     let plain = chart(&[]);
     assert!(!agent(&plain)["env"].to_string().contains("OTEL_"));

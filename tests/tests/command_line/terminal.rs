@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use evenkeel_tests::evenkeel_cli::command;
 use evenkeel_tests::host::privileged;
 use evenkeel_tests::process::signal_to;
-use evenkeel_tests::wait::eventually_some;
+use evenkeel_tests::wait::{WAIT_LIMIT, eventually_some};
 use evenkeel_tests::{Agent, Cluster, Outcome, Shop};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -171,12 +171,18 @@ fn who_waits_for_calls_is_told_for_which_and_that_none_has_come() -> Outcome {
         .stderr(program.try_clone()?)
         .spawn()?;
     drop(program);
+    let (reads, pieces) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut piece = [0; 4096];
+        while let Ok(read @ 1..) = person.read(&mut piece) {
+            let _ = reads.send(String::from_utf8_lossy(&piece[..read]).into_owned());
+        }
+    });
     let mut said = String::new();
     let mut read_until = |words: &str| -> Result<()> {
         while !said.contains(words) {
-            let mut piece = [0; 4096];
-            let read = person.read(&mut piece).with_context(|| format!("no {words:?}: {said:?}"))?;
-            said.push_str(&String::from_utf8_lossy(&piece[..read]));
+            let piece = pieces.recv_timeout(WAIT_LIMIT).with_context(|| format!("no {words:?}: {said:?}"))?;
+            said.push_str(&piece);
         }
         Ok(())
     };

@@ -36,6 +36,8 @@ fn a_collector_that_is_away_fails_no_call_and_gets_its_spans_when_it_is_back_eve
     at(&stage.observatory.ipv4.to_string())?;
     let mut collector = stage.observatory.collect(&[])?;
     spans(&collector, CALLS)?;
+    // It has told of them before it answers.
+    eventually("its answers are there", || outcome(&agent, "sent").is_ok_and(|sent| sent == CALLS))?;
     // It goes away in the middle, and another comes.
     collector.process.kill()?;
     stage.call(CALLS, &[&field], &[])?.is_clean()?;

@@ -1,8 +1,10 @@
 //! A full run in two lanes: the suites on a cluster wait for it most of the time, and the others have the CPUs meanwhile.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead as _, BufReader, pipe};
-use std::process::Command;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
@@ -37,10 +39,14 @@ pub(super) fn run_all(workspace: &Workspace, cargo: &Command, tally: &mut Tally)
     let mut others = test(&["--no-fail-fast", "--lib", "--bins"]);
     others.args(named(false));
 
-    let beside = thread::spawn(move || run_unseen(on_cluster));
+    let log = workspace.target.join("suites-on-a-cluster.log");
+    step(&format!("the suites on a cluster run beside the others: what they print is in {}", log.display()));
+    let beside = thread::spawn(move || run_into(&log, on_cluster));
     let outcome = run_and_read(&mut others, |line| tally.add(line));
     step("the suites on a cluster, which ran beside the others");
-    let (lines, outcome_beside) = beside.join().expect("it does not panic")?;
+    let beside =
+        beside.join().map_err(|_| anyhow!("the suites on a cluster were not watched to their end"))?;
+    let (lines, outcome_beside) = beside?;
     for line in lines {
         println!("{line}");
         tally.add(&line);
@@ -48,16 +54,16 @@ pub(super) fn run_all(workspace: &Workspace, cargo: &Command, tally: &mut Tally)
     outcome.and(outcome_beside)
 }
 
-/// Runs a program until it ends. Answers what it printed, and how it ended.
-fn run_unseen(mut command: Command) -> Result<(Vec<String>, Result<()>)> {
-    let (reader, writer) = pipe()?;
-    command.stdout(writer.try_clone()?).stderr(writer);
-    let mut child = command.spawn().context("cannot start cargo")?;
-    // It holds the pipe's other end, too.
-    drop(command);
+/// Runs a program until it ends, with what it prints in a file. Answers that, and how it ended.
+fn run_into(log: &Path, mut command: Command) -> Result<(Vec<String>, Result<()>)> {
+    let mut file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
+    let output = child.stdout.take().context("it was asked for")?;
     let mut lines = Vec::new();
-    for line in BufReader::new(reader).split(b'\n') {
-        lines.push(String::from_utf8_lossy(&line?).into_owned());
+    for line in BufReader::new(output).split(b'\n') {
+        let line = String::from_utf8_lossy(&line?).into_owned();
+        writeln!(file, "{line}").with_context(|| format!("cannot write {}", log.display()))?;
+        lines.push(line);
     }
     let status = child.wait()?;
     let outcome =

@@ -1,5 +1,5 @@
 //! `evenkeel top`: what happens now. Two [`sample`]s of what agents have counted, by the [`looker`], make
-//! [`mod@rates`]; the [`screen`] draws them again and again, or, where nobody looks, they are printed once, for programs as a [`document`].
+//! [`mod@rates`]; the [`screen`] draws them again and again, or, where nobody looks, they are printed once, for programs as a [`mod@document`].
 
 mod document;
 mod looker;

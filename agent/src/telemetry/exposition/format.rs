@@ -56,8 +56,9 @@ pub(super) fn classic(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Numbers, PathCount, scrape};
+    use super::super::{Numbers, scrape};
     use super::*;
+    use crate::telemetry::PathCount;
     use crate::telemetry::Telemetry;
 
     #[test]

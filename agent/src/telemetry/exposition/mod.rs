@@ -12,8 +12,7 @@ mod registry;
 
 pub use format::ScrapeFormat;
 pub use numbers::{
-    EndpointCounts, KindCounts, LegacyAttachment, MemoryCounts, Numbers, OpenedBefore, PathCount, PodCounts,
-    PodObstacle,
+    EndpointCounts, KindCounts, LegacyAttachment, MemoryCounts, Numbers, OpenedBefore, PodCounts, PodObstacle,
 };
 
 use super::Telemetry;
@@ -45,6 +44,7 @@ fn escaped(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::PathCount;
 
     #[test]
     fn counts_come_out_under_their_names_and_labels_are_escaped() {

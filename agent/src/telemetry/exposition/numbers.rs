@@ -1,5 +1,6 @@
 //! What of the agent's numbers is told, as the control loop knows them; [`super::registry`] gives them their names.
 
+use crate::telemetry::PathCount;
 use crate::telemetry::access_log::AccessLogCounts;
 use crate::telemetry::otlp::TraceCounts;
 
@@ -32,19 +33,6 @@ pub struct Numbers {
     pub access_log: AccessLogCounts,
     /// What became of traced calls' spans.
     pub spans: TraceCounts,
-}
-
-/// One of the worker threads' counters, of all of them together.
-#[derive(Debug, Clone, Copy)]
-pub struct PathCount {
-    /// Its name.
-    pub name: &'static str,
-    /// What it counts.
-    pub help: &'static str,
-    /// It says how many there are now, and not how many there have been.
-    pub is_gauge: bool,
-    /// How many.
-    pub value: u64,
 }
 
 /// How one kind of a source's objects stands.

@@ -1,9 +1,9 @@
 //! The metrics that have the project's own names: what the control loop knows ([`Numbers`]), and how much is counted of calls. Next: [`super::calls`].
 
 use super::escaped;
-use super::numbers::{KindCounts, LegacyAttachment, Numbers, PathCount, PodCounts, PodObstacle};
-use crate::telemetry::Telemetry;
+use super::numbers::{KindCounts, LegacyAttachment, Numbers, PodCounts, PodObstacle};
 use crate::telemetry::otlp::TraceCounts;
+use crate::telemetry::{PathCount, Telemetry};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;

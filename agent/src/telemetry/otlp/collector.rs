@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::{BufMut as _, Bytes, BytesMut};
+use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use h2::RecvStream;
 use h2::client::SendRequest;
@@ -16,13 +17,14 @@ use prost::Message as _;
 use schemars::JsonSchema;
 use serde::Serialize;
 use socket2::SockRef;
+use std::borrow::Cow;
 use std::fmt;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, lookup_host};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
 /// A batch that is not answered by then has failed: OTLP's own default (`OTEL_EXPORTER_OTLP_TIMEOUT`).
@@ -117,6 +119,7 @@ impl Collector {
             .header("content-type", "application/grpc")
             .header("te", "trailers")
             .header("user-agent", USER_AGENT)
+            .header("grpc-accept-encoding", "gzip")
             .header("grpc-timeout", format!("{}S", ANSWER_WITHIN.as_secs()));
         if self.export.compression == Compression::Gzip {
             request = request.header("grpc-encoding", "gzip");
@@ -152,9 +155,14 @@ impl Collector {
     async fn connect(&self) -> Result<Connection, Refusal> {
         let endpoint = &self.export.endpoint;
         let (host, port) = (endpoint.host(), endpoint.port());
-        // Authorities are read each time: they are replaced while the agent runs.
-        let tls = endpoint.is_secure().then(|| tls::Connector::trusting(self.export.ca_file.as_deref()));
-        let tls = tls.transpose().map_err(Refusal::passing)?;
+        let tls = if endpoint.is_secure() {
+            // Authorities are read each time: they are replaced while the agent runs. The system's are many files.
+            let ca_file = self.export.ca_file.clone();
+            let read = spawn_blocking(move || tls::Connector::trusting(ca_file.as_deref())).await;
+            Some(read.map_err(Refusal::passing)?.map_err(Refusal::passing)?)
+        } else {
+            None
+        };
         let found = lookup_host((host, port)).await;
         let addresses = found.map_err(|error| Refusal::passing(format!("{host} is not found: {error}")))?;
         let mut last = Refusal::passing(format!("{host} has no address"));
@@ -256,10 +264,22 @@ fn judge(status: StatusCode, fields: &HeaderMap, answer: &[u8]) -> Result<Reject
 
 /// What an OK leaves out. An answer that cannot be read has nothing to say against the batch.
 fn rejected(answer: &[u8]) -> Rejected {
-    let message = answer.split_first_chunk::<5>().map(|(_, message)| message).unwrap_or_default();
-    let partial = ExportResponse::decode(message).ok().and_then(|response| response.partial_success);
+    let response = unframed(answer).and_then(|message| ExportResponse::decode(&*message).ok());
+    let partial = response.and_then(|response| response.partial_success);
     let partial = partial.unwrap_or_default();
     Rejected { spans: partial.rejected_spans.try_into().unwrap_or(0), why: printable(&partial.error_message) }
+}
+
+/// The message in a gRPC frame: servers answer as small as they were asked.
+fn unframed(answer: &[u8]) -> Option<Cow<'_, [u8]>> {
+    let ([flag, _length @ ..], message) = answer.split_first_chunk::<5>()?;
+    if *flag == 0 {
+        return Some(message.into());
+    }
+    let mut unpacked = Vec::new();
+    let mut decoder = GzDecoder::new(message).take(MOST_ANSWER_BYTES as u64);
+    decoder.read_to_end(&mut unpacked).ok()?;
+    Some(unpacked.into())
 }
 
 /// A collector's own words, for our log: some of them, and nothing that would end the line.
@@ -338,12 +358,12 @@ mod tests {
         let ok = |answer: &[u8]| judge(StatusCode::OK, &fields(&[("grpc-status", "0")]), answer).unwrap();
         let partial = PartialSuccess { rejected_spans: 3, error_message: "too old\nWARN forged".into() };
         let response = ExportResponse { partial_success: Some(partial) };
-        assert_eq!(
-            ok(&framed(&response, Compression::None)),
-            Rejected { spans: 3, why: r"too old\nWARN forged".into() }
-        );
+        for compression in [Compression::None, Compression::Gzip] {
+            let expected = Rejected { spans: 3, why: r"too old\nWARN forged".into() };
+            assert_eq!(ok(&framed(&response, compression)), expected, "{compression:?}");
+        }
         assert_eq!(ok(&framed(&ExportResponse::default(), Compression::None)), Rejected::default());
-        for strange in [&b""[..], b"\0\0", b"\0\0\0\0\x05hello"] {
+        for strange in [&b""[..], b"\0\0", b"\0\0\0\0\x05hello", b"\x01\0\0\0\x05hello"] {
             assert_eq!(ok(strange), Rejected::default());
         }
     }
@@ -362,8 +382,6 @@ mod tests {
         for frame in [&plain, &small] {
             assert_eq!(frame[1..5], (frame.len() as u32 - 5).to_be_bytes());
         }
-        let mut unpacked = Vec::new();
-        std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&small[5..]), &mut unpacked).unwrap();
-        assert_eq!(unpacked, plain[5..]);
+        assert_eq!(*unframed(&small).unwrap(), plain[5..]);
     }
 }

@@ -28,7 +28,8 @@ impl Endpoint {
         self.port
     }
 
-    pub(super) fn is_secure(&self) -> bool {
+    /// Whether nobody on the way reads what is sent.
+    pub fn is_secure(&self) -> bool {
         self.is_secure
     }
 }

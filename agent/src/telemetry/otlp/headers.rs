@@ -12,7 +12,7 @@ use std::fmt;
 pub struct Headers(HeaderMap);
 
 /// What the protocol itself says.
-const OWN: [&str; 4] = ["content-type", "te", "user-agent", "host"];
+const OWN: [&str; 5] = ["content-type", "content-length", "te", "user-agent", "host"];
 /// HTTP/2 has none of these (RFC 9113 §8.2.2).
 const OF_CONNECTIONS: [&str; 5] =
     ["connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade"];
@@ -22,28 +22,30 @@ impl Headers {
     /// (<https://opentelemetry.io/docs/specs/otel/protocol/exporter/#specifying-headers-via-environment-variables>).
     ///
     /// # Errors
-    /// What is none, by its place or its name: a value may be a secret.
+    /// What is none, by its place: a value may be a secret, and so may what looks like a name where one was forgotten.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut headers = HeaderMap::new();
         for (position, pair) in text.split(',').enumerate().filter(|(_, pair)| !pair.trim().is_empty()) {
+            let number = position + 1;
             let expected = || {
                 format!(
-                    "number {} is no header: expected NAME=VALUE,…, with other characters percent-encoded",
-                    position + 1
+                    "number {number} is no header: expected NAME=VALUE,…, with other characters percent-encoded"
                 )
             };
             let (name, value) = pair.split_once('=').ok_or_else(expected)?;
             let name = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| expected())?;
             let is_own = OWN.contains(&name.as_str()) || name.as_str().starts_with("grpc-");
             if is_own || OF_CONNECTIONS.contains(&name.as_str()) {
-                return Err(format!("{name} is the protocol's own"));
+                return Err(format!("number {number} is a header of the protocol's own"));
             }
             if name.as_str().ends_with("-bin") {
-                return Err(format!("{name}: binary metadata cannot be said here"));
+                return Err(format!("number {number}: binary metadata cannot be said here"));
             }
-            let value = percent_decoded(value.trim()).and_then(|value| HeaderValue::from_str(&value).ok());
-            let mut value = value.ok_or_else(|| {
-                format!("the value of {name} is none: expected ASCII, with other characters than RFC 3986's percent-encoded")
+            let value = percent_decoded(value.trim()).filter(|value| is_value(value));
+            let mut value = value.and_then(|value| HeaderValue::from_str(&value).ok()).ok_or_else(|| {
+                format!(
+                    "the value of number {number} is none: expected ASCII, with other characters than RFC 3986's percent-encoded"
+                )
             })?;
             // No table of HPACK's holds it.
             value.set_sensitive(true);
@@ -57,9 +59,20 @@ impl Headers {
         self.0.clone()
     }
 
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(HeaderName::as_str)
     }
+}
+
+/// Whether it can be one: not where it begins or ends blank (RFC 9113 §8.2.1), nor where nothing or base64's padding is left of it, as of a
+/// credential whose name was forgotten.
+fn is_value(value: &str) -> bool {
+    value.trim() == value && !value.trim_matches('=').is_empty()
 }
 
 /// Their names alone.
@@ -104,15 +117,22 @@ mod tests {
         for (bad, said) in [
             ("hunter2", "number 1 is no header: expected NAME=VALUE"),
             ("a=b,hunter 2=x", "number 2 is no header"),
-            ("authorization=hunter2%zz", "the value of authorization is none"),
-            ("authorization=hunter2%0a", "the value of authorization is none"),
-            ("content-type=hunter2", "content-type is the protocol's own"),
-            ("GRPC-Timeout=hunter2", "grpc-timeout is the protocol's own"),
-            ("connection=hunter2", "connection is the protocol's own"),
-            ("token-bin=hunter2", "token-bin: binary metadata"),
+            ("authorization=hunter2%zz", "the value of number 1 is none"),
+            ("authorization=hunter2%0a", "the value of number 1 is none"),
+            ("authorization=%20hunter2", "the value of number 1 is none"),
+            ("aHVudGVyMg==,b=x", "the value of number 1 is none"),
+            ("a=b,hunter2=", "the value of number 2 is none"),
+            ("content-type=hunter2", "number 1 is a header of the protocol's own"),
+            ("Content-Length=hunter2", "number 1 is a header of the protocol's own"),
+            ("GRPC-Timeout=hunter2", "number 1 is a header of the protocol's own"),
+            ("connection=hunter2", "number 1 is a header of the protocol's own"),
+            ("token-bin=hunter2", "number 1: binary metadata"),
         ] {
             let refusal = Headers::parse(bad).unwrap_err();
-            assert!(refusal.contains(said) && !refusal.contains("hunter"), "{bad}: {refusal}");
+            assert!(
+                refusal.contains(said) && !refusal.contains("hunter") && !refusal.contains("vudg"),
+                "{bad}: {refusal}"
+            );
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use super::perf::ThreadSamples;
 use super::stacks::{Kind, Stack, StackProfile};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use std::{fmt, fs, io, thread};
@@ -23,9 +23,9 @@ const READ_EVERY: Duration = Duration::from_millis(100);
 const LOOK_FOR_THREADS_EVERY: Duration = Duration::from_secs(1);
 
 /// Stacks that are told apart: some megabytes of them. Others count as one.
-const MOST_STACKS: usize = 16_384;
+const MOST_STACKS: usize = 4_096;
 
-const NOT_IN_KERNEL: &str = "the kernel's own functions are not in it: it takes CAP_PERFMON or CAP_SYS_ADMIN, or \
+const NOT_IN_KERNEL: &str = "time in the kernel is not counted: it takes CAP_PERFMON or CAP_SYS_ADMIN, or \
                              kernel.perf_event_paranoid of 1 or less";
 
 /// Why there is no CPU profile by stack.
@@ -63,6 +63,8 @@ struct Sampling {
     with_kernel: bool,
     counts: FxHashMap<(Arc<str>, Box<[u64]>), u64>,
     lost: u64,
+    /// Why a thread that has begun since is not sampled.
+    failure: Option<io::Error>,
 }
 
 struct Thread {
@@ -72,8 +74,8 @@ struct Thread {
 
 impl Sampling {
     fn begin() -> Result<Self, CpuRefused> {
-        let mut sampling =
-            Self { threads: FxHashMap::default(), with_kernel: true, counts: FxHashMap::default(), lost: 0 };
+        let (threads, counts) = (FxHashMap::default(), FxHashMap::default());
+        let mut sampling = Self { threads, with_kernel: true, counts, lost: 0, failure: None };
         match sampling.follow_threads() {
             // Its own threads anybody may sample, where not even that is forbidden.
             Err(CpuRefused::Kernel(error)) if is_denied(&error) => {
@@ -85,11 +87,14 @@ impl Sampling {
         Ok(sampling)
     }
 
-    /// Samples the threads that are not sampled yet.
+    /// Samples the threads that are not sampled yet, and lets go of those that have ended.
     fn follow_threads(&mut self) -> Result<(), CpuRefused> {
+        self.read();
+        let mut there = FxHashSet::default();
         for task in fs::read_dir("/proc/self/task").map_err(CpuRefused::Threads)? {
             let task = task.map_err(CpuRefused::Threads)?;
             let Some(id) = task.file_name().to_str().and_then(|id| id.parse().ok()) else { continue };
+            there.insert(id);
             if self.threads.contains_key(&id) {
                 continue;
             }
@@ -100,9 +105,12 @@ impl Sampling {
                     self.threads.insert(id, Thread { name: name.trim_end().into(), samples });
                 }
                 Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                // What has been sampled of the others is not thrown away.
+                Err(error) if !self.threads.is_empty() => self.failure = Some(error),
                 Err(error) => return Err(CpuRefused::Kernel(error)),
             }
         }
+        self.threads.retain(|id, _| there.contains(id));
         Ok(())
     }
 
@@ -128,6 +136,8 @@ impl Sampling {
         });
         let lost =
             (self.lost > 0).then(|| format!("{} samples were lost: nobody read them in time", self.lost));
+        let failure =
+            self.failure.map(|error| format!("threads that began meanwhile are not all in it: {error}"));
         StackProfile {
             kinds: vec![Kind::new("samples", "count"), Kind::new("cpu", "nanoseconds")],
             shown: 0,
@@ -135,7 +145,10 @@ impl Sampling {
             began: began_at,
             took: Some(took),
             stacks: stacks.collect(),
-            notes: (!self.with_kernel).then(|| NOT_IN_KERNEL.to_owned()).into_iter().chain(lost).collect(),
+            notes: [(!self.with_kernel).then(|| NOT_IN_KERNEL.to_owned()), lost, failure]
+                .into_iter()
+                .flatten()
+                .collect(),
             without: |_| false,
         }
     }
@@ -156,7 +169,7 @@ impl fmt::Display for CpuRefused {
                     f,
                     "the kernel does not let the agent sample its own threads (perf_event_open: {error}): it takes CAP_PERFMON or \
                      CAP_SYS_ADMIN, or kernel.perf_event_paranoid of 2 or less (it is {paranoid}), a seccomp profile that lets \
-                     perf_event_open through, and no lockdown=confidentiality; format=json says what each thread costs without it"
+                     perf_event_open through, and no other security module against it; format=json says what each thread costs without it"
                 )
             }
             Self::Kernel(error) => {

@@ -23,6 +23,9 @@ const PERF_RECORD_LOST: u32 = 2;
 const PERF_RECORD_SAMPLE: u32 = 9;
 /// Above it are no addresses: markers of what follows in a call chain (`PERF_CONTEXT_USER`, `PERF_CONTEXT_KERNEL`, …).
 const PERF_CONTEXT_MAX: u64 = -4095_i64 as u64;
+const PERF_CONTEXT_USER: u64 = -512_i64 as u64;
+/// No process has addresses from here on: what a register held that was no frame pointer.
+const USER_END: u64 = 1 << 63;
 /// Where in a ring's first page the kernel says up to where it has written, and is told up to where was read.
 const DATA_HEAD: usize = 1_024;
 const DATA_TAIL: usize = 1_032;
@@ -82,9 +85,12 @@ impl ThreadSamples {
         }
         // SAFETY: the kernel has just made this descriptor for us.
         let event = unsafe { OwnedFd::from_raw_fd(event as i32) };
-        let ring = Ring::of(&event).map_err(|error| {
-            let limits = "kernel.perf_event_mlock_kb and RLIMIT_MEMLOCK leave no room for";
-            io::Error::other(format!("{limits} {RING_PAGES} pages for each thread: {error}"))
+        let ring = Ring::of(&event).map_err(|error| match error.raw_os_error() {
+            Some(libc::EPERM) => {
+                let limits = "kernel.perf_event_mlock_kb and RLIMIT_MEMLOCK leave no room for";
+                io::Error::other(format!("{limits} {RING_PAGES} pages for each thread"))
+            }
+            _ => error,
         })?;
         Ok(Self { _event: event, ring })
     }
@@ -123,15 +129,15 @@ fn header(word: u64) -> [u32; 2] {
 /// The addresses of a call chain, each within the instruction that was executed: what a context begins with is one, what follows are
 /// addresses to return to, which may be another function's.
 fn call_chain(words: impl Iterator<Item = u64>) -> impl Iterator<Item = u64> {
-    let mut begins = true;
+    let (mut begins, mut is_user) = (true, false);
     words.filter_map(move |word| {
         if word >= PERF_CONTEXT_MAX {
-            begins = true;
+            (begins, is_user) = (true, word == PERF_CONTEXT_USER);
             return None;
         }
         let within = if begins { word } else { word.wrapping_sub(1) };
         begins = false;
-        (word != 0).then_some(within)
+        (word != 0 && !(is_user && word >= USER_END)).then_some(within)
     })
 }
 
@@ -194,7 +200,8 @@ mod tests {
     #[test]
     fn a_chain_is_told_without_its_markers_and_with_calls_instead_of_what_follows_them() {
         let (kernel, user) = (-128_i64 as u64, -512_i64 as u64);
-        let chain = [kernel, 0xffff_ffff_8100_0010, 0xffff_ffff_8100_0020, user, 0x1000, 0x2000, 0];
+        let nonsense = USER_END + 8;
+        let chain = [kernel, 0xffff_ffff_8100_0010, 0xffff_ffff_8100_0020, user, 0x1000, nonsense, 0x2000, 0];
         let told: Vec<_> = call_chain(chain.into_iter()).collect();
         assert_eq!(told, [0xffff_ffff_8100_0010, 0xffff_ffff_8100_001f, 0x1000, 0x1fff]);
         assert_eq!(header(0x0028_0002_0000_0009), [PERF_RECORD_SAMPLE, 40]);

@@ -253,6 +253,9 @@ impl Wish {
     /// Puts a new trace's context in, in the formats in which it was wished for.
     pub(super) fn start(&self, trace_id: u128, span_id: NonZeroU64, request: &mut FieldList) {
         let (trace, span) = (hex_of_128(trace_id), hex_of_64(span_id.get()));
+        // What could not be read would be another trace's, where it can.
+        request.remove(Name::Traceparent);
+        request.remove(Name::Tracestate);
         if self.b3 {
             let mut text = [b'-'; 32 + 1 + 16 + 1 + 1];
             text[..32].copy_from_slice(&trace);

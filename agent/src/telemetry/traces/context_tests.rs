@@ -326,6 +326,8 @@ fn a_trace_that_is_wished_for_starts_in_the_formats_of_the_wish_and_is_taken_bac
         ("x-b3-traceid", "1"),
         ("x-b3-parentspanid", PARENT),
         ("x-b3-traceid", "2"),
+        ("traceparent", "00-nonsense"),
+        ("tracestate", "x=1"),
     ]);
     let Found::Wish(wish) = read(&request) else { panic!("no wish") };
     wish.start(TRACE, own(), &mut request);
