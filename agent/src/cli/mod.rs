@@ -5,9 +5,11 @@
 
 use crate::app;
 use crate::config::{AgentArgs, ProxyArgs};
+use crate::telemetry::bears_colours;
 use crate::telemetry::log::{LogFormat, start};
 use anyhow::{Result, anyhow};
-use clap::{Parser, Subcommand};
+use clap::{ColorChoice, Parser, Subcommand};
+use std::io::{stderr, stdout};
 use std::process::ExitCode;
 
 mod check;
@@ -28,7 +30,7 @@ mod top;
 
 /// Balances every gRPC call of a Kubernetes node's pods over the Service's endpoints, without sidecars.
 #[derive(Parser, Debug)]
-#[command(name = "evenkeel", version, about, arg_required_else_help = true)]
+#[command(name = "evenkeel", version, about, arg_required_else_help = true, color = colours_of_help())]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -70,6 +72,11 @@ enum Command {
     Completions(completions::CompletionsArgs),
     /// Writes the manual's pages
     Man(man::ManArgs),
+}
+
+/// As all that is printed; by itself clap writes them on a dumb terminal where `CI` is set.
+fn colours_of_help() -> ColorChoice {
+    if bears_colours(&stdout()) || bears_colours(&stderr()) { ColorChoice::Auto } else { ColorChoice::Never }
 }
 
 /// Runs what the command line asks for.
