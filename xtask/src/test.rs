@@ -1,6 +1,4 @@
-//! Every test: units, the suites that need a kernel, and those with the peers. [`lanes`] runs them.
-
-mod lanes;
+//! Every test: units, the suites that need a kernel, and those with the peers.
 
 use std::env;
 use std::process::Command;
@@ -50,12 +48,9 @@ pub(crate) fn start(workspace: &Workspace, options: &Options) -> Result<()> {
     }
     step("running the tests");
     let mut tally = Tally::default();
-    let outcome = if options.arguments.is_empty() {
-        lanes::run_all(workspace, &cargo, &mut tally)
-    } else {
-        cargo.args(["test", "--no-fail-fast"]).args(&options.arguments);
-        run_and_read(&mut cargo, |line| tally.add(line))
-    };
+    let outcome = run_and_read(cargo.args(["test", "--no-fail-fast"]).args(&options.arguments), |line| {
+        tally.add(line);
+    });
     // One suite's line says nothing of the others: this is the run's.
     println!("{} passed, {} failed", tally.passed, tally.failed);
     outcome?;
