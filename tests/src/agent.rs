@@ -26,8 +26,8 @@ const NEXT_AGENT: u16 = 200;
 
 /// Ports of which the agent's listener in a pod has one, unless it is told otherwise.
 pub const LISTENER_PORTS: RangeInclusive<u16> = 15_810..=15_899;
-/// An endpoint that has not answered by then does not.
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// An endpoint that has not answered by then does not. What is asked for may be a profile, of an agent that has much to do.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 /// How one agent differs from another.
 #[derive(Clone, Debug, Default)]
@@ -208,6 +208,16 @@ impl Agent {
         let rows = self.admin("/endpoints")?;
         let active = rows.as_array().into_iter().flatten().map(|row| row["active"].as_u64());
         active.sum::<Option<u64>>().context("each endpoint has its active calls")
+    }
+
+    /// Whether no connection is open and no call under way: all that calls leave behind has been told.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn is_idle(&self) -> Result<bool> {
+        // Published behind a turn's calls.
+        let workers = self.admin("/workers")?;
+        Ok(workers["calls_open"] == 0 && workers["http2_open"] == 0 && self.active_calls()? == 0)
     }
 
     /// A connection to the admin endpoint, the probes and the metrics, from the node, on which nothing is said.

@@ -217,6 +217,17 @@ impl Load {
         self.until(&format!("{calls} more calls"), &now, |tally| tally.completed() >= calls)
     }
 
+    /// Waits until, of so many more completed calls or of more, each of `servers`, and nobody else, got its share, ± `tolerance` of it: of a
+    /// few alone, a machine that has much to do gives one server too many. What fails or goes astray is not made up for.
+    ///
+    /// # Errors
+    /// When it does not come so, or a call failed.
+    pub fn is_even(&mut self, calls: u64, servers: &[&str], tolerance: f64) -> Result<()> {
+        let now = self.tally()?;
+        let is_even = |tally: &Tally| tally.completed() >= calls && tally.is_even(servers, tolerance).is_ok();
+        self.until("even shares", &now, is_even)?.is_clean()
+    }
+
     /// Asks the client to stop, and gives its last count, when all calls have ended.
     ///
     /// # Errors

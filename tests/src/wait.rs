@@ -26,6 +26,28 @@ pub fn eventually_some<T>(what: &str, condition: impl FnMut() -> Result<Option<T
     eventually_some_within(WAIT_LIMIT, what, condition)
 }
 
+/// Waits until `ask` gives a value, for what may fail to answer in time: that is asked again.
+///
+/// # Errors
+/// Naming `what`, and why the last answer failed if it did, when there is no value within [`WAIT_LIMIT`].
+pub fn eventually_answered<T>(what: &str, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let mut failure = None;
+    let waited = eventually_some(what, || match ask() {
+        Ok(answer) => {
+            failure = None;
+            Ok(answer)
+        }
+        Err(error) => {
+            failure = Some(error);
+            Ok(None)
+        }
+    });
+    waited.map_err(|why| match failure {
+        Some(failure) => failure.context(why),
+        None => why,
+    })
+}
+
 /// Waits until `condition` gives a value, for what takes the more time the more the machine has to do.
 ///
 /// # Errors

@@ -5,11 +5,14 @@ use evenkeel_tests::Outcome;
 use evenkeel_tests::deploy::NAMESPACE;
 use evenkeel_tests::evenkeel_cli::{line, run_on};
 use evenkeel_tests::host::privileged;
-use evenkeel_tests::kubernetes::shop::{CLIENT, GREETER};
+use evenkeel_tests::kubernetes::shop::{CLIENT, GREETER, SERVICE_PORT};
 use evenkeel_tests::kubernetes::{Cluster, SharedCluster, Shop};
 use serde_json::json;
 
 static CLUSTER: SharedCluster = SharedCluster::new();
+
+/// What a person need not say, on a machine that has nothing else to do.
+const PATIENTLY: [&str; 2] = ["--timeout", "60"];
 
 fn start() -> anyhow::Result<Cluster> {
     let cluster = Cluster::start(2)?;
@@ -25,9 +28,12 @@ fn agents_of_all_nodes_of_one_and_of_a_pods_are_asked_through_the_api() -> Outco
     let cluster = CLUSTER.get(start)?;
     let shop = Shop::enrolled(&cluster, "looked-at")?;
     let address = shop.serve(2)?;
+    shop.captured(GREETER, SERVICE_PORT, 2)?;
     let client = shop.client("client", "node-2", address)?;
+    shop.is_enrolled(&client)?;
     client.more_calls(CLIENT, 20)?;
-    let evenkeel = |arguments: &[&str]| run_on(&cluster, &cluster.kubeconfig(), arguments);
+    let evenkeel =
+        |arguments: &[&str]| run_on(&cluster, &cluster.kubeconfig(), &[arguments, &PATIENTLY].concat());
 
     let status = evenkeel(&["status"])?.clean()?;
     for node in ["node-1", "node-2"] {
@@ -90,7 +96,7 @@ fn the_rights_that_are_needed_are_named_where_they_are_missing() -> Outcome {
     const NAME: &str = "looks";
     cluster.run(&["create", "serviceaccount", NAME, "-n", NAMESPACE])?;
     let kubeconfig = cluster.service_account_kubeconfig(NAMESPACE, NAME)?;
-    let status = || run_on(&cluster, &kubeconfig, &["status"]);
+    let status = || run_on(&cluster, &kubeconfig, &[&["status"][..], &PATIENTLY].concat());
     let allow = |rules: serde_json::Value| {
         let metadata = json!({"name": NAME, "namespace": NAMESPACE});
         let group = "rbac.authorization.k8s.io";

@@ -75,9 +75,7 @@ fn what_is_counted_of_calls_is_what_clients_and_servers_count() -> Outcome {
     ensure!(failed.failed() == FAILED, "{failed:?}");
     let cancelled = shop.client.call(&shop.v4(), OF_CANCELS, &["--cancel-every", "2"])?;
     ensure!(cancelled.failed() == 0 && cancelled.cancelled == OF_CANCELS / 2, "{cancelled:?}");
-    eventually("the last call is over for the agent too", || {
-        agent.active_calls().is_ok_and(|calls| calls == 0)
-    })?;
+    eventually("the last call is over for the agent too", || agent.is_idle().unwrap_or(false))?;
 
     let rows = Rows::of(&agent)?;
     check_rows(&rows, &answered, &cancelled).with_context(|| format!("{:#?}", rows.0))?;
@@ -252,7 +250,7 @@ fn less_or_nothing_is_counted_where_that_is_asked_for() -> Outcome {
         shop.client.call(&shop.v4(), 20, &[])?.is_clean()?;
         eventually("the calls are over for the agent too", || {
             agent.admin("/workers").is_ok_and(|workers| workers["calls"] == 20)
-                && agent.active_calls().is_ok_and(|calls| calls == 0)
+                && agent.is_idle().unwrap_or(false)
         })?;
         let text = agent.metrics()?;
         let calls = metric(&text, "rpc_client_call_duration_seconds_count", &[])?;

@@ -74,15 +74,8 @@ fn each_call_is_in_the_access_log_once_and_where_errors_are_asked_for_those_alon
         let failed = shop.client.call(&shop.v4(), FAILED, &["--fail-with", FAILED_PRECONDITION])?;
         ensure!(failed.failed() == FAILED, "{failed:?}");
         let cancelled = shop.client.call(&shop.v4(), OF_CANCELS, &["--cancel-every", "2"])?;
-        eventually("the last call is over for the agent too", || {
-            agent.active_calls().is_ok_and(|calls| calls == 0)
-        })?;
+        eventually("the last call is over for the agent too", || agent.is_idle().unwrap_or(false))?;
         let rows = agent.admin("/calls")?;
-        // What is queued is written before it ends.
-        agent.stop()?;
-        let lines = [json_lines(&moved)?, json_lines(&log)?].concat();
-        let told = lines.len() as u64;
-
         let counted = rows["calls"].as_array().context("a list")?;
         let of_rows: u64 = counted.iter().filter_map(|row| row["calls"].as_u64()).sum();
         let errors = |row: &Value| row["grpc_status"] != 0 || row["flag"] != "-";
@@ -91,6 +84,12 @@ fn each_call_is_in_the_access_log_once_and_where_errors_are_asked_for_those_alon
         let given_up = errors_of_rows - FAILED;
         ensure!(given_up <= cancelled.cancelled, "{given_up} of {} cancelled", cancelled.cancelled);
         let expected = if which == "all" { of_rows } else { errors_of_rows };
+        eventually("all lines are written", || {
+            metric(&agent, "evenkeel_access_log_lines_total").is_ok_and(|lines| lines >= expected)
+        })?;
+        agent.stop()?;
+        let lines = [json_lines(&moved)?, json_lines(&log)?].concat();
+        let told = lines.len() as u64;
         ensure!(expected > FAILED && told == expected, "{which}: {told} lines of {expected} calls");
         ensure!(which == "all" || lines.iter().all(is_error), "{lines:#?}");
 

@@ -35,14 +35,15 @@ pub(crate) fn prometheus(workspace: &Workspace) -> Result<PathBuf> {
         "this machine has no apt-get: bring Prometheus yourself, and name the folder of prometheus and promtool in \
          {PROMETHEUS_VARIABLE}"
     );
-    let version = debian::version(debian::PROMETHEUS)?;
-    let mut hasher = DefaultHasher::new();
-    version.hash(&mut hasher);
-    let unpacked =
+    let unpacked = debian::fetch(|| {
+        let version = debian::version(debian::PROMETHEUS)?;
+        let mut hasher = DefaultHasher::new();
+        version.hash(&mut hasher);
         cache::find_or_build(workspace, "prometheus", hasher.finish(), "consumers/prometheus", |folder| {
             step(&format!("fetching Debian's {} {version}", debian::PROMETHEUS));
             debian::unpack(debian::PROMETHEUS, &version, folder)
-        })?;
+        })
+    })?;
     Ok(unpacked.join("usr/bin"))
 }
 

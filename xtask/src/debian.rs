@@ -59,7 +59,7 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
     }
     step(&format!("installing {names}"));
     update()?;
-    run(Command::new("apt-get")
+    run(apt_get()
         .env("DEBIAN_FRONTEND", "noninteractive")
         .args(["install", "-y", "-q", "--no-install-recommends"])
         .args(missing))
@@ -70,22 +70,28 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
 /// # Errors
 /// If apt-get fails.
 pub(crate) fn update() -> Result<()> {
-    run(Command::new("apt-get").args(["update", "-q"]))
+    run(apt_get().args(["update", "-q"]))
 }
 
-/// The version of a package that Debian's archive has.
+/// What `attempt` fetches of a version that it chooses. If it fails, it is asked once more with the list of packages up to date: that of a
+/// fresh machine is empty, and an old one names versions that the archive has no more.
 ///
 /// # Errors
-/// If there is none, or the list of packages cannot be brought up to date.
+/// `attempt`'s own, or if the list cannot be brought up to date.
+pub(crate) fn fetch<T>(attempt: impl Fn() -> Result<T>) -> Result<T> {
+    attempt().or_else(|error| {
+        step(&format!("{error:#}: once more, with the list of packages up to date"));
+        update()?;
+        attempt()
+    })
+}
+
+/// The version of a package that Debian's archive has, as this machine knows it.
+///
+/// # Errors
+/// If it knows of none.
 pub(crate) fn version(package: &str) -> Result<String> {
-    let known = || answer(Command::new("apt-cache").args(["show", "--no-all-versions", package]));
-    let told = match known() {
-        Ok(told) => told,
-        Err(_) => {
-            update()?;
-            known()?
-        }
-    };
+    let told = answer(Command::new("apt-cache").args(["show", "--no-all-versions", package]))?;
     let version = told.lines().find_map(|line| line.strip_prefix("Version: "));
     Ok(version.with_context(|| format!("apt-cache names no version of {package}"))?.to_owned())
 }
@@ -97,8 +103,7 @@ pub(crate) fn version(package: &str) -> Result<String> {
 pub(crate) fn unpack(package: &str, version: &str, folder: &Path) -> Result<()> {
     // Another user's download would ask for a folder that this one may write to.
     let sandbox = if is_root() { &["-o", "APT::Sandbox::User=root"][..] } else { &[] };
-    let mut download = Command::new("apt-get");
-    run(download
+    run(apt_get()
         .current_dir(folder)
         .args(["download", "-q"])
         .args(sandbox)
@@ -111,6 +116,13 @@ pub(crate) fn unpack(package: &str, version: &str, folder: &Path) -> Result<()> 
         }
     }
     Ok(())
+}
+
+/// Patient: another apt may be at work, and a mirror away for a moment.
+fn apt_get() -> Command {
+    let mut command = Command::new("apt-get");
+    command.args(["-o", "DPkg::Lock::Timeout=600", "-o", "Acquire::Retries=3"]);
+    command
 }
 
 fn is_installed(package: &str) -> bool {

@@ -4,13 +4,19 @@
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::process::{run, step};
 use crate::workspace::Workspace;
 use crate::{cache, setup};
+
+/// How often modules are asked for, and how long is waited in between: the proxy may be away for a moment.
+const ATTEMPTS: u32 = 3;
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// What is built, and from what.
 pub(crate) struct GoModule {
@@ -51,6 +57,7 @@ impl GoModule {
 
     fn build(&self, module: &Path, folder: &Path) -> Result<()> {
         step(self.told);
+        fetch(module, "0", "", self.packages)?;
         run(Command::new("go")
             .current_dir(module)
             .env("CGO_ENABLED", "0")
@@ -58,4 +65,26 @@ impl GoModule {
             .arg(folder)
             .args(self.packages))
     }
+}
+
+/// Fetches the modules that a build of these packages reads, so that what fails in the build is the build. `go mod download` would fetch
+/// others, too.
+///
+/// # Errors
+/// If they cannot be fetched, or a package is in none of them.
+pub(crate) fn fetch(module: &Path, cgo: &str, tags: &str, packages: &[&str]) -> Result<()> {
+    let list = || {
+        run(Command::new("go")
+            .current_dir(module)
+            .env("CGO_ENABLED", cgo)
+            .args(["list", "-mod=readonly", "-deps", "-tags", tags])
+            .args(packages)
+            .stdout(Stdio::null()))
+    };
+    for _ in 1..ATTEMPTS {
+        let Err(error) = list() else { return Ok(()) };
+        step(&format!("{error:#}: once more in {} s", PAUSE.as_secs()));
+        thread::sleep(PAUSE);
+    }
+    list()
 }

@@ -13,6 +13,7 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
@@ -79,19 +80,20 @@ async fn tap(args: &TapArgs) -> Result<ExitCode> {
     }
     // The end of the last agent's is the end of all.
     drop(teller);
+    // From before anything is shown: who sees the table may have seen enough.
+    let mut interrupt = signal(SignalKind::interrupt())?;
     if !print(&printer.header())? {
         return Ok(ExitCode::SUCCESS);
     }
     let mut left = args.limit;
-    let interrupted = tokio::signal::ctrl_c();
     let patience = sleep(NOTHING_YET_AFTER);
-    tokio::pin!(interrupted, patience);
+    tokio::pin!(patience);
     let mut is_waiting = is_watched;
     while left != Some(0) {
         let line = tokio::select! {
             // Whoever has seen enough is not to wait for what comes still.
             biased;
-            _ = &mut interrupted => return Ok(ExitCode::SUCCESS),
+            _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
             line = told.recv() => line,
             () = &mut patience, if is_waiting => {
                 is_waiting = false;

@@ -1,6 +1,6 @@
 //! What `evenkeel check` finds.
 
-use crate::node::{Cgroup, Node, can_run};
+use crate::node::{Cgroup, Node, can_run, eventually};
 use evenkeel::kernel::cgroups;
 use evenkeel::kernel::check;
 use evenkeel::kernel::legacy::{self, Effect};
@@ -73,14 +73,14 @@ const BPF_PROG_ATTACH: i32 = 8;
 const BPF_PROG_DETACH: i32 = 9;
 
 fn attach_the_old_way(program: &std::os::fd::OwnedFd, cgroup: &Path, flags: u32) {
-    // Another test's process, forked this moment, may hold a copy of a link that is gone here, until it is another program.
-    for _ in 0..1_000 {
-        match bpf(BPF_PROG_ATTACH, program, cgroup, flags) {
-            Err(error) if error.raw_os_error() == Some(libc::EPERM) => std::thread::yield_now(),
-            attached => return attached.unwrap(),
+    // A link that is gone here refuses it, for as long as it is anywhere else.
+    eventually("the links are gone", || match bpf(BPF_PROG_ATTACH, program, cgroup, flags) {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => false,
+        attached => {
+            attached.unwrap();
+            true
         }
-    }
-    panic!("{} refuses", cgroup.display());
+    });
 }
 
 fn detach_the_old_way(program: &std::os::fd::OwnedFd, cgroup: &Path) {

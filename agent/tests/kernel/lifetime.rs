@@ -1,7 +1,10 @@
 //! Who keeps what alive: links, maps, listeners, namespaces.
 
 use crate::app::{Dial, dial};
-use crate::node::{Arrival, Node, POD_V4, POD_V6, SERVICE_V4, SERVICE_V6, can_run, listen, listener_options};
+use crate::node::{
+    Arrival, Node, POD_V4, POD_V6, SERVICE_V4, SERVICE_V6, can_run, eventually, is_free, listen,
+    listener_options,
+};
 use evenkeel::clock::monotonic_ns;
 use evenkeel::kernel::listener::{ListenerOptions, is_loopback_up};
 use evenkeel::kernel::{Kernel, KnownDestination, Netns, PodListener};
@@ -19,9 +22,7 @@ fn without_its_links_everything_goes_straight() {
     let mut node = Node::start();
     node.taken(dial(SERVICE_V4), 4);
     node.links.clear();
-    // Another test's process, forked this moment, may hold a copy of the links until it is another program.
-    let straight = (0..100).any(|_| matches!(node.dial(dial(SERVICE_V4)).1, Arrival::Server { .. }));
-    assert!(straight);
+    eventually("the links are gone", || matches!(node.dial(dial(SERVICE_V4)).1, Arrival::Server { .. }));
 }
 
 #[test]
@@ -173,6 +174,7 @@ fn the_route_of_an_agent_that_was_killed_goes_when_the_next_one_listens() {
     };
     let killed = PodListener::open(&node.netns, &listener_options(), &[]).unwrap().port;
     assert!(!node.app.try_ip(&route("add", killed)), "it stands, though its listener is closed");
+    eventually("the listener is gone", || is_free(&node.netns, killed));
     let next = PodListener::open(&node.netns, &listener_options(), &[killed]).unwrap();
     assert!(!node.app.try_ip(&route("del", killed)));
     // That of an agent which still listens stays.

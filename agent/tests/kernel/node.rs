@@ -9,12 +9,13 @@ use evenkeel::mesh::DestinationId;
 use evenkeel_common::{Counters, DEFAULT_MARK, Reason};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::ffi::OsStr;
-use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+use std::{fs, io};
 
 /// The Service's addresses, and the ids they are given.
 pub(crate) const SERVICE_V4: &str = "10.96.5.5:50051";
@@ -119,7 +120,7 @@ fn remove(cgroup: &Path) {
         if fs::remove_dir(cgroup).is_ok() || !cgroup.exists() {
             return;
         }
-        std::thread::sleep(std::time::Duration::from_millis(5));
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -284,6 +285,32 @@ fn connect_namespaces(pod: &App, server: &App) {
     server.ip("link set eth0 up");
     pod.ip("route add default via 10.77.0.1");
     pod.ip("-6 route add default via fd77::1");
+}
+
+/// Waits until what was closed here is gone: another test's process, forked this moment, may hold a copy of it until it is another
+/// program.
+#[track_caller]
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < Duration::from_secs(60), "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Whether nobody listens on the port. What is bound for it does not listen, and shares the port: a copy of it is in nobody's way.
+pub(crate) fn is_free(netns: &Netns, port: u16) -> bool {
+    let kind = i32::from(Type::STREAM);
+    let socket = Socket::from(netns.socket(i32::from(Domain::IPV6), kind, 0, None).unwrap());
+    socket.set_reuse_address(true).unwrap();
+    let bound = socket.bind(&SockAddr::from(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))));
+    match bound {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => false,
+        bound => {
+            bound.unwrap();
+            true
+        }
+    }
 }
 
 pub(crate) fn listen(netns: &Netns, at: &str) -> TcpListener {

@@ -5,7 +5,7 @@ use crate::cgroup::Cgroup;
 use crate::cluster::NODE_NAME;
 use crate::netns::Netns;
 use crate::process::{Place, Process};
-use crate::wait::eventually_some;
+use crate::wait::{eventually_answered, eventually_some};
 use crate::{Agent, Cluster};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
@@ -142,7 +142,7 @@ impl Prometheus {
     pub fn asleep<T>(&self, work: impl FnOnce() -> T) -> Result<T> {
         // Right behind a scrape, so that none is under way.
         let last = self.last_scrape()?;
-        eventually_some("Prometheus scrapes again", || {
+        eventually_answered("Prometheus scrapes again", || {
             Ok(self.last_scrape()?.filter(|at| Some(*at) != last))
         })?;
         self.process.signal(libc::SIGSTOP);

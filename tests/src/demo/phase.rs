@@ -5,13 +5,13 @@ use crate::Tally;
 use anyhow::{Result, ensure};
 use std::time::Duration;
 
-/// How long a change may take to show.
-const SETTLE_LIMIT: Duration = Duration::from_secs(15);
+/// How long a change may take to show: generous, for a machine that builds at the same time.
+const SETTLE_LIMIT: Duration = Duration::from_secs(60);
 /// Calls over which it is judged whether they go as they should by now.
 pub(super) const WINDOW_CALLS: u64 = 100;
 /// Distance from a server's share that a window may have.
 pub(super) const WINDOW_TOLERANCE: f64 = 0.15;
-/// Calls that are counted once they do: for shares that are to be even, and for the servers of which each is to answer.
+/// Calls, or more, that are counted once they do: for shares that are to be even, and for the servers of which each is to answer.
 pub(super) const STEADY_CALLS: u64 = 1500;
 /// See [`STEADY_CALLS`].
 pub(super) const STEADY_CALLS_OF_A_SET: u64 = 400;
@@ -27,12 +27,12 @@ pub(super) struct Phase<S> {
     pub(super) limit: Duration,
     /// How many calls may fail until they do.
     pub(super) may_fail: u64,
-    /// How many calls are counted once they do.
+    /// How many calls are counted once they do, at least.
     pub(super) steady_calls: u64,
 }
 
-/// How many of so many calls a second may fail when what carries them is killed, or their connection ended: those in flight. A call takes a
-/// millisecond or two, and up to a fifth of a second on a machine that builds at the same time.
+/// How many of so many calls a second may fail when what carries them is killed, or their connection ended: those in flight, of which the
+/// client has no more. A call takes a millisecond or two, and up to a fifth of a second on a machine that builds at the same time.
 pub(super) const fn in_flight_max(rate: u64) -> u64 {
     rate / 5
 }

@@ -1,6 +1,6 @@
 //! The pods, and what is done to them and to the agent.
 
-use super::phase::Expected;
+use super::phase::{Expected, in_flight_max};
 use crate::manifests::ON_ENROL_ANNOTATION;
 use crate::{Agent, Load, Shop, Tally};
 use anyhow::{Context, Result};
@@ -30,7 +30,8 @@ pub(super) struct Stage {
 impl Stage {
     pub(super) fn set_up() -> Result<Self> {
         let mut shop = Shop::not_enrolled(SERVERS_AT_FIRST)?;
-        let mut load = shop.client.load(&shop.v4(), &["--rate", &RATE.to_string()])?;
+        let [rate, in_flight] = [RATE, in_flight_max(RATE)].map(|number| number.to_string());
+        let mut load = shop.client.load(&shop.v4(), &["--rate", &rate, "--in-flight", &in_flight])?;
         load.more_calls(1)?;
         // Runs already when it joins, so that joining is a matter of the Service only.
         shop.add_server()?;

@@ -5,7 +5,7 @@ use super::install::RELEASE;
 use super::running_pod::RunningPod;
 use crate::agent::{FIRST_PORT, get};
 use crate::deploy::NAMESPACE;
-use crate::wait::eventually_some;
+use crate::wait::eventually_answered;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::net::Ipv4Addr;
@@ -69,7 +69,7 @@ impl Cluster {
     /// # Errors
     /// When there is none, or more than one stays.
     pub fn agent_on(&self, node: &str) -> Result<AgentPod> {
-        eventually_some(&format!("{node} has one agent, and it is ready"), || {
+        eventually_answered(&format!("{node} has one agent, and it is ready"), || {
             let mut agents = self.agents_on(node)?;
             Ok(agents.pop().filter(|agent| agents.is_empty() && agent.is_ready()))
         })

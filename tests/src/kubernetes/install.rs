@@ -50,7 +50,7 @@ impl Cluster {
     /// With helm's own words.
     pub fn uninstall(&self) -> Result<()> {
         self.helm(&["uninstall", RELEASE, "--ignore-not-found", "--wait"])?;
-        let gone = ["wait", "--for=delete", "pod", "--all", "-n", deploy::NAMESPACE, "--timeout=60s"];
+        let gone = ["wait", "--for=delete", "pod", "--all", "-n", deploy::NAMESPACE, "--timeout=180s"];
         self.run(&gone).map(drop)
     }
 

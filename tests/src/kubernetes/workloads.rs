@@ -3,7 +3,7 @@
 use super::cluster::{Cluster, PEER_IMAGE};
 use super::kubectl::Kubectl;
 use crate::Tally;
-use crate::wait::eventually_some;
+use crate::wait::eventually_answered;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
@@ -73,8 +73,8 @@ impl Kubectl {
     /// When they are not, with the pods and events of the namespace.
     pub fn pods_ready(&self, namespace: &str, labels: &str) -> Result<()> {
         // kubectl's own wait ends with an error where nothing matches, as in the moment after a Deployment is made.
-        eventually_some(labels, || Ok(self.list("pods", namespace, labels)?.pop()))?;
-        let wait = ["wait", "--for=condition=Ready", "pod", "-n", namespace, "-l", labels, "--timeout=60s"];
+        eventually_answered(labels, || Ok(self.list("pods", namespace, labels)?.pop()))?;
+        let wait = ["wait", "--for=condition=Ready", "pod", "-n", namespace, "-l", labels, "--timeout=180s"];
         self.run(&wait)
             .map(drop)
             .with_context(|| self.run(&["get", "pods,events", "-n", namespace]).unwrap_or_default())

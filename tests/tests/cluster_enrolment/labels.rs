@@ -4,7 +4,7 @@ use super::cluster;
 use anyhow::{Context, ensure};
 use evenkeel_tests::host::privileged;
 use evenkeel_tests::kubernetes::Shop;
-use evenkeel_tests::kubernetes::shop::{CLIENT, ENABLED, GREETER, SERVICE_PORT, idle};
+use evenkeel_tests::kubernetes::shop::{CLIENT, ENABLED, GREETER, ONE_IN_FLIGHT, SERVICE_PORT, idle};
 use evenkeel_tests::process::signal_to;
 use evenkeel_tests::{Outcome, eventually};
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ fn with_reconnect_a_label_spreads_the_calls_of_a_client_that_runs() -> Outcome {
     let cluster = cluster()?;
     let shop = Shop::open(&cluster, "reconnect", &json!({"annotations": {ON_ENROL: "reconnect"}}))?;
     let address = shop.serve(4)?;
-    let client = shop.client("client", "node-1", address)?;
+    let client = shop.client_with("client", "node-1", address, &ONE_IN_FLIGHT)?;
     let before = client.more_calls(CLIENT, 30)?;
     ensure!(before.calls.len() == 1 && client.goes_straight_to(address)?, "{before:?}");
 

@@ -75,7 +75,12 @@ fn a_sandbox_that_is_killed_is_enrolled_again_when_it_is_made_anew() -> Outcome 
         pod.sandbox_pid().is_ok_and(|sandbox| sandbox != old) && !pod.pids_of("peer").is_empty()
     })?;
     shop.shown_of(&pod, |view| view["enrolled"] == true && view["netns_cookie"] != cookie)?;
-    // It has another address now, and another log.
+    // It has another address now, and another log. What the API server has of it may be the dead sandbox's yet, Ready and all: addresses
+    // are handed out in turn, so the next one is another.
+    let dead = pod.address.to_string();
+    cluster.wait_until("pod/client", &shop.namespace, |pod| {
+        pod["status"]["podIP"].as_str().is_some_and(|address| address != dead)
+    })?;
     let pod = shop.ready("client")?;
     let tally =
         pod.until(CLIENT, "both servers answer", &Tally::default(), |tally| tally.calls.len() == 2)?;
@@ -213,7 +218,7 @@ fn nothing_is_held_of_a_job_that_has_completed() -> Outcome {
         "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "once"}, "spec": {"template": template},
     });
     shop.apply(&[job])?;
-    shop.kubectl(&["wait", "--for=condition=Complete", "job/once", "--timeout=60s"])?;
+    shop.kubectl(&["wait", "--for=condition=Complete", "job/once", "--timeout=180s"])?;
     let name = shop.kubectl(&["get", "pods", "-l", "app=once", "-o", "name"])?;
     let pod = shop.pod(name.trim().trim_start_matches("pod/"))?;
     let tally = pod.tally(CLIENT)?;

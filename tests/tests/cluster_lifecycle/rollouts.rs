@@ -37,11 +37,7 @@ fn serve(cluster: &Cluster, shop: &Shop<'_>, replicas: usize) -> Result<SocketAd
 
 /// A client of calls of all kinds, streams among them.
 fn client_of_all_kinds(shop: &Shop<'_>, name: &str, node: &str, to: SocketAddr) -> Result<RunningPod> {
-    let mut object = client(name, node, to);
-    if let Some(arguments) = object["spec"]["containers"][0]["args"].as_array_mut() {
-        arguments.extend([json!("--kind"), json!("mixed")]);
-    }
-    let pod = shop.start(object)?;
+    let pod = shop.client_with(name, node, to, &["--kind", "mixed"])?;
     pod.more_calls(CLIENT, 20)?;
     shop.is_enrolled(&pod)?;
     Ok(pod)

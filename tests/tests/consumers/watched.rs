@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use evenkeel_tests::consumers::{Instant, Prometheus};
-use evenkeel_tests::wait::eventually_some;
+use evenkeel_tests::wait::eventually_answered;
 use evenkeel_tests::{Agent, Pod, Shop, Tally, deploy, eventually};
 
 /// Of each kind of call; there are four.
@@ -135,7 +135,7 @@ impl Watched {
     /// A scrape that has so many answered calls.
     fn scraped(prometheus: &Prometheus, answered: u64) -> Result<Instant> {
         let mut last = 0.0;
-        let found = eventually_some("Prometheus has scraped all calls", || {
+        let found = eventually_answered("Prometheus has scraped all calls", || {
             let Some(at) = prometheus.last_scrape()? else { return Ok(None) };
             last = prometheus.sum_at(ANSWERED, behind(at))?;
             Ok((last == answered as f64).then_some(at))

@@ -40,9 +40,7 @@ impl Ledger {
                 let its_spans =
                     spans.iter().filter(|span| span.resource.get("service.instance.id").is_some_and(is_its));
                 let text = agent.metrics()?;
-                Ok(workers["calls_open"] == 0
-                    && workers["http2_open"] == 0
-                    && agent.active_calls()? == 0
+                Ok(agent.is_idle()?
                     && its_spans.count() as u64 == calls
                     && metric(&text, "evenkeel_access_log_lines_total", &[])? == calls
                     && metric(&text, "evenkeel_trace_spans_total", &["outcome=\"sent\""])? == calls)

@@ -82,11 +82,14 @@ impl Stage {
         self.client.call(&self.greeter.v4(), calls, &[&fields, more].concat())
     }
 
-    /// The fields of each call that has come to a server.
-    fn seen(&self) -> Result<Vec<Vec<(String, String)>>> {
-        let lines = self.servers.iter().flat_map(|server| server.process.stdout());
-        let told = lines.filter_map(|line| line.strip_prefix("fields ").map(str::to_owned));
-        told.map(|json| serde_json::from_str(&json).with_context(|| json.clone())).collect()
+    /// The fields of each call that has come to a server, once the servers have told of so many.
+    fn seen(&self, calls: u64) -> Result<Vec<Vec<(String, String)>>> {
+        let told = || -> Vec<String> {
+            let lines = self.servers.iter().flat_map(|server| server.process.stdout());
+            lines.filter_map(|line| line.strip_prefix("fields ").map(str::to_owned)).collect()
+        };
+        eventually("the servers tell of all calls", || told().len() as u64 >= calls)?;
+        told().iter().map(|json| serde_json::from_str(json).with_context(|| json.clone())).collect()
     }
 }
 
@@ -139,7 +142,7 @@ fn each_sampled_call_has_one_span_and_its_server_sees_it_as_its_parent() -> Outc
     let received = spans(&collector, 4 * CALLS)?;
     let by_id: BTreeMap<&str, &ReceivedSpan> = received.iter().map(|span| (&*span.span_id, span)).collect();
     let mut parents = Vec::new();
-    for fields in stage.seen()? {
+    for fields in stage.seen(4 * CALLS + 1)? {
         let of = |name: &str| fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
         let (trace_id, parent) = match (of("traceparent"), of("b3"), of("x-b3-spanid")) {
             (Some(traceparent), ..) => {
@@ -252,7 +255,7 @@ fn what_is_not_sampled_goes_on_as_it_came_and_nothing_starts_unasked() -> Outcom
     // One that is sampled, and of the upper half: behind it no earlier span can come.
     stage.call(1, &[&format!("traceparent=00-{TRACE}00ffffffffffffff-{PARENT}-01")], &[])?.is_clean()?;
     spans(&collector, 1)?;
-    let mut seen = stage.seen()?;
+    let mut seen = stage.seen(6 * CALLS + 1)?;
     seen.pop();
     let sorted = |mut all: Vec<Vec<(String, String)>>| {
         all.sort();
@@ -282,7 +285,7 @@ fn where_it_is_asked_for_each_call_without_a_context_starts_a_trace() -> Outcome
     let ids: BTreeSet<String> =
         received.iter().map(|span| format!("00-{}-{}-01", span.trace_id, span.span_id)).collect();
     let seen: BTreeSet<String> = stage
-        .seen()?
+        .seen(2 * CALLS)?
         .into_iter()
         .flatten()
         .filter(|(name, _)| name == "traceparent")
@@ -309,7 +312,7 @@ fn where_traces_may_start_one_that_b3_asks_for_starts_and_goes_on_in_b3() -> Out
     let ids: BTreeSet<String> =
         received.iter().map(|span| format!("{}-{}", span.trace_id, span.span_id)).collect();
     let mut seen = BTreeSet::new();
-    for fields in stage.seen()? {
+    for fields in stage.seen(5 * CALLS)? {
         let of = |name: &str| {
             fields.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value.as_str())
         };
@@ -366,7 +369,7 @@ fn without_a_collector_contexts_are_not_touched() -> Outcome {
     let field = format!("traceparent=00-{TRACE}0000000000000001-{PARENT}-01");
     stage.call(CALLS, &[&field], &[])?.is_clean()?;
     let (name, value) = field.split_once('=').context("it is a pair")?;
-    let seen = stage.seen()?;
+    let seen = stage.seen(CALLS)?;
     ensure!(
         seen.len() as u64 == CALLS
             && seen.iter().all(|fields| *fields == [(name.to_owned(), value.to_owned())]),

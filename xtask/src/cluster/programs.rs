@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use super::recipe::{KUBERNETES_PARTS, PROGRAMS, Program};
 use crate::process::{answer, run, step};
 use crate::workspace::Workspace;
-use crate::{cache, debian, setup};
+use crate::{cache, debian, go_module, setup};
 
 /// The folder of the programs, built now if the cache has none for these very sources, recipe and compiler.
 ///
@@ -76,6 +76,9 @@ fn build(module: &Path, folder: &Path) -> Result<()> {
 }
 
 fn compile(module: &Path, program: &Program, output: &Path) -> Result<()> {
+    let cgo = if program.cgo { "1" } else { "0" };
+    go_module::fetch(module, cgo, program.tags, &[program.package])
+        .with_context(|| format!("fetching what {} is built from", program.file))?;
     let mut link = String::from("-s -w");
     if program.cgo {
         link.push_str(" -linkmode external -extldflags -static");
@@ -89,7 +92,7 @@ fn compile(module: &Path, program: &Program, output: &Path) -> Result<()> {
     }
     run(Command::new("go")
         .current_dir(module)
-        .env("CGO_ENABLED", if program.cgo { "1" } else { "0" })
+        .env("CGO_ENABLED", cgo)
         .args(["build", "-trimpath", "-buildvcs=false", "-tags", program.tags, "-ldflags", &link, "-o"])
         .args([output.as_os_str(), program.package.as_ref()]))
     .with_context(|| format!("building {}", program.file))

@@ -1,44 +1,35 @@
-//! A kernel from Debian's archive, unpacked into the cache. The cloud flavour: the smallest.
+//! A kernel from Debian's archive, unpacked into the cache ([`crate::cache`]). The cloud flavour: the smallest.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::debian;
-use crate::process::{answer, run, step};
+use crate::process::{answer, step};
+use crate::workspace::Workspace;
+use crate::{cache, debian};
 
 /// The image of the archive's newest cloud kernel whose version begins with `version`.
 ///
 /// # Errors
 /// If the archive has none, or it cannot be fetched.
-pub(super) fn image(version: &str, cache: &Path) -> Result<PathBuf> {
+pub(super) fn image(workspace: &Workspace, version: &str) -> Result<PathBuf> {
     let sensible = !version.is_empty() && version.chars().all(|c| c.is_ascii_digit() || c == '.');
     ensure!(sensible, "--kernel {version}: give the start of a version, as in 6.1");
-    let package = match package(version) {
-        Ok(package) => package,
-        // A fresh machine has no list of packages yet.
-        Err(_) => debian::update().and_then(|()| package(version))?,
-    };
-    let folder = cache.join(&package);
+    let (package, folder) = debian::fetch(|| {
+        let package = package(version)?;
+        let exact = debian::version(&package)?;
+        let mut hasher = DefaultHasher::new();
+        (&package, &exact).hash(&mut hasher);
+        let unpacked =
+            cache::find_or_build(workspace, "kernel", hasher.finish(), "kernel-test/kernel", |folder| {
+                step(&format!("fetching {package} {exact}"));
+                debian::unpack(&package, &exact, folder)
+            })?;
+        Ok((package, unpacked))
+    })?;
     let image = folder.join("boot").join(package.replacen("linux-image", "vmlinuz", 1));
-    if !image.exists() {
-        step(&format!("fetching {package}"));
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        // As ourselves: apt's own user may not write into a person's cache.
-        let as_root = ["-o", "APT::Sandbox::User=root"];
-        run(Command::new("apt-get")
-            .current_dir(&folder)
-            .args(["download", "-q"])
-            .args(as_root)
-            .arg(&package))?;
-        let archive = fs::read_dir(&folder)?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .find(|path| path.extension() == Some("deb".as_ref()))
-            .context("apt-get brought no package")?;
-        run(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(&folder))?;
-    }
     ensure!(image.exists(), "{package} holds no {}", image.display());
     Ok(image)
 }

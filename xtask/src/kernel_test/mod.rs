@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::process::{step, succeeds};
-use crate::workspace::{self, Workspace};
+use crate::workspace::Workspace;
 use crate::{build, debian, ebpf, setup};
 
 /// A machine that is emulated and does not end must end the test.
@@ -37,7 +37,7 @@ pub(crate) fn start(workspace: &Workspace, options: &Options) -> Result<()> {
     {
         debian::install(debian::EMULATOR)?;
     }
-    let image = kernel::image(&options.kernel, &workspace::cache()?.join("kernels"))?;
+    let image = kernel::image(workspace, &options.kernel)?;
     let folder = tempfile::tempdir().context("cannot make a folder for the initramfs")?;
     let archive = folder.path().join("initramfs");
     initramfs::pack(workspace, &init(), &archive)?;

@@ -12,8 +12,9 @@ use tokio::time::timeout;
 /// Where an agent's admin endpoint is on its node, if nobody has said otherwise.
 const HERE: &str = "127.0.0.1:15800";
 
-/// How long this node's may take to show that it is there: it is asked for a page that it has at hand.
-const HERE_LIMIT: Duration = Duration::from_secs(1);
+/// How long this node's may take to show that it is there: it is asked for a page that it has at hand, but the node may be busy. Where nothing
+/// listens, that is known at once.
+const HERE_LIMIT: Duration = Duration::from_secs(5);
 
 /// The agents that are meant.
 pub(in crate::cli) struct Agents {

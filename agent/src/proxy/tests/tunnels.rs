@@ -123,9 +123,11 @@ fn a_reset_and_a_refusal_reach_the_client_as_a_reset() {
         let (server, _) = listener.accept().await.unwrap();
         // Closed with bytes unread: the kernel sends a reset.
         server.peek(&mut [0; 1]).await.unwrap();
-        drop((server, listener));
+        drop(server);
         let error = client.read(&mut [0; 8]).await.unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        let (_socket, refusing) = refusing();
+        path.publish(&[refusing], Picker::RoundRobin, path.address);
         let mut client = TcpStream::connect(path.address).await.unwrap();
         client.write_all(b"hello").await.unwrap();
         let error = client.read(&mut [0; 8]).await.unwrap_err();

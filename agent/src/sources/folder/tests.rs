@@ -33,6 +33,23 @@ async fn next(source: &mut FolderSource) -> Vec<String> {
     texts(&source.next().await)
 }
 
+/// All changes up to this one: on a busy machine a moment between two steps of a change may be seen.
+async fn up_to(source: &mut FolderSource, last: &str) -> Vec<String> {
+    let mut told = next(source).await;
+    while !told.iter().any(|change| change == last) {
+        told.extend(next(source).await);
+    }
+    told.sort();
+    told
+}
+
+/// Puts a file in another's place, as careful tools do: to write over it would empty it first.
+fn exchange(file: &Path, text: impl AsRef<[u8]>) {
+    let unfinished = file.with_extension("tmp");
+    fs::write(&unfinished, text).unwrap();
+    fs::rename(unfinished, file).unwrap();
+}
+
 /// Waits until the folder has exactly this many problems, and returns them as text without the folder's name.
 async fn problems(source: &mut FolderSource, folder: &TempDir, count: usize) -> Vec<String> {
     let problems = source.problems();
@@ -58,7 +75,7 @@ async fn files_that_come_change_and_go_are_told() {
     fs::write(folder.path().join("b.yml"), namespace("b")).unwrap();
     assert_eq!(next(&mut source).await, ["+Namespace b"]);
     fs::write(folder.path().join("a.yaml"), namespace("c")).unwrap();
-    assert_eq!(next(&mut source).await, ["+Namespace c", "-Namespace a"]);
+    assert_eq!(up_to(&mut source, "+Namespace c").await, ["+Namespace c", "-Namespace a"]);
     fs::remove_file(folder.path().join("b.yml")).unwrap();
     assert_eq!(next(&mut source).await, ["-Namespace b"]);
 }
@@ -69,7 +86,7 @@ async fn a_change_of_a_row_is_told_with_the_row() {
     let file = folder.path().join("a.yaml");
     fs::write(&file, namespace("a")).unwrap();
     let (mut source, _) = open(&folder);
-    fs::write(&file, namespace("a") + "  labels: {evenkeel.dev/enabled: \"true\"}\n").unwrap();
+    exchange(&file, namespace("a") + "  labels: {evenkeel.dev/enabled: \"true\"}\n");
     let changes = source.next().await;
     let [Change::Set(Row::Namespace(row))] = &changes[..] else { panic!("{changes:?}") };
     assert_eq!(row.enabled, crate::sources::rows::Enabled::Yes);
@@ -86,16 +103,8 @@ async fn editors_leftovers_do_not_count_and_a_rename_over_a_file_is_one_change()
     fs::write(file(".a.yaml.swp"), [0, 159, 146, 150]).unwrap();
     fs::rename(file("a.yaml"), file("a.yaml~")).unwrap();
     fs::write(file("a.yaml"), namespace("b")).unwrap();
-    // On a busy machine the moment in which no file is there may be seen.
-    let mut told = next(&mut source).await;
-    while !told.contains(&"+Namespace b".to_owned()) {
-        told.extend(next(&mut source).await);
-    }
-    told.sort();
-    assert_eq!(told, ["+Namespace b", "-Namespace a"]);
-    // What careful tools do.
-    fs::write(file("a.yaml.tmp"), namespace("c")).unwrap();
-    fs::rename(file("a.yaml.tmp"), file("a.yaml")).unwrap();
+    assert_eq!(up_to(&mut source, "+Namespace b").await, ["+Namespace b", "-Namespace a"]);
+    exchange(&file("a.yaml"), namespace("c"));
     assert_eq!(next(&mut source).await, ["+Namespace c", "-Namespace b"]);
     assert!(source.problems().current().is_empty());
 }
@@ -158,7 +167,7 @@ async fn a_broken_file_keeps_the_last_good_state_of_everything_until_it_is_mende
     fs::write(file("c.yaml"), "kind: x\n").unwrap();
     assert_eq!(problems(&mut source, &folder, 2).await.len(), 2);
     fs::remove_file(file("c.yaml")).unwrap();
-    fs::write(file("b.yaml"), namespace("b")).unwrap();
+    exchange(&file("b.yaml"), namespace("b"));
     assert_eq!(next(&mut source).await, ["+Namespace a2", "+Namespace b", "-Namespace a"]);
     assert!(source.problems().current().is_empty());
 }
@@ -214,11 +223,7 @@ async fn a_folder_that_goes_keeps_its_last_state_and_is_read_again_when_it_is_ba
     fs::create_dir(&folder).unwrap();
     fs::write(folder.join("a.yaml"), namespace("a")).unwrap();
     fs::write(folder.join("b.yaml"), namespace("b")).unwrap();
-    // The folder may be seen between the two files.
-    let mut changes = next(&mut source).await;
-    while !changes.contains(&"+Namespace b".to_owned()) {
-        changes.extend(next(&mut source).await);
-    }
+    up_to(&mut source, "+Namespace b").await;
     assert!(source.problems().current().is_empty());
 }
 

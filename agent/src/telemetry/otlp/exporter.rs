@@ -28,7 +28,7 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
 /// As long as a collector may ask us to wait: the batch in hand is given up sooner, the next one waits.
 const LONGEST_ASKED: Duration = Duration::from_secs(300);
 /// At the end, what is still there has so long: less than what is left of a pod's grace period when calls have drained.
-const LAST_BATCHES_WITHIN: Duration = Duration::from_secs(3);
+const LAST_BATCHES_WITHIN: Duration = Duration::from_secs(5);
 /// How often it is said that spans are not taken.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 

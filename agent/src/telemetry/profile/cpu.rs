@@ -63,7 +63,7 @@ struct Sampling {
     with_kernel: bool,
     counts: FxHashMap<(Arc<str>, Box<[u64]>), u64>,
     lost: u64,
-    /// Why a thread that has begun since is not sampled.
+    /// Why a thread is not sampled.
     failure: Option<io::Error>,
 }
 
@@ -136,8 +136,7 @@ impl Sampling {
         });
         let lost =
             (self.lost > 0).then(|| format!("{} samples were lost: nobody read them in time", self.lost));
-        let failure =
-            self.failure.map(|error| format!("threads that began meanwhile are not all in it: {error}"));
+        let failure = self.failure.map(|error| format!("not all threads are in it: {error}"));
         StackProfile {
             kinds: vec![Kind::new("samples", "count"), Kind::new("cpu", "nanoseconds")],
             shown: 0,
@@ -193,6 +192,7 @@ mod tests {
     use super::super::StackFormat;
     use super::*;
     use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+    use std::sync::mpsc;
 
     #[inline(never)]
     fn spin_in_a_function_with_a_name(stop: &AtomicBool) -> u64 {
@@ -242,8 +242,14 @@ mod tests {
         }
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let spinning = thread::Builder::new().name("spinner".into());
-        let spinning = spinning.spawn(move || spin_in_a_function_with_a_name(&stopped)).unwrap();
+        let (began, has_begun) = mpsc::channel();
+        let spinning = thread::Builder::new().name("spinner".into()).spawn(move || {
+            began.send(()).unwrap();
+            spin_in_a_function_with_a_name(&stopped)
+        });
+        let spinning = spinning.unwrap();
+        // A thread names itself: before that it has its parent's name.
+        has_begun.recv().unwrap();
         // It is on a CPU sooner or later, however loaded the machine is.
         let line = loop {
             let profile = cpu_stacks(Duration::from_millis(200), || false).unwrap();

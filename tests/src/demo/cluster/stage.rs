@@ -4,7 +4,7 @@ use crate::demo::phase::Expected;
 use crate::demo::play::Stage;
 use crate::kubernetes::{Cluster, Image, install};
 use crate::peers::Load;
-use crate::wait::eventually_some;
+use crate::wait::eventually_answered;
 use crate::{Process, Tally, deploy, eventually, host};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -123,7 +123,7 @@ impl ClusterStage {
         self.kubectl(&["rollout", "restart", DAEMON_SET, "-n", deploy::NAMESPACE])?;
         self.cluster.rolled_out(DAEMON_SET, deploy::NAMESPACE)?;
         // The old ones drain.
-        let now = eventually_some("one agent a node is left", || {
+        let now = eventually_answered("one agent a node is left", || {
             let agents = self.agents()?;
             Ok((agents.len() == self.cluster.nodes.len()).then_some(agents))
         })?;
@@ -163,7 +163,8 @@ impl ClusterStage {
 
     /// Waits until so many servers are ready and none is ending.
     fn wait_for_servers(&mut self, count: usize) -> Result<()> {
-        self.servers = eventually_some(&format!("{count} servers are ready, and no other is left"), || {
+        let what = format!("{count} servers are ready, and no other is left");
+        self.servers = eventually_answered(&what, || {
             let pods = self.server_pods()?;
             let ready = pods.iter().all(|pod| pod["status"]["containerStatuses"][0]["ready"] == true);
             Ok((pods.len() == count && ready)
@@ -213,9 +214,12 @@ fn text(object: &Value, pointer: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::demo::phase::in_flight_max;
 
     #[test]
-    fn the_rate_is_the_one_of_the_clients_manifest() {
+    fn the_rate_and_the_calls_in_flight_are_those_of_the_clients_manifest() {
         assert!(CLIENT_YAML.contains(&format!("--rate, '{RATE}'")), "{CLIENT_YAML}");
+        let in_flight = in_flight_max(RATE);
+        assert!(CLIENT_YAML.contains(&format!("--in-flight, '{in_flight}'")), "{CLIENT_YAML}");
     }
 }
