@@ -21,7 +21,7 @@ const TICKS_A_SECOND: f64 = 100.0;
 /// Folded stacks: the frames of each, the outermost first, and its number.
 fn folded(text: &str) -> Result<Vec<(Vec<&str>, u64)>> {
     let mut stacks = Vec::new();
-    for line in text.lines() {
+    for line in text.lines().filter(|line| !line.starts_with("# ")) {
         let (stack, number) = line.rsplit_once(' ').with_context(|| format!("a number: {line}"))?;
         stacks.push((stack.split(';').collect(), number.parse().with_context(|| line.to_owned())?));
     }

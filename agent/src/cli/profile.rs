@@ -4,6 +4,7 @@ use super::output::print;
 use super::reach::{self, Agent, Ask, AskError, ReachArgs};
 use super::session::{self, complain};
 use crate::admin::table::printable;
+use crate::telemetry::profile::NOTE;
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use std::fs;
@@ -60,7 +61,12 @@ pub(super) fn run(args: &ProfileArgs) -> Result<ExitCode> {
         match &args.output {
             None => {
                 let lines = String::from_utf8_lossy(&profile);
-                print(&lines.lines().map(|line| printable(line) + "\n").collect::<String>())?;
+                let (notes, stacks): (Vec<_>, Vec<_>) =
+                    lines.lines().partition(|line| line.starts_with(NOTE));
+                for note in notes {
+                    complain(&agent.node, note.trim_start_matches(NOTE));
+                }
+                print(&stacks.into_iter().map(|line| printable(line) + "\n").collect::<String>())?;
             }
             Some(file) => {
                 fs::write(file, &profile).with_context(|| format!("cannot write {}", file.display()))?;

@@ -17,5 +17,5 @@ mod totals;
 
 pub use cpu::{CpuRefused, cpu_stacks};
 pub use heap::heap_stacks;
-pub use stacks::{StackFormat, StackProfile};
+pub use stacks::{NOTE, StackFormat, StackProfile};
 pub use totals::{CpuProfile, HeapProfile, ThreadTimes, cpu, heap};

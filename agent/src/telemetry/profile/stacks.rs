@@ -8,6 +8,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+/// How a line of folded stacks begins that is none.
+pub const NOTE: &str = "# ";
+
 /// What stands for all stacks that were not told apart.
 const OTHER_STACKS: &str = "[other stacks]";
 
@@ -58,7 +61,8 @@ pub(super) struct Stack {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StackFormat {
     /// A line for each stack: its functions from the outermost, with semicolons between them, and a number
-    /// (<https://github.com/brendangregg/FlameGraph>).
+    /// (<https://github.com/brendangregg/FlameGraph>). Before them, each after [`NOTE`], what whoever reads it should know: flame graphs
+    /// pass such lines over.
     Folded,
     /// pprof's `profile.proto`, compressed by gzip.
     Pprof,
@@ -118,7 +122,9 @@ impl StackProfile {
             let line = thread.into_iter().chain(functions).collect::<Vec<_>>().join(";");
             *lines.entry(line).or_default() += stack.values[self.shown];
         }
-        lines.iter().map(|(line, value)| format!("{line} {value}\n")).collect::<String>().into_bytes()
+        let notes = self.notes.iter().map(|note| format!("{NOTE}{}\n", word(note)));
+        let stacks = lines.iter().map(|(line, value)| format!("{line} {value}\n"));
+        notes.chain(stacks).collect::<String>().into_bytes()
     }
 }
 
@@ -144,5 +150,21 @@ mod tests {
     #[test]
     fn a_name_cannot_end_a_frame_or_a_line() {
         assert_eq!(word("<[u8; 4] as Drop>::drop\n"), "<[u8: 4] as Drop>::drop ");
+    }
+
+    #[test]
+    fn what_to_know_stands_before_the_stacks() {
+        let profile = StackProfile {
+            kinds: vec![Kind::new("samples", "count")],
+            shown: 0,
+            period: (Kind::new("cpu", "nanoseconds"), 1),
+            began: SystemTime::UNIX_EPOCH,
+            took: None,
+            stacks: vec![Stack { thread: Some("worker".into()), frames: Box::default(), values: vec![3] }],
+            notes: vec!["7 samples were lost".to_owned()],
+            without: |_| false,
+        };
+        let folded = String::from_utf8(profile.write(StackFormat::Folded).unwrap()).unwrap();
+        assert_eq!(folded, format!("# 7 samples were lost\nworker;{OTHER_STACKS} 3\n"));
     }
 }
