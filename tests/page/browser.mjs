@@ -19,6 +19,9 @@ const FLAGS = [
 /** The one limit of all waiting: a passing step never meets it. */
 const WAIT_LIMIT_MS = 60_000;
 
+/** What Chromium says of a request that it breaks off as a link or an address came or went. */
+const NETWORK_CHANGED = "ERR_NETWORK_CHANGED";
+
 export async function withBrowser(act) {
   const profile = await mkdtemp(join(tmpdir(), "evenkeel-page-"));
   const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: FLAGS, env: { ...process.env, HOME: profile } });
@@ -36,8 +39,11 @@ export async function open(browser, url, options = {}) {
   const page = await context.newPage();
   page.setDefaultTimeout(WAIT_LIMIT_MS);
   const complaints = [];
+  let isInterrupted = false;
   page.on("console", (message) => {
-    if (["error", "warning"].includes(message.type())) complaints.push(`${message.text()} (${message.location().url})`);
+    // Of pods that have just begun, links' own addresses still come.
+    if (message.text().includes(NETWORK_CHANGED)) isInterrupted = true;
+    else if (["error", "warning"].includes(message.type())) complaints.push(`${message.text()} (${message.location().url})`);
   });
   page.on("pageerror", (error) => complaints.push(String(error)));
   page.on("dialog", (dialog) => complaints.push(`a dialog: ${dialog.message()}`));
@@ -54,14 +60,25 @@ export async function open(browser, url, options = {}) {
       }
     }).observe({ type: "layout-shift", buffered: true });
   });
-  await page.goto(url, { waitUntil: "load" });
+  const load = () =>
+    page.goto(url, { waitUntil: "load" }).catch((error) => {
+      if (!error.message.includes(NETWORK_CHANGED)) throw error;
+      isInterrupted = true;
+    });
+  await load();
   // By the clock: nobody says when a browser without a screen draws.
-  const isThere = () => document.querySelector("#enrolled").textContent !== "–";
-  const answered = page.waitForFunction(isThere, undefined, { polling: 100 });
-  await answered.catch(async (error) => {
-    const said = await page.evaluate(() => `${document.visibilityState}: ${document.body.innerText.slice(0, 300)}`);
-    throw new Error(`no numbers came: ${error.message}\n${complaints.join("\n")}\n${said}`);
-  });
+  const limit = Date.now() + WAIT_LIMIT_MS;
+  while (!(await page.evaluate(() => ![undefined, "–"].includes(document.querySelector("#enrolled")?.textContent)))) {
+    if (Date.now() > limit) {
+      const said = await page.evaluate(() => `${document.visibilityState}: ${document.body.innerText.slice(0, 300)}`);
+      throw new Error(`no numbers came\n${complaints.join("\n")}\n${said}`);
+    }
+    if (isInterrupted) {
+      isInterrupted = false;
+      await load();
+    }
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
   return { page, complaints };
 }
 
