@@ -29,9 +29,10 @@ const UNTIL_LESS: Duration = Duration::from_secs(180);
 const FAST: [&str; 10] =
     ["--kind", "mixed", "--rate", "100", "--in-flight", "16", "--connections", "2", "--reply-bytes", "20000"];
 const FAST_CALLS: u64 = 300;
-/// What these cannot take longer by: one that waited for the crowd would take thousands of times as long. How much longer they take is shown
-/// and not judged, on two cores that all share.
-const SLOWER: f64 = 100.0;
+/// By how much these may take longer, on two cores that all share.
+const SLOWER: f64 = 12.0;
+/// How often they are looked at: what else the machine does may fall into one measurement, but not into each.
+const MEASUREMENTS: u32 = 5;
 
 /// The next [`FAST_CALLS`] of each, none of which may fail.
 fn calls_of(loads: &mut [Load]) -> Result<Vec<Latencies>> {
@@ -72,7 +73,18 @@ fn a_thousand_that_stall_under_a_memory_limit_cost_others_no_call_and_the_agent_
     eventually("all of them are with the agent", || {
         open_connections(&agent).is_ok_and(|open| open >= u64::from(CLIENTS))
     })?;
-    let beside = calls_of(&mut loads)?;
+    let is_slower = |beside: &[Latencies]| {
+        let mut ratios = beside.iter().zip(&before).map(|(beside, before)| beside.ratio_to(before));
+        ratios.any(|ratio| ratio.is_none_or(|ratio| ratio >= SLOWER))
+    };
+    let mut beside = calls_of(&mut loads)?;
+    for _ in 1..MEASUREMENTS {
+        if !is_slower(&beside) {
+            break;
+        }
+        show(&format!("once more: beside {beside:?}, before {before:?}"));
+        beside = calls_of(&mut loads)?;
+    }
     // Connections that begin now are served, too.
     for pod in [&shop.client, &other] {
         pod.call(&shop.v4(), 40, &FAST)?.is_clean()?;
